@@ -1,0 +1,134 @@
+"""Every exception of the client library, and what each carries.
+
+InferbusError
+├── BrokerError                   the MQTT connection (`reason`)
+│   ├── BrokerUnreachableError    nobody answers there
+│   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
+│   └── ConnectionLostError       it was there, and went away for good (another client has this id, closed)
+├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
+│   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
+│   ├── SessionBusyError          session_busy
+│   ├── RateLimitedError          rate_limited
+│   ├── RequestCancelledError     cancelled
+│   ├── EngineFailedError         engine_error
+│   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
+│   └── DeadlineExceededError     deadline_exceeded
+└── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inferbus_client.wire import Failure
+
+
+class InferbusError(Exception):
+    """Anything this library raises on purpose."""
+
+
+class BrokerError(InferbusError):
+    """The MQTT connection failed.
+
+    Attributes:
+        reason: one sentence in the broker's or the system's own words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BrokerUnreachableError(BrokerError):
+    """Nobody answers at the broker's address."""
+
+
+class BrokerRefusedError(BrokerError):
+    """The broker answers, and refuses this client."""
+
+
+class ConnectionLostError(BrokerError):
+    """The connection is gone and will not come back by itself."""
+
+
+class RequestTimeoutError(InferbusError):
+    """The worker kept silent for too long.
+
+    Attributes:
+        what: what did not come ("first sign of life", "next delta", "answer").
+        waited: seconds.
+    """
+
+    def __init__(self, what: str, waited: float) -> None:
+        super().__init__(f"no {what} within {waited:g} s")
+        self.what = what
+        self.waited = waited
+
+
+class RequestFailedError(InferbusError):
+    """The worker refused the request, or failed to answer it.
+
+    Attributes:
+        failure: which failure, as the worker said it.
+        code: one of the contract's failure codes.
+        status: the matching HTTP-like status.
+        retryable: whether the same request may succeed later.
+        retry_after: seconds to wait before that, where the worker knows it.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.code = failure.code
+        self.status = failure.status
+        self.retryable = failure.retryable
+        self.retry_after = None if failure.retry_after_ms is None else failure.retry_after_ms / 1000
+
+    @staticmethod
+    def of(failure: Failure) -> RequestFailedError:
+        """The most specific exception for this failure."""
+        return _BY_CODE.get(failure.code, RequestFailedError)(failure)
+
+
+class InvalidRequestError(RequestFailedError):
+    """The request itself is wrong; sending it again will not help."""
+
+
+class SessionBusyError(RequestFailedError):
+    """The session's previous message is still being processed."""
+
+
+class RateLimitedError(RequestFailedError):
+    """Too many requests; `retry_after` says when the window opens."""
+
+
+class RequestCancelledError(RequestFailedError):
+    """Somebody cancelled the request."""
+
+
+class EngineFailedError(RequestFailedError):
+    """The model failed to answer this request."""
+
+
+class UnavailableError(RequestFailedError):
+    """The worker cannot take requests now: overloaded, loading, or going down."""
+
+
+class DeadlineExceededError(RequestFailedError):
+    """The request's deadline passed before its answer was complete."""
+
+
+_BY_CODE: dict[str, type[RequestFailedError]] = {
+    "invalid_request": InvalidRequestError,
+    "context_too_long": InvalidRequestError,
+    "message_too_large": InvalidRequestError,
+    "session_busy": SessionBusyError,
+    "rate_limited": RateLimitedError,
+    "cancelled": RequestCancelledError,
+    "engine_error": EngineFailedError,
+    "overloaded": UnavailableError,
+    "engine_unavailable": UnavailableError,
+    "shutting_down": UnavailableError,
+    "deadline_exceeded": DeadlineExceededError,
+}

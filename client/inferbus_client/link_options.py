@@ -1,0 +1,75 @@
+"""What a link is told (where the broker is, whom to trust, who we are), and what it hands over."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from inferbus_client.broker_url import BrokerUrl
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom to trust, and who we are. Without `ca_file` the system's certificate authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """A context that verifies the broker's certificate and name, always."""
+        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        if self.cert_file is not None:
+            context.load_cert_chain(str(self.cert_file), None if self.key_file is None else str(self.key_file))
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How to reach the broker. Times are seconds."""
+
+    url: BrokerUrl
+    client_id: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Tls = Tls()
+    keepalive: int = 30
+    protocol: MQTTProtocolVersion | None = None
+    reconnect_max: int = 5
+    session_expiry: int = 0
+    receive_maximum: int | None = None
+    manual_ack: bool = False
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the broker keeps subscriptions and queued messages while this link is away."""
+        return self.session_expiry > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when this link dies."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as it arrived. Everything after `dup` needs MQTT 5 (`ack_id` is for `Link.acknowledge`)."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    dup: bool = False
+    ack_id: int = 0
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    expiry: int | None = None
+    user_properties: Sequence[tuple[str, str]] = ()

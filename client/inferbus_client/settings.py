@@ -1,0 +1,159 @@
+"""How settings are found, and the ones about the connection, which both wings share.
+
+Each setting is said once, as a field of a model: that makes its flag, its environment name and its key in the file.
+Precedence: flags, then `INFERBUS_…`, then mosquitto's `MQTT_HOST/PORT/USERNAME/PASSWORD`, then the YAML file, then
+the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from paho.mqtt.enums import MQTTProtocolVersion
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from inferbus_client.broker_url import BrokerUrl
+from inferbus_client.link_options import LinkOptions, Tls
+
+_file: ContextVar[Mapping[str, Any]] = ContextVar("_file")
+
+_PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
+
+
+def _check_broker(url: str) -> str:
+    return str(BrokerUrl.parse(url))
+
+
+class FileSettings(BaseSettings):
+    """Settings from flags, environment and a YAML file, each said once."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INFERBUS_", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        mosquitto = InitSettingsSource(settings_cls, init_kwargs=_mosquitto_environment(settings_cls))
+        file = InitSettingsSource(settings_cls, init_kwargs=dict(_file.get({})))
+        return init_settings, env_settings, mosquitto, file
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Self:
+        """The settings in force.
+
+        Args:
+            flags: what the command line gave; None values count as not given.
+            file: the YAML file, or None.
+
+        Raises:
+            SettingsError: something given is not usable.
+        """
+        token = _file.set({} if file is None else _read(file))
+        try:
+            return cls(**{name: value for name, value in (flags or {}).items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError(_in_a_sentence(error)) from None
+        finally:
+            _file.reset(token)
+
+
+class ConnectionSettings(FileSettings):
+    """How to reach the broker."""
+
+    broker: Annotated[str, AfterValidator(_check_broker)] = Field(
+        "mqtt://127.0.0.1:1883",
+        description="Where the broker is: mqtt://, mqtts://, ws:// or wss://[user@]host[:port].",
+    )
+    username: str | None = Field(None, description="The user at the broker.")
+    password: SecretStr | None = Field(None, description="The password at the broker (environment or file only).")
+    password_file: Path | None = Field(None, description="A file that holds the password.")
+    cafile: Path | None = Field(None, description="Certificate authorities to trust (PEM) instead of the system's.")
+    cert: Path | None = Field(None, description="Client certificate (PEM).")
+    key: Path | None = Field(None, description="The client certificate's private key (PEM).")
+    keepalive: Annotated[int, Field(ge=5, le=3600)] = Field(
+        30, description="Seconds between signs of life to the broker."
+    )
+    mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
+        "auto", description="auto: MQTT 5, and 3.1.1 where that is refused."
+    )
+
+    def link_options(self, client_id: str, **more: Any) -> LinkOptions:
+        """These settings as the link takes them.
+
+        Raises:
+            SettingsError: the password file cannot be read.
+        """
+        return LinkOptions(
+            url=BrokerUrl.parse(self.broker),
+            client_id=client_id,
+            username=self.username,
+            password=self._secret(),
+            tls=Tls(self.cafile, self.cert, self.key),
+            keepalive=self.keepalive,
+            protocol=_PROTOCOLS[self.mqtt_version],
+            **more,
+        )
+
+    def _secret(self) -> str | None:
+        if self.password is not None:
+            return self.password.get_secret_value()
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"cannot read the password file: {error.strerror}") from None
+
+
+def _mosquitto_environment(model: type[BaseSettings]) -> dict[str, str]:
+    """What the variables that mosquitto's users already have say; they name only the connection."""
+    if "broker" not in model.model_fields:
+        return {}
+    found: dict[str, str] = {}
+    if host := os.environ.get("MQTT_HOST"):
+        port = os.environ.get("MQTT_PORT", "1883")
+        found["broker"] = f"{'mqtts' if port == '8883' else 'mqtt'}://{host}:{port}"
+    for name in ("username", "password"):
+        if value := os.environ.get(f"MQTT_{name.upper()}"):
+            found[name] = value
+    return found
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise SettingsError(f"{path} is not YAML") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"{path} must hold a mapping of settings")
+    return content
+
+
+def _in_a_sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(step) for step in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {name}"
+    return f"{name}: {text[0].lower()}{text[1:]}" if name else text

@@ -1,0 +1,132 @@
+"""Every topic string of the contract: build, parse, validate.
+
+Names that come from outside are checked here before they become part of a topic, so that no wildcard, `$`, NUL or
+lone surrogate ever reaches the broker (the UTF-8 and topic rules are MQTT 5.0, sections 1.5.4 and 4.7).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from paho.mqtt.client import topic_matches_sub
+
+_PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_MAX_REPLY_TOPIC_BYTES = 1024
+_MAX_REPLY_TOPIC_LEVELS = 32
+
+PRESENCE_FILTER = "inferbus/workers/+/status"
+STATS_FILTER = "inferbus/workers/+/stats"
+
+
+class Kind(Enum):
+    """What a message on an inbound topic asks for."""
+
+    USER_INPUT = "user_input"
+    SESSION = "session"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed inbound topic. `session` is None on the topics that name none."""
+
+    kind: Kind
+    project: str
+    session: str | None = None
+
+
+def is_project(name: str) -> bool:
+    return _PROJECT.fullmatch(name) is not None
+
+
+def is_session(name: str) -> bool:
+    return _SESSION.fullmatch(name) is not None
+
+
+def new_session_id() -> str:
+    """A fresh session id for a requester that named none; unguessable, since it is a bearer secret."""
+    return f"default-{uuid.uuid4().hex}"
+
+
+def user_input(project: str, session: str | None = None) -> str:
+    return f"{project}/user_input" if session is None else f"{project}/user_input/{session}"
+
+
+def assistant_response(project: str, session: str) -> str:
+    return f"{project}/assistant_response/{session}"
+
+
+def cancel(project: str, session: str) -> str:
+    return f"{project}/cancel/{session}"
+
+
+def session_request(project: str) -> str:
+    return f"{project}/session"
+
+
+def session_response(project: str) -> str:
+    return f"{project}/session/response"
+
+
+def presence(worker: str) -> str:
+    return f"inferbus/workers/{worker}/status"
+
+
+def stats(worker: str) -> str:
+    return f"inferbus/workers/{worker}/stats"
+
+
+def inbound_filters(project: str) -> list[str]:
+    """The filters a worker subscribes to for one project."""
+    return [
+        f"{project}/{Kind.USER_INPUT.value}",
+        f"{project}/{Kind.USER_INPUT.value}/+",
+        f"{project}/{Kind.SESSION.value}",
+        f"{project}/{Kind.CANCEL.value}/+",
+    ]
+
+
+def parse(topic: str) -> Address | None:
+    """The address an inbound topic stands for; None where it is not one of the contract's.
+
+    A session that is not allowed parses all the same, so that the caller can say what is wrong with it.
+    """
+    match topic.split("/"):
+        case [project, "user_input"]:
+            return Address(Kind.USER_INPUT, project)
+        case [project, "user_input", session]:
+            return Address(Kind.USER_INPUT, project, session)
+        case [project, "session"]:
+            return Address(Kind.SESSION, project)
+        case [project, "cancel", session]:
+            return Address(Kind.CANCEL, project, session)
+        case _:
+            return None
+
+
+def is_publishable(topic: str) -> bool:
+    """Whether a topic that a requester named could be published to at all."""
+    return (
+        bool(topic)
+        and not topic.startswith("$")
+        and "+" not in topic
+        and "#" not in topic
+        and _UNPRINTABLE.search(topic) is None
+        and topic.count("/") < _MAX_REPLY_TOPIC_LEVELS
+        and len(topic.encode()) <= _MAX_REPLY_TOPIC_BYTES
+    )
+
+
+def is_reply_topic(topic: str, home: str, allowlist: Iterable[str] = ()) -> bool:
+    """Whether replies may go to `topic`: at or below `home`, or matching a filter of the allowlist."""
+    if not is_publishable(topic):
+        return False
+    if topic == home or topic.startswith(home + "/"):
+        return True
+    return any(topic_matches_sub(pattern, topic) for pattern in allowlist)
