@@ -1,0 +1,79 @@
+"""The entry point: collects the verbs, and turns every error into one sentence and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from inferbus_client import __version__
+from inferbus_client.cli.exits import Exit
+from inferbus_client.errors import BrokerError, InferbusError, RequestTimeoutError
+from inferbus_client.settings import SettingsError
+
+#: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
+_OWN_VERBS = {
+    "ask": "inferbus_client.cli.ask",
+    "chat": "inferbus_client.cli.chat",
+    "stress": "inferbus_client.cli.stress",
+    "status": "inferbus_client.cli.status",
+}
+
+
+class _Verbs(click.Group):
+    """Finds verbs lazily: our own by name, others through the entry-point group `inferbus.verbs`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted({*_OWN_VERBS, *_added_verbs()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name in _OWN_VERBS:
+            found = getattr(import_module(_OWN_VERBS[cmd_name]), cmd_name)
+        elif cmd_name in (added := _added_verbs()):
+            found = added[cmd_name].load()
+        else:
+            return None
+        return found if isinstance(found, click.Command) else None
+
+
+def _added_verbs() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="inferbus.verbs")}
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="inferbus")
+def inferbus() -> None:
+    """A language model on a message bus: serve one, and talk to it."""
+
+
+def main() -> None:
+    """Run the command line; never ends in a traceback for what a user can cause."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        status = inferbus.main(standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return Exit.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except SettingsError as error:
+        return _say(error, Exit.USAGE)
+    except BrokerError as error:
+        return _say(error, Exit.BROKER)
+    except RequestTimeoutError as error:
+        return _say(error, Exit.TIMEOUT)
+    except InferbusError as error:
+        return _say(error, Exit.FAILED)
+    return status if isinstance(status, int) else Exit.OK
+
+
+def _say(error: Exception, status: Exit) -> Exit:
+    click.echo(f"inferbus: {error}", err=True)
+    return status

@@ -1,0 +1,95 @@
+"""What a worker says about itself: retained presence, and the periodic stats.
+
+The worker encodes these models, `inferbus status` and the start-up checks read them. Unknown keys are ignored, so
+that a newer worker can say more without breaking an older client.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+State = Literal["loading", "ready", "draining", "offline"]
+
+
+class _Announcement(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
+
+    v: Literal[1] = 1
+    worker: str
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class Presence(_Announcement):
+    """A worker's state, retained on `inferbus/workers/{worker}/status`. Its Last Will says `offline`.
+
+    Attributes:
+        model: what it serves; None while that is not known.
+        projects: whose topics it serves.
+        capacity: how many requests its engine runs at once; None while that is not known.
+        since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
+            is the time of the start.
+    """
+
+    state: State
+    model: str | None = None
+    projects: tuple[str, ...] = ()
+    capacity: int | None = None
+    since: float | None = None
+
+
+class Latency(BaseModel):
+    """Milliseconds from admission to the terminal reply, over the last interval; None where nothing was answered."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    avg: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Stats(_Announcement):
+    """A worker's figures, on `inferbus/workers/{worker}/stats`. Counters count since the start.
+
+    Attributes:
+        uptime_s: seconds since the start.
+        processed: requests answered.
+        errors: requests that were admitted and ended in a failure.
+        rejected: requests refused at admission, by failure code.
+        queued: requests waiting now, of at most `queue_size`.
+        active: requests in the engine now, of at most `capacity`.
+        sessions: conversations in memory.
+        tokens_per_s: generated tokens per second over the last interval.
+        requests_per_s: terminal replies per second over the last interval.
+    """
+
+    uptime_s: float = 0.0
+    processed: int = 0
+    errors: int = 0
+    rejected: dict[str, int] = Field(default_factory=dict)
+    queued: int = 0
+    queue_size: int | None = None
+    active: int = 0
+    capacity: int | None = None
+    sessions: int = 0
+    latency_ms: Latency = Latency()
+    tokens_per_s: float | None = None
+    requests_per_s: float | None = None
+
+
+_Model = TypeVar("_Model", Presence, Stats)
+
+
+def decode_announcement(model: type[_Model], payload: bytes) -> _Model | None:
+    """The announcement in a payload; None where it is none (a cleared presence, another program's message)."""
+    try:
+        return model.model_validate_json(payload)
+    except ValidationError:
+        return None

@@ -1,0 +1,55 @@
+"""Where replies may go: the session's own topic, or one below it, or one that the operator has allowed."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+
+from inferbus_client import topics
+from inferbus_client.link_options import Incoming
+from inferbus_client.wire import Envelope
+from inferbus_worker.replies import Replies
+from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
+from inferbus_worker.sessions import SessionKey
+
+log = logging.getLogger("inferbus.addressing")
+
+
+class Addressing:
+    """Opens the reply stream of a request. A requester never makes the worker publish where it could not itself.
+
+    Args:
+        replies: the sender.
+        allowlist: topic filters where replies may go besides the session's own topic.
+    """
+
+    def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
+        self._replies = replies
+        self._allowlist = tuple(allowlist)
+
+    def open(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
+        """The reply stream of a request in a session."""
+        return self._open(message, envelope, key.session, topics.assistant_response(*key))
+
+    def open_for_session_request(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
+        """The reply stream of a request for a new session id, which `key` names."""
+        return self._open(message, envelope, key.session, topics.session_response(key.project))
+
+    def _open(self, message: Incoming, envelope: Envelope, session: str, home: str) -> ReplyStream:
+        address = ReplyAddress(
+            topic=self._topic(message.response_topic or envelope.reply_topic, home),
+            request_id=envelope.request_id or uuid.uuid4().hex,
+            session_id=session,
+            json=envelope.wants_json,
+            correlation_data=message.correlation_data,
+        )
+        return self._replies.open(address)
+
+    def _topic(self, wanted: str | None, home: str) -> str:
+        if not wanted:
+            return home
+        if topics.is_reply_topic(wanted, home, self._allowlist):
+            return wanted
+        log.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
+        return home

@@ -1,0 +1,228 @@
+"""Who gets in: decode, known duplicate, rate limit, claim the session, room in the queue.
+
+The first that says no answers at once. A refused request leaves nothing behind, except that every well-formed one which
+the rate limit let through counts in its window. Runs in the network thread: nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from inferbus_client.link_options import Incoming
+from inferbus_client.topics import Address, is_session, new_session_id
+from inferbus_client.wire import (
+    Control,
+    Envelope,
+    Failure,
+    InvalidPayloadError,
+    Request,
+    decode_object,
+    decode_request,
+)
+from inferbus_worker.addressing import Addressing
+from inferbus_worker.in_flight import InFlight
+from inferbus_worker.job import Answer, Job
+from inferbus_worker.rate_limit import RateLimiter
+from inferbus_worker.reply_stream import Answered, ReplyStream
+from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.retries import RecentRequests, RetryKey
+from inferbus_worker.sessions import Claim, SessionKey, SessionStore
+from inferbus_worker.settings import ProjectSettings
+from inferbus_worker.stats import Meter
+
+log = logging.getLogger("inferbus.admission")
+
+RESET_TEXT = "Conversation reset."
+
+# A payload over the limit is still read for its sender's address, up to this many times the limit.
+_READABLE = 16
+
+
+class Admission:
+    """Decides on every request and, where it is yes, puts a `Job` into the queue."""
+
+    def __init__(
+        self,
+        *,
+        projects: Mapping[str, ProjectSettings],
+        max_message_bytes: int,
+        sessions: SessionStore,
+        limiter: RateLimiter,
+        queue: RequestQueue,
+        in_flight: InFlight,
+        recent: RecentRequests,
+        addressing: Addressing,
+        meter: Meter,
+        gate: Callable[[], Failure | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._projects = projects
+        self._max_message_bytes = max_message_bytes
+        self._sessions = sessions
+        self._limiter = limiter
+        self._queue = queue
+        self._in_flight = in_flight
+        self._recent = recent
+        self._addressing = addressing
+        self._meter = meter
+        self._gate = gate
+        self._clock = clock
+
+    def user_input(self, address: Address, message: Incoming) -> None:
+        """A message on a `user_input` topic: a request, or a reset."""
+        try:
+            request = self._decode(address, message)
+        except InvalidPayloadError as refusal:
+            key = _session_key(address, refusal.envelope)
+            self._refuse(refusal.failure, self._addressing.open(message, refusal.envelope, key))
+            return
+        key = _session_key(address, request)
+        replies = self._addressing.open(message, request, key)
+        if isinstance(request, Control):
+            self._reset(key, replies)
+        elif not self._answer_repeat(request, key, replies):
+            self._admit(request, key, replies, message.expiry)
+
+    def _decode(self, address: Address, message: Incoming) -> Request | Control:
+        if len(message.payload) > self._max_message_bytes:
+            raise InvalidPayloadError(Failure("message_too_large"), self._envelope_of_large(message.payload))
+        if not message.payload and address.session is not None:
+            return Control(reset=True)
+        request = decode_request(message.payload)
+        if address.session is not None and not is_session(address.session):
+            detail = "The topic's session must match [A-Za-z0-9_.:-]{1,128}."
+            raise InvalidPayloadError(Failure("invalid_request", detail), request)
+        if isinstance(request, Request):
+            self._check_allowed(address.project, request)
+        return request
+
+    def _check_allowed(self, project: str, request: Request) -> None:
+        wants_format = request.params is not None and request.params.response_format is not None
+        if wants_format and not self._projects[project].response_format:
+            detail = "params.response_format is not allowed in this project."
+            raise InvalidPayloadError(Failure("invalid_request", detail), request)
+
+    def _envelope_of_large(self, payload: bytes) -> Envelope:
+        if len(payload) > _READABLE * self._max_message_bytes:
+            return Envelope()
+        try:
+            fields = decode_object(payload)
+        except InvalidPayloadError:
+            return Envelope()
+        return Envelope() if isinstance(fields, str) else Envelope.salvage(fields)
+
+    def _answer_repeat(self, request: Request, key: SessionKey, replies: ReplyStream) -> bool:
+        """Whether this request ran before, or runs now: then it is answered from memory, or by the one that runs."""
+        retry = _retry_key(request, key)
+        known = None if retry is None else self._recent.known(retry)
+        if known is None:
+            return False
+        self._meter.repeated()
+        if not isinstance(known, str):
+            replies.end(known)
+        return True
+
+    def _admit(self, request: Request, key: SessionKey, replies: ReplyStream, expiry: int | None) -> None:
+        now = self._clock()
+        deadline = _deadline(request, expiry, now)
+        failure = self._gate() or self._over_limit(key)
+        if failure is not None:
+            self._refuse(failure, replies)
+            return
+        claim = self._sessions.claim(key)
+        if claim is None:
+            self._refuse(Failure("session_busy"), replies)
+            return
+        position = self._queue.position(key.project)
+        failure = self._no_room(position, deadline, now)
+        if failure is not None or position is None:
+            claim.release()
+            self._refuse(failure or Failure("overloaded"), replies)
+            return
+        replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
+        self._enqueue(request, key, claim, replies, now, deadline)
+
+    def _over_limit(self, key: SessionKey) -> Failure | None:
+        wait = self._limiter.admit(key)
+        return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+
+    def _no_room(self, position: int | None, deadline: float | None, now: float) -> Failure | None:
+        if position is None:
+            wait = self._meter.wait_estimate(0)
+            return Failure("overloaded", retry_after_ms=_milliseconds(wait) if wait else None)
+        wait = self._meter.wait_estimate(position)
+        if deadline is not None and wait is not None and now + wait > deadline:
+            return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
+        return None
+
+    def _enqueue(
+        self,
+        request: Request,
+        key: SessionKey,
+        claim: Claim,
+        replies: ReplyStream,
+        now: float,
+        deadline: float | None,
+    ) -> None:
+        retry = _retry_key(request, key)
+        if retry is not None:
+            self._recent.begin(retry)
+
+        def ended(job: Job, outcome: Answer | Failure) -> None:
+            self._in_flight.remove(job)
+            self._meter.ended(job, outcome)
+            if retry is not None:
+                self._recent.end(retry, job.terminal(outcome))
+
+        job = Job(
+            request=request,
+            key=key,
+            claim=claim,
+            replies=replies,
+            admitted_at=now,
+            deadline=deadline,
+            clock=self._clock,
+            on_end=ended,
+        )
+        self._in_flight.add(job)
+        self._queue.put(job)
+
+    def _reset(self, key: SessionKey, replies: ReplyStream) -> None:
+        claim = self._sessions.claim(key)
+        if claim is None:
+            self._refuse(Failure("session_busy"), replies)
+            return
+        claim.conversation.clear()
+        claim.release()
+        replies.end(Answered(RESET_TEXT))
+
+    def _refuse(self, failure: Failure, replies: ReplyStream) -> None:
+        self._meter.rejected(failure.code)
+        log.debug("refused a request: %s", failure.message)
+        replies.end(failure)
+
+
+def _session_key(address: Address, envelope: Envelope) -> SessionKey:
+    """The topic's session, else the payload's, else a fresh one; never one that is not allowed."""
+    named = address.session if address.session is not None else envelope.session_id
+    legal = named if named is not None and is_session(named) else new_session_id()
+    return SessionKey(address.project, legal)
+
+
+def _retry_key(request: Request, key: SessionKey) -> RetryKey | None:
+    if request.client_id is None or request.request_id is None:
+        return None
+    return RetryKey(key.project, request.client_id, request.request_id)
+
+
+def _deadline(request: Request, expiry: int | None, now: float) -> float | None:
+    """The sooner of the payload's deadline and MQTT 5's Message Expiry, on the monotonic clock."""
+    limits = [request.deadline_ms / 1000] if request.deadline_ms is not None else []
+    limits += [float(expiry)] if expiry is not None else []
+    return now + min(limits) if limits else None
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000)) if seconds else 0

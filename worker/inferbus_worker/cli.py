@@ -1,0 +1,34 @@
+"""The worker's verbs. They join `inferbus` through an entry-point group; the client knows nothing of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inferbus_client.cli.options import given, settings_options
+from inferbus_worker.settings import Settings
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]},
+    epilog="Options that are not listed here go to vLLM unchanged, under vLLM's own names "
+    "(--max-model-len, --gpu-memory-utilization, --tensor-parallel-size, --quantization …).",
+)
+@click.argument("model", required=False)
+@click.option("--config", type=click.Path(path_type=Path), help="A YAML file with these settings.")
+@settings_options(Settings)
+@click.pass_context
+def serve(context: click.Context, /, model: str | None, config: Path | None, **flags: Any) -> int:
+    """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in."""
+    # Imported here: the verbs of the client should not wait for the daemon's parts.
+    from inferbus_worker import logs  # noqa: PLC0415
+    from inferbus_worker.daemon import Daemon  # noqa: PLC0415
+    from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
+
+    settings = Settings.load(given(Settings, flags), config)
+    if settings.engine == "vllm" and model is None:
+        raise click.UsageError("which model? Give a folder, a hub name, or demo.")
+    logs.configure(settings.log_format, settings.log_level)
+    return Daemon(settings, make_engine(settings, model, context.args)).run()

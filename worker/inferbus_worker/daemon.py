@@ -1,0 +1,303 @@
+"""The composition root: startup -> serve -> shutdown. The only place that makes the parts and handles signals.
+
+The stop order, and why:
+
+1. close admission, say `draining`: what comes now is refused at once, and supervisors and clients can see why;
+2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`;
+3. join the worker threads: nobody makes replies any more;
+4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up;
+5. disconnect in order: so the broker does not publish the Last Will;
+6. stop the engine: last, since everything before may still need it.
+
+A second signal skips the waiting. A guard ends the process if any step hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from enum import Enum
+from types import FrameType
+from typing import Final
+
+from inferbus_client.cli.exits import Exit
+from inferbus_client.errors import BrokerError
+from inferbus_client.wire import Failure
+from inferbus_worker.addressing import Addressing
+from inferbus_worker.admission import Admission
+from inferbus_worker.bus import Bus
+from inferbus_worker.engines.base import ChatCall, Engine, EngineError, EngineStartError, Sampling
+from inferbus_worker.in_flight import InFlight
+from inferbus_worker.job import Job
+from inferbus_worker.rate_limit import RateLimiter
+from inferbus_worker.reception import Reception
+from inferbus_worker.replies import Replies
+from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.retries import RecentRequests
+from inferbus_worker.sessions import MemorySessions
+from inferbus_worker.settings import Settings
+from inferbus_worker.stats import Meter
+from inferbus_worker.turn import TurnRunner
+from inferbus_worker.worker_pool import WorkerPool
+
+log = logging.getLogger("inferbus.daemon")
+
+_TICK: Final = 0.05
+_JOIN: Final = 0.5
+_FLUSH: Final = 0.5
+_DISCONNECT: Final = 0.2
+_ENGINE_STOP: Final = 0.5
+#: Promise 4: the process ends within `drain_timeout` plus this.
+_GRACE: Final = 1.9
+_QUEUE_WARNING: Final = 0.7
+_WARM_UP_TIMEOUT: Final = 120.0
+
+
+class State(Enum):
+    """Where the daemon is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class Daemon:
+    """One worker process: one engine, one bus, and the rooms between them."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._state = State.LOADING
+        self._signals = 0
+        self._stop = threading.Event()
+        self._queue_was_long = False
+        self._next_stats = time.monotonic() + settings.stats_interval
+        self._build()
+
+    def _build(self) -> None:
+        settings = self._settings
+        self._replies = Replies(qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes)
+        self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
+        self._in_flight = InFlight()
+        self._sessions = MemorySessions(settings.max_sessions, settings.session_ttl)
+        self._meter = Meter(active=lambda: 0 if self._pool is None else self._pool.active)
+        self._pool: WorkerPool | None = None
+        addressing = Addressing(self._replies, settings.reply_topics)
+        admission = Admission(
+            projects=settings.projects,
+            max_message_bytes=settings.max_message_bytes,
+            sessions=self._sessions,
+            limiter=RateLimiter(settings.rate_limit),
+            queue=self._queue,
+            in_flight=self._in_flight,
+            recent=RecentRequests(settings.retry_memory_bytes, settings.retry_memory),
+            addressing=addressing,
+            meter=self._meter,
+            gate=self._closed,
+        )
+        reception = Reception(
+            projects=settings.projects,
+            admission=admission,
+            addressing=addressing,
+            in_flight=self._in_flight,
+            queue=self._queue,
+        )
+        self._bus = Bus(settings, replies=self._replies, receive=reception.receive, model=self._engine.model)
+
+    def run(self) -> int:
+        """Serve until a signal or a failure ends it.
+
+        Returns:
+            The exit status.
+        """
+        self._handle_signals()
+        try:
+            status = self._startup() or self._serve()
+        except BrokerError as error:
+            log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
+            status = Exit.BROKER
+        except EngineStartError as error:
+            log.error("%s", error)  # noqa: TRY400
+            status = Exit.FAILED
+        return self._shutdown(status)
+
+    # --- startup ---
+
+    def _startup(self) -> int:
+        """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
+        self._bus.start()
+        log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
+        if not self._load_engine():
+            return Exit.OK
+        self._start_workers()
+        self._state = State.READY
+        self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
+        log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
+        return Exit.OK
+
+    def _load_engine(self) -> bool:
+        """Load and warm up, in a thread of its own so that a signal is heard meanwhile; False: told to stop."""
+        failure: list[BaseException] = []
+
+        def load() -> None:
+            try:
+                self._engine.start()
+                self._warm_up()
+            except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+                failure.append(error)
+
+        loader = threading.Thread(target=load, name="engine-start", daemon=True)
+        loader.start()
+        while loader.is_alive() and not self._stop.is_set():
+            loader.join(_TICK)
+        if failure and not self._stop.is_set():
+            raise failure[0]
+        return not self._stop.is_set()
+
+    def _warm_up(self) -> None:
+        """One real answer: `ready` means that the next one will come."""
+        call = ChatCall([{"role": "user", "content": "Hello"}], Sampling(temperature=0, top_p=1, max_tokens=1))
+        try:
+            for _ in self._engine.generate(call).chunks(time.monotonic() + _WARM_UP_TIMEOUT):
+                pass
+        except EngineError as error:
+            raise EngineStartError(f"the model loaded but does not answer: {error or type(error).__name__}") from error
+
+    def _start_workers(self) -> None:
+        settings, slots = self._settings, self._engine.capacity
+        size = min(settings.workers, slots)
+        if size < settings.workers:
+            log.warning(
+                "the engine runs %d requests at once; %d worker threads would wait for it", slots, settings.workers
+            )
+        self._meter.slots = size
+        self._pool = WorkerPool(size, self._queue, TurnRunner(self._engine, settings).run)
+        self._pool.start()
+
+    # --- serve ---
+
+    def _serve(self) -> int:
+        """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
+        while not self._stop.wait(_TICK):
+            for job in self._queue.expired():
+                self._expire(job)
+            if self._engine.death is not None:
+                log.error("the engine is dead: %s", self._engine.death)
+                self._state = State.DEAD
+                return Exit.FAILED
+            if self._bus.link.fatal is not None:
+                raise self._bus.link.fatal
+            if not self._bus.link.is_alive:
+                raise BrokerError("the network thread has died")
+            self._watch_queue()
+            self._tell_stats()
+        return Exit.OK
+
+    def _expire(self, job: Job) -> None:
+        """End a job whose deadline passed in the queue; one that runs is ended by its own thread."""
+        if self._queue.remove(job):
+            job.end(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+
+    def _watch_queue(self) -> None:
+        is_long = len(self._queue) > _QUEUE_WARNING * self._queue.size
+        if is_long and not self._queue_was_long:
+            log.warning("the queue is more than 70 %% full: %d of %d", len(self._queue), self._queue.size)
+        self._queue_was_long = is_long
+
+    def _tell_stats(self) -> None:
+        """One line an interval, quiet while nothing happens."""
+        now = time.monotonic()
+        if not self._settings.stats_interval or now < self._next_stats:
+            return
+        self._next_stats = now + self._settings.stats_interval
+        quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
+        stats = self._meter.take_interval(
+            self._settings.worker_id,
+            queued=len(self._queue),
+            queue_size=self._queue.size,
+            sessions=len(self._sessions),
+        )
+        self._bus.publish_stats(stats)
+        log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))
+
+    # --- shutdown; see the module's docstring for the order ---
+
+    def _shutdown(self, status: int) -> int:
+        guard = self._start_guard(status)
+        self._close_admission()
+        self._drain()
+        if self._pool is not None:
+            self._pool.stop(_JOIN)
+        self._bus.announce("offline")
+        if not self._replies.stop(_FLUSH):
+            log.warning("not every reply reached the broker")
+        self._bus.close(_DISCONNECT)
+        self._engine.stop(_ENGINE_STOP)
+        guard.cancel()
+        log.info("stopped")
+        return self._exit_status(status)
+
+    def _close_admission(self) -> None:
+        if self._state is not State.DEAD:
+            self._state = State.DRAINING
+        self._bus.announce("draining")
+
+    def _drain(self) -> None:
+        """Let requests in flight finish; end what is left with an error, never with half an answer."""
+        if self._state is State.DEAD:
+            failure, patience = Failure("engine_unavailable"), 0.0
+        else:
+            failure, patience = Failure("shutting_down"), self._settings.drain_timeout
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
+            for job in self._queue.expired():
+                self._expire(job)
+        for job in self._in_flight.all():
+            self._queue.remove(job)
+            job.end(failure)
+
+    def _start_guard(self, status: int) -> threading.Timer:
+        """The last resort: whatever hangs, the process ends within the promised time."""
+
+        def give_up() -> None:
+            log.error("the shutdown hangs; ending the process")
+            self._engine.stop(0)
+            os._exit(status or Exit.FAILED)
+
+        guard = threading.Timer(self._settings.drain_timeout + _GRACE, give_up)
+        guard.name, guard.daemon = "shutdown-guard", True
+        guard.start()
+        return guard
+
+    def _exit_status(self, status: int) -> int:
+        return Exit.INTERRUPTED if self._forced and not status else status
+
+    # --- signals and the gate ---
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        """The first one drains, a second one forces."""
+        self._signals += 1
+        self._stop.set()
+        # No logging here: the handler may interrupt the very code that holds the log's lock.
+
+    @property
+    def _forced(self) -> bool:
+        return self._signals > 1
+
+    def _closed(self) -> Failure | None:
+        """Why admission takes nothing now; None while it does."""
+        match self._state:
+            case State.LOADING | State.DEAD:
+                return Failure("engine_unavailable")
+            case State.DRAINING:
+                return Failure("shutting_down")
+            case State.READY:
+                return Failure("overloaded") if self._replies.congested else None

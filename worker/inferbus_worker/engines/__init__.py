@@ -1,0 +1,1 @@
+"""Engines: whatever answers an OpenAI chat completion, in this process or elsewhere."""

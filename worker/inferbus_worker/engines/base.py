@@ -1,0 +1,166 @@
+"""What an engine is: an OpenAI chat completion that answers in chunks.
+
+Worker threads see a blocking iterator, whatever runs underneath (an event loop, another process, another
+machine). Everything that may go wrong inside is one of the errors below:
+
+    EngineError               the request failed; others are not affected
+    ├── InvalidCallError      the engine refuses the request's parameters or content
+    ├── ContextTooLongError   the prompt does not fit the model's context
+    ├── CancelledGenerationError  somebody called `Generation.cancel`
+    ├── GenerationTimeoutError    the deadline passed while it was generated
+    └── EngineDeadError       the engine will never answer again; the process should end
+    EngineStartError          the engine did not come up (raised by `Engine.start` alone)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+#: One message in OpenAI's chat shape: {"role": ..., "content": a string or a list of content parts}.
+Message = Mapping[str, Any]
+
+FinishReason = Literal["stop", "length"]
+Thinking = Literal["hide", "show", "off"]
+
+
+class EngineError(Exception):
+    """A request failed inside the engine. The text is for the log, never for the requester."""
+
+
+class InvalidCallError(EngineError):
+    """The engine refuses the request. The text is written for the requester and names what is wrong."""
+
+
+class ContextTooLongError(EngineError):
+    """The prompt, with room for at least one token of answer, does not fit the model's context."""
+
+
+class CancelledGenerationError(EngineError):
+    """`Generation.cancel` ended this generation."""
+
+
+class GenerationTimeoutError(EngineError):
+    """The deadline passed; the engine has been told to stop."""
+
+
+class EngineDeadError(EngineError):
+    """Final: this engine answers no more. The supervisor restarts the process."""
+
+
+class EngineStartError(Exception):
+    """The engine did not come up. The text is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample, in OpenAI's terms. `extra` holds allowlisted parameters by their OpenAI names."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One chat completion to run.
+
+    Attributes:
+        messages: the whole prompt, oldest first.
+        sampling: how to sample.
+        chunk_interval: seconds between chunks while generating (0: as they come); None: one chunk at the end.
+        cache_salt: who may share prefix-cache entries with this call; never shared across session owners.
+        thinking: whether a reasoning model thinks (`off`: it does not), and whether its reasoning is shown.
+    """
+
+    messages: Sequence[Message]
+    sampling: Sampling
+    chunk_interval: float | None = None
+    cache_salt: str | None = None
+    thinking: Thinking = "hide"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is new since the chunk before. The last one alone carries `finish_reason` and `usage`."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class Generation(Protocol):
+    """One running chat completion, read by one thread, cancelled from any."""
+
+    def chunks(self, deadline: float | None) -> Iterator[Chunk]:
+        """Yield chunks until the one with a finish reason.
+
+        Args:
+            deadline: on `time.monotonic()`'s clock. When it passes the generation is aborted.
+
+        Raises:
+            EngineError: see the tree above. Whatever was raised, nothing goes on in the engine.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Stop generating, soon. Safe from any thread, any number of times, also after the end."""
+        ...
+
+
+class Engine(Protocol):
+    """A model that answers chat completions, many at a time."""
+
+    @property
+    def model(self) -> str:
+        """The name under which the model is served, for presence and logs."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """How many generations run at once; the worker pool never has more under way."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt plus answer, in tokens."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """How many generations the engine itself says it runs now."""
+        ...
+
+    @property
+    def death(self) -> EngineDeadError | None:
+        """Why the engine will never answer again, or None while it lives."""
+        ...
+
+    def start(self) -> None:
+        """Bring the engine up; returns when it can answer. Blocking; may take minutes.
+
+        Raises:
+            EngineStartError: it did not come up.
+        """
+        ...
+
+    def generate(self, call: ChatCall) -> Generation:
+        """Begin a chat completion. Never blocks on the engine; errors come from `Generation.chunks`."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """The length of `text` in the model's own tokens, without template. Safe from any thread."""
+        ...
+
+    def stop(self, timeout: float) -> None:
+        """End the engine and every process it started, within `timeout` seconds. Safe to call twice."""
+        ...

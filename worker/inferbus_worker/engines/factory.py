@@ -1,0 +1,39 @@
+"""Which engine the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from inferbus_worker.engines.base import Engine
+from inferbus_worker.settings import Settings
+
+
+def make_engine(settings: Settings, model: str | None, options: Sequence[str]) -> Engine:
+    """The engine that the settings ask for, not yet started.
+
+    Args:
+        settings: the worker's.
+        model: a folder, a hub name or `demo`; the simulated engine needs none.
+        options: what the command line gave beyond our own options; they are the engine's.
+
+    Raises:
+        click.UsageError: an option that no one knows.
+    """
+    if settings.engine == "vllm":
+        from inferbus_worker.engines.vllm import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
+
+        return VllmEngine(model or "demo", options)
+    from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine  # noqa: PLC0415
+
+    if options:
+        raise click.UsageError(f"no such option: {options[0]}")
+    return SimulatedEngine(
+        Behaviour(
+            settings.simulated_first_token,
+            settings.simulated_per_token,
+            settings.simulated_capacity,
+            settings.simulated_failure_rate,
+        )
+    )

@@ -1,0 +1,128 @@
+"""An engine without a model: it echoes the last message, word by word, with the latency and failures it is told.
+
+For tests, benchmarks and checking the wiring. A token is a word with the space before it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inferbus_worker.engines.base import (
+    CancelledGenerationError,
+    ChatCall,
+    Chunk,
+    ContextTooLongError,
+    EngineDeadError,
+    EngineError,
+    FinishReason,
+    GenerationTimeoutError,
+    Usage,
+)
+
+_TOKEN = re.compile(r"\s*\S+\s*")
+_CONTEXT_TOKENS = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Seconds to the first and to each further token; how many at once; the share of requests that fail."""
+
+    first_token: float = 0.0
+    per_token: float = 0.0
+    capacity: int = 256
+    failure_rate: float = 0.0
+
+
+class SimulatedEngine:
+    """See `engines.base.Engine`. Each generation runs in the thread that reads it."""
+
+    model = "simulated"
+    context_tokens = _CONTEXT_TOKENS
+    death: EngineDeadError | None = None
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.capacity = behaviour.capacity
+        self.running = 0
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Nothing to bring up."""
+
+    def stop(self, timeout: float) -> None:
+        """Nothing to end."""
+
+    def generate(self, call: ChatCall) -> _Echo:
+        return _Echo(self, call)
+
+    def count_tokens(self, text: str) -> int:
+        return len(_TOKEN.findall(text))
+
+    def count(self, change: int) -> None:
+        with self._lock:
+            self.running += change
+
+
+class _Echo:
+    def __init__(self, engine: SimulatedEngine, call: ChatCall) -> None:
+        self._engine = engine
+        self._call = call
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def chunks(self, deadline: float | None) -> Iterator[Chunk]:
+        self._engine.count(1)
+        try:
+            yield from self._echo(deadline)
+        finally:
+            self._engine.count(-1)
+
+    def _echo(self, deadline: float | None) -> Iterator[Chunk]:
+        behaviour, text = self._engine.behaviour, _last_text(self._call)
+        if behaviour.failure_rate and random.random() < behaviour.failure_rate:  # noqa: S311 - no secret
+            raise EngineError("a simulated failure")
+        prompt_tokens = sum(self._engine.count_tokens(str(message["content"])) for message in self._call.messages)
+        if prompt_tokens >= self._engine.context_tokens:
+            raise ContextTooLongError
+        tokens = _TOKEN.findall(text)[: self._call.sampling.max_tokens]
+        reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
+        usage = Usage(prompt_tokens, len(tokens))
+        yield from self._paced(tokens, deadline)
+        yield Chunk(finish_reason=reason, usage=usage)
+
+    def _paced(self, tokens: list[str], deadline: float | None) -> Iterator[Chunk]:
+        """The tokens, each in its time, handed on together where they come closer than the call's interval."""
+        behaviour, interval = self._engine.behaviour, self._call.chunk_interval
+        waiting: list[str] = []
+        last = time.monotonic()
+        for number, token in enumerate(tokens):
+            self._sleep(behaviour.per_token if number else behaviour.first_token, deadline)
+            waiting.append(token)
+            if interval is not None and (now := time.monotonic()) - last >= interval:
+                yield Chunk("".join(waiting))
+                waiting, last = [], now
+        if waiting:
+            yield Chunk("".join(waiting))
+
+    def _sleep(self, seconds: float, deadline: float | None) -> None:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= seconds:
+            if self._cancelled.wait(max(left, 0)):
+                raise CancelledGenerationError
+            raise GenerationTimeoutError
+        if self._cancelled.is_set() or (seconds and self._cancelled.wait(seconds)):
+            raise CancelledGenerationError
+
+
+def _last_text(call: ChatCall) -> str:
+    content = call.messages[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")

@@ -1,0 +1,131 @@
+"""An admitted request: whose it is, where its replies go, until when, and its one terminal state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inferbus_client.wire import Failure, FinishReason, Request
+from inferbus_worker.engines.base import Generation, Usage
+from inferbus_worker.reply_stream import Answered, ReplyStream, Timings
+from inferbus_worker.sessions import Claim, Exchange, SessionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine said, and what of it enters the history."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    exchange: Exchange
+    reasoning: str | None = None
+
+
+class Job:
+    """One admitted request. `end` is the only way out, and only its first caller's outcome counts.
+
+    Args:
+        request: what was asked.
+        key: the session it belongs to.
+        claim: the hold on that session; released by `end`.
+        replies: where the replies go.
+        admitted_at: seconds on the worker's monotonic clock.
+        deadline: on the same clock, or None.
+        on_end: told once, after the claim is free and before the terminal reply leaves.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: Request,
+        key: SessionKey,
+        claim: Claim,
+        replies: ReplyStream,
+        admitted_at: float,
+        deadline: float | None,
+        clock: Callable[[], float],
+        on_end: Callable[[Job, Answer | Failure], None],
+    ) -> None:
+        self.request = request
+        self.key = key
+        self.claim = claim
+        self.replies = replies
+        self.admitted_at = admitted_at
+        self.deadline = deadline
+        self.taken_at: float | None = None
+        self.first_token_at: float | None = None
+        self.outcome: Answer | Failure | None = None
+        self.ended_at: float | None = None
+        self._clock = clock
+        self._on_end = on_end
+        self._generation: Generation | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome is not None
+
+    def take(self) -> bool:
+        """A worker thread begins; False where the job ended while it waited."""
+        self.taken_at = self._clock()
+        return not self.ended
+
+    def attach(self, generation: Generation) -> None:
+        """Let `end` reach the generation, from whichever thread it comes."""
+        with self._lock:
+            self._generation = generation
+            ended = self.ended
+        if ended:
+            generation.cancel()
+
+    def delta(self, text: str, reasoning: str) -> None:
+        """Pass on what is new, unless the job has ended: nothing follows a terminal reply."""
+        with self._lock:
+            if self.first_token_at is None:
+                self.first_token_at = self._clock()
+            if not self.ended:
+                self.replies.delta(text, reasoning)
+
+    def end(self, outcome: Answer | Failure) -> bool:
+        """End the job: history, claim, accounting, terminal reply, and the engine if it still works on it.
+
+        Returns:
+            Whether this call was the first; later ones change nothing.
+        """
+        with self._lock:
+            if self.ended:
+                return False
+            self.outcome = outcome
+            self.ended_at = self._clock()
+            generation = self._generation
+        if isinstance(outcome, Answer):
+            self._commit(outcome)
+        self.claim.release()
+        self._on_end(self, outcome)
+        self.replies.end(self.terminal(outcome))
+        if generation is not None and isinstance(outcome, Failure):
+            generation.cancel()
+        return True
+
+    def _commit(self, answer: Answer) -> None:
+        conversation = self.claim.conversation
+        if self.request.system_prompt is not None:
+            conversation.system_prompt = self.request.system_prompt
+        conversation.append(answer.exchange)
+
+    def terminal(self, outcome: Answer | Failure) -> Answered | Failure:
+        """What the terminal reply says of an outcome."""
+        if isinstance(outcome, Failure):
+            return outcome
+        return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings(), outcome.reasoning)
+
+    def timings(self) -> Timings:
+        """Where the time went, in seconds since admission."""
+        ended = self.ended_at if self.ended_at is not None else self._clock()
+        return Timings(
+            queue=(self.taken_at or ended) - self.admitted_at,
+            first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
+            total=ended - self.admitted_at,
+        )

@@ -1,0 +1,201 @@
+"""The replies of one request: what has been said, what waits to be said, and in which half of the contract.
+
+Worker threads only note what is new; the sender thread encodes it when its turn comes. So deltas that pile up behind a
+slow link become one, and `seq` has no gaps of our own making.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing
+from inferbus_client.wire import Usage as WireUsage
+from inferbus_worker.engines.base import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAddress:
+    """Where a request's replies go, and how they are written."""
+
+    topic: str
+    request_id: str
+    session_id: str
+    json: bool = False
+    correlation_data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds since admission; `first_token` is None where nothing was generated."""
+
+    queue: float
+    first_token: float | None
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The good terminal state of a request, as its replies tell it. A reset or a new session has no usage."""
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage | None = None
+    timings: Timings | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for the broker. `status` is the contract's `ok` or failure code, None for what is no reply."""
+
+    topic: str
+    payload: bytes
+    json: bool = False
+    retain: bool = False
+    qos: int | None = None
+    status: str | None = None
+    terminal: bool = True
+    retry_after_ms: int | None = None
+    address: ReplyAddress | None = None
+
+    def outgoing(self) -> Iterator[Outgoing]:
+        """A message is its own queue of one."""
+        yield self
+
+
+@dataclass(slots=True)
+class _Unsent:
+    """What the sender has yet to say."""
+
+    accepted: tuple[int, int | None] | None = None
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    terminal: Answered | Failure | None = None
+
+
+class ReplyStream:
+    """One request's replies, from `accepted` to the terminal one.
+
+    Args:
+        address: where they go.
+        submit: hands this stream to the sender; called once for any number of things noted before the sender comes.
+    """
+
+    __slots__ = ("_lock", "_queued", "_seq", "_submit", "_unsent", "address")
+
+    def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None]) -> None:
+        self.address = address
+        self._submit = submit
+        self._unsent = _Unsent()
+        self._queued = False
+        self._seq = 0
+        self._lock = threading.Lock()
+
+    def accepted(self, position: int, eta_ms: int | None) -> None:
+        """The request is in the queue. The text half does not say so."""
+        if self.address.json:
+            self._note(lambda unsent: setattr(unsent, "accepted", (position, eta_ms)))
+
+    def delta(self, text: str, reasoning: str = "") -> None:
+        """More of the answer. The text half waits for the whole."""
+        if not self.address.json:
+            return
+
+        def add(unsent: _Unsent) -> None:
+            if text:
+                unsent.text.append(text)
+            if reasoning:
+                unsent.reasoning.append(reasoning)
+
+        self._note(add)
+
+    def end(self, outcome: Answered | Failure) -> None:
+        """The terminal reply. The caller sees to it that there is one, and nothing after it."""
+        self._note(lambda unsent: setattr(unsent, "terminal", outcome))
+
+    def outgoing(self) -> Iterator[Outgoing]:
+        """What is to be published now, in order. For the sender thread alone."""
+        with self._lock:
+            unsent, self._unsent, self._queued = self._unsent, _Unsent(), False
+        if not self.address.json:
+            if unsent.terminal is not None:
+                yield self._in_text(unsent.terminal)
+            return
+        if unsent.accepted is not None:
+            position, eta_ms = unsent.accepted
+            yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
+        if unsent.text or unsent.reasoning:
+            reasoning = "".join(unsent.reasoning) or None
+            yield self._in_json(Delta(**self._head(), text="".join(unsent.text), reasoning=reasoning))
+        if unsent.terminal is not None:
+            yield self._terminal_in_json(unsent.terminal)
+
+    def _note(self, what: Callable[[_Unsent], None]) -> None:
+        with self._lock:
+            what(self._unsent)
+            first, self._queued = not self._queued, True
+        if first:
+            self._submit(self)
+
+    def _in_text(self, outcome: Answered | Failure) -> Outgoing:
+        text = outcome.sentence if isinstance(outcome, Failure) else outcome.text
+        return Outgoing(
+            self.address.topic,
+            _publishable(text),
+            status=outcome.code if isinstance(outcome, Failure) else "ok",
+            retry_after_ms=outcome.retry_after_ms if isinstance(outcome, Failure) else None,
+            address=self.address,
+        )
+
+    def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
+        if isinstance(outcome, Failure):
+            reply: Reply = ErrorReply.of(outcome, **self._head())
+            return self._in_json(reply, status=outcome.code)
+        done = Done(
+            **self._head(),
+            text=outcome.text,
+            finish_reason=outcome.finish_reason,
+            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
+            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
+            reasoning=outcome.reasoning,
+        )
+        return self._in_json(done, status="ok")
+
+    def _in_json(self, reply: Reply, status: str | None = None) -> Outgoing:
+        return Outgoing(
+            self.address.topic,
+            reply.encode(),
+            json=True,
+            status=status,
+            terminal=reply.terminal,
+            address=self.address,
+        )
+
+    def _head(self) -> dict[str, Any]:
+        seq, self._seq = self._seq, self._seq + 1
+        return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+
+
+def _publishable(text: str) -> bytes:
+    """UTF-8 for the wire; a lone surrogate, which a model can produce and MQTT forbids, becomes `?`."""
+    return text.encode(errors="replace")
+
+
+def _wire_usage(usage: Usage) -> WireUsage:
+    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def _wire_timing(timings: Timings) -> Timing:
+    first = timings.first_token
+    return Timing(
+        queue_ms=_milliseconds(timings.queue),
+        first_token_ms=None if first is None else _milliseconds(first),
+        total_ms=_milliseconds(timings.total),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

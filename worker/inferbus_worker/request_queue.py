@@ -1,0 +1,151 @@
+"""The bounded fair queue: the only place where a request ever waits.
+
+Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a priority, so that projects get turns in
+proportion to their weights; between priorities the class goes first whose oldest request has the highest priority plus
+age, so that nothing waits for ever. Room is fair as well: half of it is for whoever comes, the other half is kept for
+the projects by weight, so that one project's flood cannot have all of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from inferbus_worker.job import Job
+from inferbus_worker.settings import ProjectSettings
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One project's requests, oldest first. `turn` is its virtual time: it grows by 1/weight with every one taken."""
+
+    weight: float
+    priority: int
+    reserved: int
+    jobs: deque[Job] = field(default_factory=deque)
+    turn: float = 0.0
+
+
+class RequestQueue:
+    """Bounded, fair, and closable. One thread puts; any number take."""
+
+    def __init__(
+        self,
+        size: int,
+        projects: Mapping[str, ProjectSettings],
+        *,
+        ageing: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        total = sum(project.weight for project in projects.values())
+        self._lanes = {
+            name: _Lane(project.weight, project.priority, int(size / 2 * project.weight / total))
+            for name, project in projects.items()
+        }
+        self._shared = size - sum(lane.reserved for lane in self._lanes.values())
+        self._size = size
+        self._ageing = max(ageing, 0.001)
+        self._clock = clock
+        self._length = 0
+        self._turn = 0.0
+        self._deadlines: list[tuple[float, int, Job]] = []
+        self._counter = itertools.count()
+        self._lock = threading.Lock()
+        # One token per request wakes one taker, in C, without a condition variable's cost. None: closed.
+        self._tokens: SimpleQueue[bool | None] = SimpleQueue()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def position(self, project: str) -> int | None:
+        """The place a request of this project would get (0: next), or None where there is no room.
+
+        Takers only make room, and one thread alone puts: what this says holds until that thread's next `put`.
+        """
+        with self._lock:
+            lane = self._lanes[project]
+            if len(lane.jobs) < lane.reserved:
+                return self._length
+            taken = sum(max(0, len(other.jobs) - other.reserved) for other in self._lanes.values())
+            return self._length if taken < self._shared else None
+
+    def put(self, job: Job) -> None:
+        """Append a request, after `position` said that there is room."""
+        with self._lock:
+            lane = self._lanes[job.key.project]
+            if not lane.jobs:
+                # A project that was away starts level with the others: idling earns no credit.
+                lane.turn = max(lane.turn, self._turn)
+            lane.jobs.append(job)
+            self._length += 1
+            if job.deadline is not None:
+                heapq.heappush(self._deadlines, (job.deadline, next(self._counter), job))
+        self._tokens.put(True)
+
+    def take(self) -> Job | None:
+        """The next request, waiting for one; None once the queue is closed and empty for this taker."""
+        while self._tokens.get() is not None:
+            with self._lock:
+                lane = self._next_lane()
+                if lane is None:
+                    continue  # its request was removed while it waited
+                self._length -= 1
+                self._turn = lane.turn
+                lane.turn += 1 / lane.weight
+                return lane.jobs.popleft()
+        return None
+
+    def remove(self, job: Job) -> bool:
+        """Take a waiting request out (it was cancelled, or its deadline passed); False where it waits no more."""
+        with self._lock:
+            try:
+                self._lanes[job.key.project].jobs.remove(job)
+            except ValueError:
+                return False
+            self._length -= 1
+            return True
+
+    def expired(self) -> list[Job]:
+        """The requests whose deadline has passed, also those that wait no more; each is named once."""
+        now = self._clock()
+        with self._lock:
+            passed = []
+            while self._deadlines and self._deadlines[0][0] <= now:
+                passed.append(heapq.heappop(self._deadlines)[2])
+            return passed
+
+    def close(self, takers: int) -> None:
+        """Let `takers` threads end, after the requests that were put before."""
+        for _ in range(takers):
+            self._tokens.put(None)
+
+    def _next_lane(self) -> _Lane | None:
+        waiting = [lane for lane in self._lanes.values() if lane.jobs]
+        if len(waiting) <= 1:
+            return waiting[0] if waiting else None
+        return min(self._first_class(waiting), key=lambda lane: lane.turn)
+
+    def _first_class(self, waiting: Iterable[_Lane]) -> list[_Lane]:
+        """The lanes of the priority whose oldest request counts most."""
+        classes: dict[int, list[_Lane]] = {}
+        for lane in waiting:
+            classes.setdefault(lane.priority, []).append(lane)
+        if len(classes) == 1:
+            return next(iter(classes.values()))
+        now = self._clock()
+
+        def urgency(priority: int) -> tuple[float, int]:
+            oldest = min(lane.jobs[0].admitted_at for lane in classes[priority])
+            return priority + (now - oldest) / self._ageing, priority
+
+        return classes[max(classes, key=urgency)]

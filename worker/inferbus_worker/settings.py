@@ -1,0 +1,181 @@
+"""The worker's settings, each said once: its flag, its environment name and its key in the YAML file come from here."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from inferbus_client import topics
+from inferbus_client.settings import ConnectionSettings
+from inferbus_client.units import Duration, parse_duration
+from inferbus_worker.engines.base import Thinking
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `limit` requests in any `window` seconds."""
+
+    limit: int
+    window: float
+
+
+class ProjectSettings(BaseModel):
+    """One project: what its requests get where they do not say, and its place in the queue.
+
+    A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
+    turns in proportion to its `weight`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    system_prompt: str | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: MaxTokens | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    thinking: Thinking = "hide"
+    response_format: bool = False
+
+
+def _parse_rate_limit(value: object) -> object:
+    if value is None or (isinstance(value, str) and value.strip().lower() == "off") or value is False:
+        return None
+    if not isinstance(value, str):
+        return value
+    limit, _, window = value.partition("/")
+    if not limit.strip().isdecimal() or int(limit) < 1 or not window:
+        raise ValueError("must be a number of requests per time, such as 10/60s, or off")
+    seconds = parse_duration(window)
+    if not isinstance(seconds, float) or seconds <= 0:
+        raise ValueError("the rate limit's window must be longer than nothing")
+    return RateLimit(int(limit), seconds)
+
+
+def _names_to_projects(value: object) -> object:
+    """`--project a --project b` (or a plain list in the file) serves those projects with default settings."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    return {name: {} for name in value} if isinstance(value, list | tuple) else value
+
+
+def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSettings]:
+    for name in projects:
+        if not topics.is_project(name):
+            raise ValueError(f"{name!r} is no project name: it must match [A-Za-z0-9_.-]{{1,64}}")
+    if not projects:
+        raise ValueError("at least one project is needed")
+    return projects
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "worker"
+
+
+Projects = Annotated[
+    dict[str, Annotated[ProjectSettings, BeforeValidator(lambda value: {} if value is None else value)]],
+    BeforeValidator(_names_to_projects),
+    AfterValidator(_check_projects),
+]
+
+
+class Settings(ConnectionSettings):
+    """Everything `inferbus serve` can be told. Sizes are bytes, times are seconds, both written with units."""
+
+    projects: Projects = Field(
+        default_factory=lambda: {"general": ProjectSettings()},
+        description="A project to serve; in the file, with its settings.",
+        json_schema_extra={"flags": ["--project"], "metavar": "NAME", "default": "general"},
+    )
+    worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        default_factory=_host_name,
+        description="This worker's name on the bus; also its MQTT client id, so it must be the only one.",
+        json_schema_extra={"default": "the host's name"},
+    )
+    engine: Literal["vllm", "simulated"] = Field("vllm", description="vllm, or simulated: no model, echoes.")
+
+    workers: Annotated[int, Field(ge=1, le=4096)] = Field(
+        8, description="Worker threads: requests in the engine at once."
+    )
+    queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="Requests that may wait.")
+    ageing: Duration = Field(5.0, description="Seconds of waiting that make up for one step of priority.")
+    rate_limit: Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit)] = Field(
+        RateLimit(10, 60.0),
+        description="Requests per session in a sliding window, or off.",
+        json_schema_extra={"default": "10/60s"},
+    )
+    max_message_bytes: Annotated[int, Field(ge=64, le=256_000_000)] = Field(
+        65536, description="Largest request payload."
+    )
+    max_sessions: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Conversations kept; least recently used goes first."
+    )
+    session_ttl: Duration = Field(
+        3600.0, description="How long an idle conversation is kept.", json_schema_extra={"default": "1h"}
+    )
+    max_history_tokens: Annotated[int, Field(ge=0)] = Field(
+        3000, description="Longest history in a prompt; whole oldest turns go, in large steps."
+    )
+    temperature: Temperature = Field(0.6, description="Where neither request nor project says.")
+    top_p: TopP = Field(0.9, description="Where neither request nor project says.")
+    max_tokens: MaxTokens = Field(512, description="Longest answer where neither request nor project says.")
+
+    reply_qos: Annotated[int, Field(ge=0, le=1)] = Field(0, description="MQTT QoS of replies.")
+    request_qos: Annotated[int, Field(ge=0, le=1)] = Field(1, description="MQTT QoS of our subscriptions.")
+    reply_topics: list[str] = Field(
+        default_factory=list,
+        description="Topic filters where replies may go besides the session's own topic.",
+        json_schema_extra={"flags": ["--reply-topic"], "metavar": "FILTER"},
+    )
+    delta_interval: Duration = Field(
+        0.05, description="Time between two deltas of a streamed answer.", json_schema_extra={"default": "50ms"}
+    )
+    max_outbound_bytes: Annotated[int, Field(ge=65536)] = Field(
+        64 * 1024 * 1024, description="Replies that may wait for the broker; more are dropped and counted."
+    )
+    retry_memory: Duration = Field(
+        300.0,
+        description="How long a finished request is remembered for its retries.",
+        json_schema_extra={"default": "5m"},
+    )
+    retry_memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        16 * 1024 * 1024, description="How much of finished requests is remembered."
+    )
+
+    broker_timeout: Duration = Field(
+        10.0, description="How long to try the broker at the start.", json_schema_extra={"default": "10s"}
+    )
+    stats_interval: Duration = Field(
+        60.0, description="Time between two stats lines.", json_schema_extra={"default": "60s"}
+    )
+    drain_timeout: Duration = Field(
+        30.0,
+        description="How long requests in flight may take to finish at shutdown.",
+        json_schema_extra={"default": "30s"},
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, else json."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+
+    simulated_first_token: Duration = Field(
+        0.0, description="Simulated engine: time to the first token.", json_schema_extra={"default": "0s"}
+    )
+    simulated_per_token: Duration = Field(
+        0.0, description="Simulated engine: time per further token.", json_schema_extra={"default": "0s"}
+    )
+    simulated_capacity: Annotated[int, Field(ge=1)] = Field(256, description="Simulated engine: generations at once.")
+    simulated_failure_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Simulated engine: share of requests that fail."
+    )
+
+    def masked(self) -> dict[str, Any]:
+        """The effective settings for logs and `doctor`; secrets print as stars."""
+        return self.model_dump(mode="json")

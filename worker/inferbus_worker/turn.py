@@ -1,0 +1,144 @@
+"""One request, from taken to its terminal reply."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from inferbus_client.wire import Failure
+from inferbus_worker.engines.base import (
+    CancelledGenerationError,
+    ChatCall,
+    ContextTooLongError,
+    Engine,
+    EngineDeadError,
+    EngineError,
+    GenerationTimeoutError,
+    InvalidCallError,
+    Message,
+    Sampling,
+)
+from inferbus_worker.job import Answer, Job
+from inferbus_worker.sessions import Exchange
+from inferbus_worker.settings import ProjectSettings, Settings
+
+log = logging.getLogger("inferbus.turn")
+
+# What a chat template adds around one message, in tokens; generous, since a short estimate costs a refused prompt.
+_TEMPLATE_TOKENS = 8
+
+
+class TurnRunner:
+    """Runs turns on one engine. Stateless between turns; any number of threads may call `run`."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._projects: Mapping[str, ProjectSettings] = settings.projects
+
+    def run(self, job: Job) -> None:
+        """Answer the job. Whatever happens, it has ended when this returns."""
+        if not job.take():
+            return
+        try:
+            job.end(self._answer(job))
+        except EngineError as error:
+            job.end(_failure(error))
+        except Exception:
+            log.exception("a turn failed")
+            job.end(Failure("engine_error"))
+
+    def _answer(self, job: Job) -> Answer:
+        question_tokens = self._engine.count_tokens(job.request.text) + _TEMPLATE_TOKENS
+        job.claim.conversation.trim(self._history_budget(job, question_tokens))
+        while True:
+            try:
+                return self._generate(job, question_tokens)
+            except ContextTooLongError:
+                # The estimate was short (an unusual template); what is left of the history pays for it.
+                conversation = job.claim.conversation
+                if not conversation.trim(conversation.tokens - 1):
+                    raise
+
+    def _generate(self, job: Job, question_tokens: int) -> Answer:
+        generation = self._engine.generate(self._call(job))
+        job.attach(generation)
+        text, reasoning = [], []
+        for chunk in generation.chunks(job.deadline):
+            text.append(chunk.text)
+            reasoning.append(chunk.reasoning)
+            if job.request.stream and (chunk.text or chunk.reasoning):
+                job.delta(chunk.text, chunk.reasoning)
+            if chunk.finish_reason is not None and chunk.usage is not None:
+                answer = "".join(text)
+                tokens = question_tokens + chunk.usage.completion_tokens + _TEMPLATE_TOKENS
+                exchange = Exchange(job.request.content, answer, tokens)
+                return Answer(answer, chunk.finish_reason, chunk.usage, exchange, "".join(reasoning) or None)
+        raise EngineError("the generation ended without a finish reason")
+
+    def _call(self, job: Job) -> ChatCall:
+        return ChatCall(
+            messages=self._prompt(job),
+            sampling=self._sampling(job),
+            chunk_interval=self._settings.delta_interval if job.request.stream else None,
+            cache_salt=f"{job.key.project}/{job.key.session}",
+            thinking=self._projects[job.key.project].thinking,
+        )
+
+    def _prompt(self, job: Job) -> list[Message]:
+        system = self._system_prompt(job)
+        messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        messages += job.claim.conversation.messages()
+        messages.append({"role": "user", "content": job.request.content})
+        return messages
+
+    def _system_prompt(self, job: Job) -> str | None:
+        """The request's, else the session's, else the project's. An explicitly empty one is none at all."""
+        choices = (
+            job.request.system_prompt,
+            job.claim.conversation.system_prompt,
+            self._projects[job.key.project].system_prompt,
+        )
+        return next((prompt for prompt in choices if prompt is not None), None) or None
+
+    def _sampling(self, job: Job) -> Sampling:
+        request, project, settings = job.request, self._projects[job.key.project], self._settings
+        return Sampling(
+            temperature=_first(request.temperature, project.temperature, settings.temperature),
+            top_p=_first(request.top_p, project.top_p, settings.top_p),
+            max_tokens=_first(request.max_tokens, project.max_tokens, settings.max_tokens),
+            extra={} if request.params is None else request.params.model_dump(exclude_none=True),
+        )
+
+    def _history_budget(self, job: Job, question_tokens: int) -> int:
+        """How many tokens of history fit beside system prompt, question and answer."""
+        system = self._system_prompt(job)
+        system_tokens = 0 if system is None else self._engine.count_tokens(system) + _TEMPLATE_TOKENS
+        # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
+        answer = min(self._sampling(job).max_tokens, self._engine.context_tokens // 2)
+        room = self._engine.context_tokens - system_tokens - question_tokens - answer
+        return min(self._settings.max_history_tokens, room)
+
+
+def _first(*choices: float | None) -> Any:
+    """The first that was given; an explicit 0 is a 0."""
+    return next(choice for choice in choices if choice is not None)
+
+
+def _failure(error: EngineError) -> Failure:
+    """What the requester hears. Details of our insides go to the log alone."""
+    match error:
+        case InvalidCallError():
+            return Failure("invalid_request", str(error))
+        case ContextTooLongError():
+            return Failure("context_too_long")
+        case CancelledGenerationError():
+            return Failure("cancelled")
+        case GenerationTimeoutError():
+            return Failure("deadline_exceeded", "It passed while the answer was generated.")
+        case EngineDeadError():
+            return Failure("engine_unavailable")
+        case _:
+            log.error("the engine failed a request: %s", error)
+            return Failure("engine_error")
