@@ -1,15 +1,15 @@
 """One MQTT connection, used by both wings: TLS, MQTT 5 with a fall-back to 3.1.1, reconnecting, resubscribing.
 
-paho owns one network thread per link (`loop_start`). Its traps, and what this module does about them:
-
-- an exception in a callback kills that thread while `is_connected()` stays true: every callback is wrapped;
-- two clients of one id kick each other for ever: the link gives up with the reason (`Link.fatal`);
-- subscriptions are lost with the connection: they are remembered, and made again on every connect.
+Each link owns one thread, `network-<client id>`, which alone touches the socket (see `network_loop`). Its life reads in
+`_run`: serve the connection until it is lost, connect anew, and so on until `close`. What goes wrong in a callback is
+logged and ends nothing. Two clients of one id would kick each other for ever: then the link gives up, and `fatal` says
+why. Subscriptions are lost with a connection: they are remembered, and made again on every new one.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import ssl
 import threading
 import time
@@ -18,41 +18,34 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.client import MQTTMessage, MQTTMessageInfo
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from inferbus_client.errors import (
-    BrokerError,
-    BrokerRefusedError,
-    BrokerUnreachableError,
-    ConnectionLostError,
-)
+from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
 from inferbus_client.link_options import Incoming, LinkOptions, Will
+from inferbus_client.link_socket import send_at_once
+from inferbus_client.network_loop import Feed, NetworkLoop
+from inferbus_client.paho_client import PahoClient, build_paho, open_connection
 
 log = logging.getLogger("inferbus.link")
 
 _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
 _FLAPS: Final = 4
-_FLAP_WINDOW: Final = 12.0
+_FLAP_WINDOW: Final = 15.0
 _FALLBACK_REASONS: Final = {"Unsupported protocol version", "Protocol error", "Malformed packet"}
 
 
 class Link:
-    """One connection to one broker. `connect`, `subscribe`, `publish`, `close`; callbacks run in paho's thread.
+    """One connection to one broker. `connect`, `subscribe`, `publish`, `close`.
 
     Args:
         options: how to reach the broker.
-        on_message: called for every message; must not block.
-        on_up: called after every successful (re)connect, when subscriptions have been requested again.
-        on_down: called when the connection is lost.
-        on_published: called with the message id when a message was written (QoS 0) or acknowledged (QoS 1). It runs
-            under paho's own lock, so it must not call this link.
+        on_message: called in the network thread for every message; must not block.
+        on_up: called there after every successful (re)connect, when subscriptions have been requested again.
+        on_down: called there when the connection is lost.
         will: published by the broker when this link dies.
     """
 
@@ -63,23 +56,23 @@ class Link:
         on_message: Callable[[Incoming], None],
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
-        on_published: Callable[[int], None] | None = None,
         will: Will | None = None,
     ) -> None:
         self._options = options
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
-        self._on_published = on_published
         self._will = will
         self._paho: PahoClient | None = None
+        self._loop = NetworkLoop()
+        self._thread: threading.Thread | None = None
         self._subscriptions: dict[str, int] = {}
-        self._acks: dict[int, Future[None]] = {}
-        self._lock = threading.Lock()
-        self._connack: Future[None] = Future()
+        self._grants: dict[int, Future[None]] = {}
         self._up = threading.Event()
+        self._closing = threading.Event()
+        self._refusal: BrokerError | None = None
+        self._last_reason = ""
         self._losses: deque[float] = deque(maxlen=_FLAPS)
-        self._closing = False
         self.fatal: BrokerError | None = None
         self.max_packet_size: int | None = None
 
@@ -96,19 +89,21 @@ class Link:
         while True:
             try:
                 self._connect_with_fallback()
+                break
             except BrokerUnreachableError:
                 if time.monotonic() + _RETRY_EVERY >= deadline:
                     raise
                 time.sleep(_RETRY_EVERY)
-            else:
-                return
+        name = f"network-{self._options.client_id}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     def close(self, timeout: float = 2.0) -> None:
         """Disconnect in order and end the network thread. Never longer than `timeout` seconds."""
-        self._closing = True
-        if self._paho is not None:
-            self._paho.disconnect()
-            self._end_network_thread(self._paho, timeout)
+        self._closing.set()
+        self._loop.wake()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
 
     @property
     def is_up(self) -> bool:
@@ -120,11 +115,8 @@ class Link:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the network thread runs. paho's own `is_connected` stays true when it has died."""
-        if self._paho is None:
-            return False
-        thread = self._paho._thread  # noqa: SLF001 - paho offers no other way to see it
-        return thread is not None and thread.is_alive()
+        """Whether the network thread runs; it ends by `close`, or with `fatal` set."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait_up(self, timeout: float | None) -> bool:
         return self._up.wait(timeout)
@@ -143,7 +135,8 @@ class Link:
             ConnectionLostError: no answer came in time.
         """
         self._subscriptions.update(filters)
-        granted = self._request_subscriptions(filters)
+        granted: Future[None] = Future()
+        self._loop.call(lambda: self._request(filters, granted))
         try:
             granted.result(timeout)
         except TimeoutError:
@@ -152,34 +145,60 @@ class Link:
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe, without waiting for the broker."""
         self._subscriptions.pop(topic_filter, None)
-        if self._paho is not None:
-            self._paho.unsubscribe(topic_filter)
+        paho = self._paho
+        if paho is not None:
+            self._loop.call(lambda: _ignore(paho.unsubscribe(topic_filter)))
 
     def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Properties | None = None,
-    ) -> int | None:
-        """Hand a message to the network thread.
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
+    ) -> bool:
+        """Have the network thread publish a message. From any thread; `send` is for the network thread itself.
+
+        Args:
+            topic: where to.
+            payload: what.
+            qos: 0 or 1.
+            retain: whether the broker keeps it for later subscribers.
+            properties: MQTT 5 properties, anything with paho's `pack`; left out where the link speaks 3.1.1.
 
         Returns:
-            The message id that `on_published` will name; None where there is no connection and the message was
-            not taken (QoS 0 only: a QoS 1 message waits inside for the next connection).
+            Whether it was taken: QoS 0 needs a connection, QoS 1 waits for one.
+        """
+        if not self.is_up and qos == 0:
+            return False
+        self._loop.call(lambda: _ignore(self.send(topic, payload, qos=qos, retain=retain, properties=properties)))
+        return True
+
+    def send(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
+    ) -> MQTTMessageInfo | None:
+        """Publish from the network thread, straight to the socket.
+
+        Returns:
+            paho's handle, which knows when a QoS 1 message was acknowledged; None where there is no connection.
         """
         if self._paho is None:
             return None
         info = self._paho.publish(topic, payload, qos, retain, properties if self.is_v5 else None)
-        lost = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0
-        return None if lost or info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE else info.mid
+        return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0 else info
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the socket has taken everything so far."""
+        return self.is_up and self._paho is not None and not self._paho.want_write()
+
+    def feed_from(self, feed: Feed) -> None:
+        """Ask `feed` for messages whenever there is room; `wake` says that it has new ones."""
+        self._loop.feed = feed
+
+    def wake(self) -> None:
+        self._loop.wake()
 
     def acknowledge(self, message: Incoming) -> None:
         """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us."""
-        if self._options.manual_ack and message.qos and self._paho is not None:
-            self._paho.ack(message.ack_id, message.qos)
+        paho = self._paho
+        if self._options.manual_ack and message.qos and paho is not None:
+            self._loop.call(lambda: _ignore(paho.ack(message.ack_id, message.qos)))
 
     # --- connecting ---
 
@@ -195,158 +214,138 @@ class Link:
             self._attempt(MQTTProtocolVersion.MQTTv311)
 
     def _attempt(self, protocol: MQTTProtocolVersion) -> None:
-        paho = self._build(protocol)
-        self._connack = Future()
-        self._paho = paho
-        try:
-            self._open(paho)
-            paho.loop_start()
-            self._connack.result(_CONNACK_TIMEOUT)
-        except TimeoutError:
-            self._abandon(paho)
-            raise BrokerUnreachableError(f"{self._options.url} accepts connections but does not speak MQTT") from None
-        except BrokerError:
-            self._abandon(paho)
-            raise
-
-    def _open(self, paho: PahoClient) -> None:
-        url = self._options.url
-        try:
-            if self._options.url.tls:
-                paho.tls_set_context(self._options.tls.context())
-            self._paho_connect(paho)
-        except ssl.SSLError as error:
-            raise BrokerRefusedError(f"TLS with {url} failed: {error.reason or error}") from None
-        except FileNotFoundError as error:
-            raise BrokerRefusedError(f"cannot read the TLS file {error.filename}") from None
-        except (OSError, ValueError) as error:
-            raise BrokerUnreachableError(f"cannot reach the broker at {url}: {_in_words(error)}") from None
-
-    def _paho_connect(self, paho: PahoClient) -> None:
-        url, options = self._options.url, self._options
-        if paho.protocol != MQTTProtocolVersion.MQTTv5:
-            paho.connect(url.host, url.port, options.keepalive)
-            return
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        if options.persistent:
-            properties.SessionExpiryInterval = options.session_expiry
-        if options.receive_maximum is not None:
-            properties.ReceiveMaximum = options.receive_maximum
-        paho.connect(url.host, url.port, options.keepalive, clean_start=not options.persistent, properties=properties)
-
-    def _build(self, protocol: MQTTProtocolVersion) -> PahoClient:
-        options, url = self._options, self._options.url
-        extra: dict[str, Any] = {}
-        if protocol != MQTTProtocolVersion.MQTTv5:
-            extra["clean_session"] = not options.persistent
-        paho = PahoClient(
-            CallbackAPIVersion.VERSION2,
-            client_id=options.client_id,
-            protocol=protocol,
-            transport="websockets" if url.websockets else "tcp",
-            manual_ack=options.manual_ack,
-            reconnect_on_failure=True,
-            **extra,
-        )
-        if url.websockets:
-            paho.ws_set_options(path=url.path)
-        username = options.username or url.username
-        if username is not None:
-            paho.username_pw_set(username, options.password)
-        if self._will is not None:
-            paho.will_set(self._will.topic, self._will.payload, self._will.qos, retain=True)
-        paho.reconnect_delay_set(1, options.reconnect_max)
-        paho.suppress_exceptions = True
-        paho.enable_logger(logging.getLogger("inferbus.paho"))
+        paho = build_paho(self._options, protocol, self._will)
         paho.on_connect = self._connected
         paho.on_disconnect = self._disconnected
         paho.on_subscribe = self._subscribed
         paho.on_message = self._received
-        if self._on_published is not None:
-            paho.on_publish = self._published
-        return paho
+        paho.on_socket_open = _opened
+        self._paho = paho
+        try:
+            self._handshake(paho, lambda: open_connection(paho, self._options))
+        except BrokerError:
+            self._paho = None
+            raise
 
-    def _abandon(self, paho: PahoClient) -> None:
-        self._paho = None
-        paho.on_disconnect = None
-        paho.disconnect()
-        self._end_network_thread(paho, 1.0)
+    def _handshake(self, paho: PahoClient, open_socket: Callable[[], Any]) -> None:
+        """Open the connection and wait for the broker's CONNACK.
 
-    def _end_network_thread(self, paho: PahoClient, timeout: float) -> None:
-        """Like `loop_stop`, which blocks for ever on a QoS 1 message that nobody acknowledges."""
-        paho._thread_terminate = True  # noqa: SLF001 - the flag that loop_stop sets before it joins
-        thread = paho._thread  # noqa: SLF001
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-
-    # --- paho's callbacks; all run in its network thread ---
-
-    def _connected(self, paho: PahoClient, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
-        if paho is not self._paho:
+        Raises:
+            BrokerUnreachableError: nobody answers, or nobody who speaks MQTT.
+            BrokerRefusedError: the broker says no.
+        """
+        url = self._options.url
+        self._refusal, self._last_reason = None, ""
+        deadline = time.monotonic() + _CONNACK_TIMEOUT
+        try:
+            open_socket()
+        except ssl.SSLError as error:
+            raise BrokerRefusedError(f"TLS with {url} failed: {error.reason or error}") from None
+        except (OSError, ValueError) as error:
+            raise BrokerUnreachableError(f"cannot reach the broker at {url}: {_in_words(error)}") from None
+        self._loop.run(paho, lambda: self.is_up or time.monotonic() > deadline, serving=lambda: False)
+        if self.is_up:
             return
+        if self._refusal is not None:
+            raise self._refusal
+        if time.monotonic() > deadline:
+            raise BrokerUnreachableError(f"{url} accepts connections but does not speak MQTT")
+        # RabbitMQ closes the connection without a word when it is spoken to in MQTT 5.
+        raise _ProtocolRefusedError(f"the broker at {url} closed the connection: {self._last_reason}")
+
+    # --- the network thread ---
+
+    def _run(self) -> None:
+        """Serve, lose, connect anew, until told to end."""
+        paho = self._paho
+        assert paho is not None  # noqa: S101 - `connect` made it before it started this thread
+        try:
+            while not self._closing.is_set():
+                self._loop.run(paho, self._closing.is_set, serving=self._up.is_set)
+                if not self._closing.is_set():
+                    self._lost()
+                    self._reconnect(paho)
+            self._say_goodbye(paho)
+        except BrokerError as error:
+            log.error("giving up the connection: %s", error.reason)  # noqa: TRY400 - a sentence, not a traceback
+            self.fatal = error
+        except Exception:
+            log.exception("the network thread failed")
+            self.fatal = ConnectionLostError("the network thread failed")
+        finally:
+            self._set_down()
+
+    def _say_goodbye(self, paho: PahoClient) -> None:
+        if self.is_up:
+            self._loop.serve_last_wishes()
+            paho.loop_write()
+        self._set_down()
+        paho.disconnect()
+
+    def _lost(self) -> None:
+        """Tell those concerned.
+
+        Raises:
+            ConnectionLostError: this happens again and again, or because another client has our id.
+        """
+        reason, identity = self._last_reason, f"the client id {self._options.client_id!r}"
+        log.warning("connection to the broker lost: %s", reason)
+        self._set_down()
+        self._losses.append(time.monotonic())
+        if reason == "Session taken over":
+            raise ConnectionLostError(f"another client uses {identity} on this broker")
+        if len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW:
+            raise ConnectionLostError(
+                f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
+            )
+
+    def _reconnect(self, paho: PahoClient) -> None:
+        """Try until it works, or until the end: exponential backoff with jitter."""
+        delay = _RETRY_EVERY
+        while not self._closing.wait(random.uniform(delay / 2, delay)):  # noqa: S311 - no secret
+            try:
+                self._handshake(paho, paho.reconnect)
+            except BrokerError as error:
+                log.warning("no connection yet: %s", error.reason)
+                delay = min(2 * delay, self._options.reconnect_max)
+            else:
+                log.info("connected again")
+                return
+
+    def _set_down(self) -> None:
+        was_up = self._up.is_set()
+        self._up.clear()
+        grants, self._grants = self._grants, {}
+        for granted in grants.values():
+            _settle(granted, ConnectionLostError("the connection was lost before the broker answered"))
+        if was_up and self._on_down is not None:
+            _guarded(self._on_down)
+
+    # --- paho's callbacks; all run in the network thread (before it starts, in `connect`'s) ---
+
+    def _connected(self, _paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
-            self._refused(str(reason))
+            name = str(reason)
+            refused = f"the broker at {self._options.url} refused us: {name}"
+            self._refusal = (_ProtocolRefusedError if name in _FALLBACK_REASONS else BrokerRefusedError)(refused)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
         if self._subscriptions:
-            self._request_subscriptions(self._subscriptions)
+            self._request(self._subscriptions, Future())
         self._up.set()
-        if not self._connack.done():
-            self._connack.set_result(None)
-        self._call(self._on_up)
+        if self._on_up is not None:
+            _guarded(self._on_up)
 
-    def _refused(self, reason: str) -> None:
-        refusal: BrokerError
-        if reason in _FALLBACK_REASONS:
-            refusal = _ProtocolRefusedError(reason)
-        else:
-            refusal = BrokerRefusedError(f"the broker at {self._options.url} refused us: {reason}")
-        if not self._connack.done():
-            self._connack.set_exception(refusal)
-        else:
-            log.warning("reconnect refused by the broker: %s", reason)
-
-    def _disconnected(self, paho: PahoClient, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        if paho is not self._paho:
-            return
-        was_up = self._up.is_set()
-        self._up.clear()
-        for granted in self._take_acks():
-            granted.set_exception(ConnectionLostError("the connection was lost before the broker answered"))
-        if not self._connack.done():
-            # RabbitMQ closes the connection without a word when it is spoken to in MQTT 5.
-            self._connack.set_exception(_ProtocolRefusedError(f"the broker closed the connection ({reason})"))
-        elif not self._closing:
-            self._count_loss(paho, str(reason))
-        if was_up:
-            self._call(self._on_down)
-
-    def _count_loss(self, paho: PahoClient, reason: str) -> None:
-        log.warning("connection to the broker lost: %s", reason)
-        self._losses.append(time.monotonic())
-        flapping = len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW
-        if reason == "Session taken over" or flapping:
-            self.fatal = ConnectionLostError(
-                f"another client uses the id {self._options.client_id!r} on this broker"
-                if not flapping
-                else f"the broker drops this connection again and again ({reason}); is the client id "
-                f"{self._options.client_id!r} in use twice?"
-            )
-            log.error("giving up the connection: %s", self.fatal.reason)
-            paho._thread_terminate = True  # noqa: SLF001 - the only way to end reconnecting from inside a callback
+    def _disconnected(self, _paho: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        # The first word counts: when the broker says why it disconnects, paho adds that the connection is gone.
+        self._last_reason = self._last_reason or str(reason)
 
     def _subscribed(self, _paho: Any, _user: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any) -> None:
-        with self._lock:
-            granted = self._acks.pop(mid, None)
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             log.error("the broker refused a subscription: %s", refused[0])
-        if granted is None:
-            return
-        if refused:
-            granted.set_exception(BrokerRefusedError(f"the broker refused a subscription: {refused[0]}"))
-        else:
-            granted.set_result(None)
+        error = BrokerRefusedError(f"the broker refused a subscription: {refused[0]}") if refused else None
+        _settle(self._grants.pop(mid, None), error)
 
     def _received(self, _paho: Any, _user: Any, message: MQTTMessage) -> None:
         try:
@@ -354,52 +353,50 @@ class Link:
         except Exception:
             log.exception("a message could not be handled")
 
-    def _published(self, _paho: Any, _user: Any, mid: int, _reason: Any, _properties: Any) -> None:
-        if self._on_published is not None:
-            self._on_published(mid)
-
-    def _call(self, callback: Callable[[], None] | None) -> None:
-        if callback is None:
-            return
-        try:
-            callback()
-        except Exception:
-            log.exception("a link callback failed")
-
-    # --- subscriptions ---
-
-    def _request_subscriptions(self, filters: Mapping[str, int]) -> Future[None]:
-        granted: Future[None] = Future()
-        if self._paho is None:
-            granted.set_exception(ConnectionLostError("not connected"))
-            return granted
-        wanted: Any
+    def _request(self, filters: Mapping[str, int], granted: Future[None]) -> None:
+        """Send a SUBSCRIBE; `granted` hears the broker's answer."""
+        assert self._paho is not None  # noqa: S101 - the network thread runs only with a client
+        wanted: Any = list(filters.items())
         if self.is_v5:
-            # Retained requests are dropped anyway; asking the broker not to replay them saves the traffic.
-            wanted = [(name, SubscribeOptions(qos=qos)) for name, qos in filters.items()]
+            wanted = [(name, SubscribeOptions(qos=qos)) for name, qos in wanted]
+        result, mid = self._paho.subscribe(wanted)
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            _settle(granted, ConnectionLostError("not connected"))
         else:
-            wanted = list(filters.items())
-        with self._lock:
-            result, mid = self._paho.subscribe(wanted)
-            if result == MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
-                self._acks[mid] = granted
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            granted.set_exception(ConnectionLostError("not connected"))
-        return granted
-
-    def _take_acks(self) -> list[Future[None]]:
-        with self._lock:
-            waiting, self._acks = list(self._acks.values()), {}
-        return waiting
+            self._grants[mid] = granted
 
 
 class _ProtocolRefusedError(BrokerRefusedError):
     """The broker does not speak the protocol version that was tried."""
 
 
+def _opened(_paho: Any, _user: Any, connection: Any) -> None:
+    send_at_once(connection)
+
+
+def _settle(granted: Future[None] | None, error: BrokerError | None) -> None:
+    if granted is None or granted.done():
+        return
+    if error is None:
+        granted.set_result(None)
+    else:
+        granted.set_exception(error)
+
+
+def _guarded(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:
+        log.exception("a link callback failed")
+
+
+def _ignore(_result: object) -> None:
+    """For wishes whose result nobody waits for."""
+
+
 def _incoming(message: MQTTMessage) -> Incoming:
     properties, payload = message.properties, bytes(message.payload)
-    if properties is None or properties.isEmpty():  # type: ignore[no-untyped-call]
+    if properties is None or not vars(properties).keys() - _NO_PROPERTIES:
         return Incoming(message.topic, payload, message.qos, message.retain, message.dup, message.mid)
     return Incoming(
         topic=message.topic,
@@ -413,6 +410,10 @@ def _incoming(message: MQTTMessage) -> Incoming:
         expiry=getattr(properties, "MessageExpiryInterval", None),
         user_properties=tuple(getattr(properties, "UserProperty", ())),
     )
+
+
+# What every `Properties` of paho's holds; one that holds nothing else is empty.
+_NO_PROPERTIES: Final = frozenset({"packetType", "types", "names", "properties"})
 
 
 def _in_words(error: Exception) -> str:

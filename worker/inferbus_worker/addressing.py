@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import uuid
+import secrets
 from collections.abc import Sequence
 
 from inferbus_client import topics
 from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Envelope
 from inferbus_worker.replies import Replies
-from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
+from inferbus_worker.reply_stream import ReplyAddress, ReplyStream, is_mqtt_string
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.addressing")
@@ -27,6 +28,8 @@ class Addressing:
     def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
         self._replies = replies
         self._allowlist = tuple(allowlist)
+        # For requests that name no id of their own: unique, which is all that such an id is for.
+        self._made_up = (f"{run}-{number}" for run in [secrets.token_hex(4)] for number in itertools.count())
 
     def open(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
         """The reply stream of a request in a session."""
@@ -39,7 +42,7 @@ class Addressing:
     def _open(self, message: Incoming, envelope: Envelope, session: str, home: str) -> ReplyStream:
         address = ReplyAddress(
             topic=self._topic(message.response_topic or envelope.reply_topic, home),
-            request_id=envelope.request_id or uuid.uuid4().hex,
+            request_id=envelope.request_id or next(self._made_up),
             session_id=session,
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
@@ -49,7 +52,7 @@ class Addressing:
     def _topic(self, wanted: str | None, home: str) -> str:
         if not wanted:
             return home
-        if topics.is_reply_topic(wanted, home, self._allowlist):
+        if is_mqtt_string(wanted) and topics.is_reply_topic(wanted, home, self._allowlist):
             return wanted
         log.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
         return home

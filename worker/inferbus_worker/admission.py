@@ -27,7 +27,7 @@ from inferbus_worker.job import Answer, Job
 from inferbus_worker.rate_limit import RateLimiter
 from inferbus_worker.reply_stream import Answered, ReplyStream
 from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.retries import RecentRequests, RetryKey
+from inferbus_worker.retries import Finished, RecentRequests, RetryKey
 from inferbus_worker.sessions import Claim, SessionKey, SessionStore
 from inferbus_worker.settings import ProjectSettings
 from inferbus_worker.stats import Meter
@@ -78,19 +78,20 @@ class Admission:
             key = _session_key(address, refusal.envelope)
             self._refuse(refusal.failure, self._addressing.open(message, refusal.envelope, key))
             return
+        if isinstance(request, Request) and self._answer_repeat(request, address, message):
+            return
         key = _session_key(address, request)
         replies = self._addressing.open(message, request, key)
         if isinstance(request, Control):
             self._reset(key, replies)
-        elif not self._answer_repeat(request, key, replies):
-            self._admit(request, key, replies, message.expiry)
+        else:
+            self._admit(request, _retry_key(request, address), key, replies, message.expiry)
 
     def _decode(self, address: Address, message: Incoming) -> Request | Control:
         if len(message.payload) > self._max_message_bytes:
             raise InvalidPayloadError(Failure("message_too_large"), self._envelope_of_large(message.payload))
-        if not message.payload and address.session is not None:
-            return Control(reset=True)
-        request = decode_request(message.payload)
+        resets = not message.payload and address.session is not None
+        request = Control(reset=True) if resets else decode_request(message.payload)
         if address.session is not None and not is_session(address.session):
             detail = "The topic's session must match [A-Za-z0-9_.:-]{1,128}."
             raise InvalidPayloadError(Failure("invalid_request", detail), request)
@@ -113,18 +114,21 @@ class Admission:
             return Envelope()
         return Envelope() if isinstance(fields, str) else Envelope.salvage(fields)
 
-    def _answer_repeat(self, request: Request, key: SessionKey, replies: ReplyStream) -> bool:
+    def _answer_repeat(self, request: Request, address: Address, message: Incoming) -> bool:
         """Whether this request ran before, or runs now: then it is answered from memory, or by the one that runs."""
-        retry = _retry_key(request, key)
+        retry = _retry_key(request, address)
         known = None if retry is None else self._recent.known(retry)
         if known is None:
             return False
         self._meter.repeated()
         if not isinstance(known, str):
-            replies.end(known)
+            key = SessionKey(address.project, known.session)
+            self._addressing.open(message, request, key).end(known.outcome)
         return True
 
-    def _admit(self, request: Request, key: SessionKey, replies: ReplyStream, expiry: int | None) -> None:
+    def _admit(
+        self, request: Request, retry: RetryKey | None, key: SessionKey, replies: ReplyStream, expiry: int | None
+    ) -> None:
         now = self._clock()
         deadline = _deadline(request, expiry, now)
         failure = self._gate() or self._over_limit(key)
@@ -142,7 +146,7 @@ class Admission:
             self._refuse(failure or Failure("overloaded"), replies)
             return
         replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
-        self._enqueue(request, key, claim, replies, now, deadline)
+        self._enqueue(request, retry, key, claim, replies, now, deadline)
 
     def _over_limit(self, key: SessionKey) -> Failure | None:
         wait = self._limiter.admit(key)
@@ -160,13 +164,13 @@ class Admission:
     def _enqueue(
         self,
         request: Request,
+        retry: RetryKey | None,
         key: SessionKey,
         claim: Claim,
         replies: ReplyStream,
         now: float,
         deadline: float | None,
     ) -> None:
-        retry = _retry_key(request, key)
         if retry is not None:
             self._recent.begin(retry)
 
@@ -174,7 +178,7 @@ class Admission:
             self._in_flight.remove(job)
             self._meter.ended(job, outcome)
             if retry is not None:
-                self._recent.end(retry, job.terminal(outcome))
+                self._recent.end(retry, Finished(key.session, job.terminal(outcome)))
 
         job = Job(
             request=request,
@@ -211,10 +215,11 @@ def _session_key(address: Address, envelope: Envelope) -> SessionKey:
     return SessionKey(address.project, legal)
 
 
-def _retry_key(request: Request, key: SessionKey) -> RetryKey | None:
+def _retry_key(request: Request, address: Address) -> RetryKey | None:
     if request.client_id is None or request.request_id is None:
         return None
-    return RetryKey(key.project, request.client_id, request.request_id)
+    session = address.session if address.session is not None else request.session_id
+    return RetryKey(address.project, session, request.client_id, request.request_id)
 
 
 def _deadline(request: Request, expiry: int | None, now: float) -> float | None:

@@ -37,8 +37,6 @@ class Bus:
             settings.link_options(f"inferbus-worker-{settings.worker_id}"),
             on_message=receive,
             on_up=self._say_presence,
-            on_down=replies.outstanding.forget,
-            on_published=replies.outstanding.release,
             will=will,
         )
 

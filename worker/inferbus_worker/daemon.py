@@ -233,7 +233,7 @@ class Daemon:
         if self._pool is not None:
             self._pool.stop(_JOIN)
         self._bus.announce("offline")
-        if not self._replies.stop(_FLUSH):
+        if not self._replies.flush(_FLUSH):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._engine.stop(_ENGINE_STOP)

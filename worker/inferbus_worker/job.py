@@ -11,16 +11,23 @@ from inferbus_worker.engines.base import Generation, Usage
 from inferbus_worker.reply_stream import Answered, ReplyStream, Timings
 from inferbus_worker.sessions import Claim, Exchange, SessionKey
 
+PASSED_IN_QUEUE = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the engine said, and what of it enters the history."""
+    """What the engine said, and what of it enters the history.
+
+    Attributes:
+        forgotten: how many of the history's oldest exchanges were left out of the prompt; they go for good.
+    """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     exchange: Exchange
     reasoning: str | None = None
+    forgotten: int = 0
 
 
 class Job:
@@ -68,8 +75,10 @@ class Job:
         return self.outcome is not None
 
     def take(self) -> bool:
-        """A worker thread begins; False where the job ended while it waited."""
+        """A worker thread begins; False where the job ended while it waited, or ends now since its deadline passed."""
         self.taken_at = self._clock()
+        if self.deadline is not None and self.taken_at >= self.deadline:
+            self.end(PASSED_IN_QUEUE)
         return not self.ended
 
     def attach(self, generation: Generation) -> None:
@@ -113,6 +122,7 @@ class Job:
         conversation = self.claim.conversation
         if self.request.system_prompt is not None:
             conversation.system_prompt = self.request.system_prompt
+        conversation.forget(answer.forgotten)
         conversation.append(answer.exchange)
 
     def terminal(self, outcome: Answer | Failure) -> Answered | Failure:

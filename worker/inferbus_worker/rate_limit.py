@@ -32,7 +32,8 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._times)
+        with self._lock:
+            return len(self._times)
 
     def admit(self, key: Hashable) -> float | None:
         """Count a request of `key`, or refuse it uncounted.

@@ -77,5 +77,5 @@ class Reception:
 
 def _control(message: Incoming) -> Control:
     if len(message.payload) > _MAX_CONTROL_BYTES:
-        return Control()
+        raise InvalidPayloadError(Failure("message_too_large"))
     return decode_control(decode_object(message.payload))

@@ -1,39 +1,53 @@
-"""The sender: the only thread that publishes, and the bound on what waits for the broker.
+"""The sender: everything that is published goes through here, and the bound on what waits for the broker.
 
-Concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent messages has no bound. So one
-thread publishes, and it publishes only while less than `max_outbound_bytes` lie with paho; what waits here meanwhile
-has the same bound, and what is over it is dropped and counted.
+Worker threads leave their replies in the inbox; the link's network thread, which alone owns the socket, comes for them
+whenever the socket takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent
+messages has no bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that the oldest replies are
+dropped, and counted.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
-from inferbus_worker.reply_stream import Outgoing, ReplyAddress, ReplyStream
+from inferbus_client.network_loop import Feed
+from inferbus_worker.packed_properties import PackedProperties
+from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, is_mqtt_string
 
 log = logging.getLogger("inferbus.replies")
 
-# Below this much outstanding, paho may have it at once; above, publishing waits for the socket.
-_PAHO_BYTES = 1024 * 1024
-_PER_MESSAGE = 256
+# QoS 1: more than this much unacknowledged, and the sender waits for the broker.
+_UNACKNOWLEDGED_BYTES: Final = 1024 * 1024
+_PER_MESSAGE: Final = 256
+_FLUSH_LOOK: Final = 0.01
+
+_JSON = b"application/json"
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class Handle(Protocol):
+    """What paho gives back for a message."""
+
+    def is_published(self) -> bool: ...
 
 
 class Publisher(Protocol):
-    """What the sender needs of the link."""
+    """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
-    def publish(
+    def send(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
-    ) -> int | None: ...
+    ) -> Handle | None: ...
 
-    def wait_up(self, timeout: float | None) -> bool: ...
+    def feed_from(self, feed: Feed) -> None: ...
+
+    def wake(self) -> None: ...
+
+    @property
+    def has_room(self) -> bool: ...
 
     @property
     def is_v5(self) -> bool: ...
@@ -46,140 +60,149 @@ class _Source(Protocol):
     def outgoing(self) -> Iterator[Outgoing]: ...
 
 
-class Outstanding:
-    """Bytes handed to paho and not yet written (QoS 0) or acknowledged (QoS 1)."""
+class Unacknowledged:
+    """QoS 1 messages that the broker has not acknowledged yet.
+
+    paho's handles are asked, oldest first, rather than its `on_publish` callback used: paho makes two objects of some
+    15 microseconds each for every call of it.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._sizes: dict[int, int] = {}
-        self._early: set[int] = set()
-        self._room = threading.Condition()
+        self._handles: deque[tuple[Handle, int]] = deque()
         self.bytes = 0
 
-    def wait_for_room(self, timeout: float) -> bool:
-        with self._room:
-            return self._room.wait_for(lambda: self.bytes < self._limit, timeout)
+    def add(self, handle: Handle, size: int) -> None:
+        self._handles.append((handle, size))
+        self.bytes += size
 
-    def wait_until_empty(self, timeout: float) -> bool:
-        with self._room:
-            return self._room.wait_for(lambda: not self._sizes, timeout)
+    @property
+    def has_room(self) -> bool:
+        self.settle()
+        return self.bytes < self._limit
 
-    def add(self, mid: int, size: int) -> None:
-        with self._room:
-            if mid in self._early:
-                # The network thread was quicker than our caller's return from `publish`.
-                self._early.discard(mid)
-                return
-            self._sizes[mid] = size
-            self.bytes += size
+    def settle(self) -> None:
+        while self._handles and _has_left(self._handles[0][0]):
+            self.bytes -= self._handles.popleft()[1]
 
-    def release(self, mid: int) -> None:
-        """Called by the link when a message has left. Runs under paho's lock: takes no other lock than its own."""
-        with self._room:
-            size = self._sizes.pop(mid, None)
-            if size is None:
-                self._early.add(mid)
-                return
-            self.bytes -= size
-            self._room.notify()
 
-    def forget(self) -> None:
-        """The connection is gone, and with it whatever was written to it."""
-        with self._room:
-            self._sizes.clear()
-            self._early.clear()
-            self.bytes = 0
-            self._room.notify_all()
+def _has_left(handle: Handle) -> bool:
+    try:
+        return handle.is_published()
+    except (RuntimeError, ValueError):
+        return True  # lost with its connection: as good as gone
 
 
 class Replies:
-    """Owns the thread `sender`. `open` makes the reply stream of a request; `post` publishes anything else."""
+    """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else."""
 
     def __init__(self, *, qos: int, max_bytes: int) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
-        self._inbox: SimpleQueue[_Source | None] = SimpleQueue()
-        self._waiting = 0
+        self._inbox: deque[_Source] = deque()
+        self._current: deque[Outgoing] = deque()
+        self._noted = Backlog()
+        self._unacknowledged = Unacknowledged(min(max_bytes, _UNACKNOWLEDGED_BYTES))
         self._link: Publisher | None = None
-        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
-        self._deadline: float | None = None
         self._warned = 0.0
-        self.outstanding = Outstanding(min(max_bytes, _PAHO_BYTES))
         self.dropped = 0
 
     def start(self, link: Publisher) -> None:
+        """Let the link's network thread come for what is here."""
         self._link = link
-        self._thread.start()
+        link.feed_from(self)
 
     def open(self, address: ReplyAddress) -> ReplyStream:
         """The reply stream of a new request."""
-        return ReplyStream(address, self._inbox.put)
+        return ReplyStream(address, self.post, self._noted)
 
-    def post(self, message: Outgoing) -> None:
-        """Publish something that is no reply: presence, stats."""
-        self._inbox.put(message)
+    def post(self, source: _Source) -> None:
+        """Publish what `source` has to say (a message says itself). From any thread."""
+        self._inbox.append(source)
+        if self.congested:
+            self._drop_oldest()
+        if self._link is not None:
+            self._link.wake()
 
     @property
     def waiting(self) -> int:
         """Streams and messages that wait for the sender."""
-        return self._inbox.qsize()
+        return len(self._inbox) + len(self._current)
+
+    @property
+    def backlog(self) -> int:
+        """About how many bytes wait for the broker."""
+        return self.waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
 
     @property
     def congested(self) -> bool:
         """Whether the broker takes so little that new requests should be refused: their replies could not leave."""
-        return self._inbox.qsize() * _PER_MESSAGE + self.outstanding.bytes > self._max_bytes
+        return self.backlog > self._max_bytes
 
-    def stop(self, timeout: float) -> bool:
-        """Flush what was said before and end the thread, within `timeout` seconds.
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything said so far has left; False where it has not within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self._all_left():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_FLUSH_LOOK)
+        return True
 
-        Returns:
-            Whether all of it left.
-        """
-        self._deadline = time.monotonic() + timeout
-        self._inbox.put(None)
-        self._thread.join(timeout)
-        left = max(0.0, self._deadline - time.monotonic())
-        return not self._thread.is_alive() and self.outstanding.wait_until_empty(left)
+    # --- the network thread's side ---
 
-    def _run(self) -> None:
-        while (source := self._inbox.get()) is not None:
-            try:
-                for message in source.outgoing():
-                    self._publish(message)
-            except Exception:
-                log.exception("a reply could not be published")
+    @property
+    def ready(self) -> bool:
+        """See `network_loop.Feed`."""
+        return bool(self._inbox or self._current) and self._unacknowledged.has_room
 
-    def _publish(self, message: Outgoing) -> None:
+    def feed(self) -> None:
+        """Send while the socket takes it."""
         link = self._link
-        assert link is not None  # noqa: S101 - start() set it before this thread ran
+        while link is not None and link.has_room and self._unacknowledged.has_room:
+            message = self._next()
+            if message is None:
+                return
+            self._send(link, message)
+
+    def _next(self) -> Outgoing | None:
+        while not self._current:
+            try:
+                source = self._inbox.popleft()
+            except IndexError:
+                return None
+            try:
+                self._current.extend(source.outgoing())
+            except Exception:
+                log.exception("a reply could not be written")
+        return self._current.popleft()
+
+    def _send(self, link: Publisher, message: Outgoing) -> None:
         size = len(message.payload) + len(message.topic) + _PER_MESSAGE
         if link.max_packet_size is not None and size > link.max_packet_size:
-            self._drop(f"a reply of {size} bytes is over the broker's maximum packet size")
+            self._drop(f"{size} bytes are over the broker's maximum packet size")
             return
         qos = self._qos if message.qos is None else message.qos
-        while not self._out_of_time():
-            if not link.wait_up(0.5) or not self.outstanding.wait_for_room(0.5):
-                if self._backlog() > self._max_bytes:
-                    self._drop("the broker takes no more replies")
-                    return
-                continue
-            mid = link.publish(
-                message.topic,
-                message.payload,
-                qos=qos,
-                retain=message.retain,
-                properties=_properties(message) if link.is_v5 else None,
-            )
-            if mid is not None:
-                self.outstanding.add(mid, size)
-                return
-        self._drop("the broker took no reply until the end")
+        properties = _properties(message) if link.is_v5 else None
+        handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
+        if handle is None:
+            self._current.appendleft(message)
+        elif qos:
+            self._unacknowledged.add(handle, size)
 
-    def _backlog(self) -> int:
-        return self._inbox.qsize() * _PER_MESSAGE + self.outstanding.bytes
+    def _all_left(self) -> bool:
+        self._unacknowledged.settle()
+        idle = not self._inbox and not self._current and not self._unacknowledged.bytes
+        return idle and (self._link is None or self._link.has_room)
 
-    def _out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+    # --- dropping ---
+
+    def _drop_oldest(self) -> None:
+        try:
+            source = self._inbox.popleft()
+        except IndexError:
+            return
+        for _ in source.outgoing():  # its numbers are used up, so that its requester sees the gap
+            self._drop("the broker takes no more replies")
 
     def _drop(self, why: str) -> None:
         self.dropped += 1
@@ -189,19 +212,16 @@ class Replies:
             log.warning("dropped a reply: %s (%d so far)", why, self.dropped)
 
 
-def _properties(message: Outgoing) -> Properties | None:
+def _properties(message: Outgoing) -> PackedProperties | None:
     """MQTT 5's conveniences: what a text reply cannot say, and the requester's own correlation data."""
     address = message.address
     if address is None:
         return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = "application/json" if message.json else "text/plain; charset=utf-8"
-    properties.PayloadFormatIndicator = 1
-    if address.correlation_data is not None:
-        properties.CorrelationData = address.correlation_data
+    user: list[tuple[str, str]] = []
     if message.status is not None:
-        pairs = [("requestId", address.request_id), ("sessionId", address.session_id), ("status", message.status)]
-        if message.retry_after_ms is not None:
-            pairs.append(("retryAfterMs", str(message.retry_after_ms)))
-        properties.UserProperty = pairs
-    return properties
+        if is_mqtt_string(address.request_id):
+            user.append(("requestId", address.request_id))
+        user += [("sessionId", address.session_id), ("status", message.status)]
+    if message.retry_after_ms is not None:
+        user.append(("retryAfterMs", str(message.retry_after_ms)))
+    return PackedProperties(_JSON if message.json else _TEXT, address.correlation_data, user)

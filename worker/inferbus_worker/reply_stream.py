@@ -6,6 +6,7 @@ slow link become one, and `seq` has no gaps of our own making.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,21 @@ from typing import Any
 from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing
 from inferbus_client.wire import Usage as WireUsage
 from inferbus_worker.engines.base import Usage
+
+# Control characters, surrogates, and the two last code points of every plane with U+FDD0 to U+FDEF: "non-characters".
+_NOT_IN_MQTT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+    + "]"
+)
+
+
+def is_mqtt_string(text: str) -> bool:
+    """Whether `text` may stand in a topic or a property (MQTT 5.0, section 1.5.4).
+
+    Mosquitto closes the connection of whoever publishes another: a requester's word must never do that to the worker.
+    """
+    return _NOT_IN_MQTT.search(text) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,19 @@ class _Unsent:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     terminal: Answered | Failure | None = None
+    size: int = 0
+
+
+class Backlog:
+    """How much text waits in reply streams for the sender, in characters; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._lock = threading.Lock()
+
+    def add(self, change: int) -> None:
+        with self._lock:
+            self.size += change
 
 
 class ReplyStream:
@@ -82,13 +111,15 @@ class ReplyStream:
     Args:
         address: where they go.
         submit: hands this stream to the sender; called once for any number of things noted before the sender comes.
+        backlog: where this stream's share of what waits is counted.
     """
 
-    __slots__ = ("_lock", "_queued", "_seq", "_submit", "_unsent", "address")
+    __slots__ = ("_backlog", "_lock", "_queued", "_seq", "_submit", "_unsent", "address")
 
-    def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None]) -> None:
+    def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None], backlog: Backlog) -> None:
         self.address = address
         self._submit = submit
+        self._backlog = backlog
         self._unsent = _Unsent()
         self._queued = False
         self._seq = 0
@@ -110,16 +141,18 @@ class ReplyStream:
             if reasoning:
                 unsent.reasoning.append(reasoning)
 
-        self._note(add)
+        self._note(add, len(text) + len(reasoning))
 
     def end(self, outcome: Answered | Failure) -> None:
         """The terminal reply. The caller sees to it that there is one, and nothing after it."""
-        self._note(lambda unsent: setattr(unsent, "terminal", outcome))
+        size = len(outcome.text) + len(outcome.reasoning or "") if isinstance(outcome, Answered) else 0
+        self._note(lambda unsent: setattr(unsent, "terminal", outcome), size)
 
     def outgoing(self) -> Iterator[Outgoing]:
         """What is to be published now, in order. For the sender thread alone."""
         with self._lock:
             unsent, self._unsent, self._queued = self._unsent, _Unsent(), False
+        self._backlog.add(-unsent.size)
         if not self.address.json:
             if unsent.terminal is not None:
                 yield self._in_text(unsent.terminal)
@@ -128,15 +161,17 @@ class ReplyStream:
             position, eta_ms = unsent.accepted
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
         if unsent.text or unsent.reasoning:
-            reasoning = "".join(unsent.reasoning) or None
-            yield self._in_json(Delta(**self._head(), text="".join(unsent.text), reasoning=reasoning))
+            text, reasoning = _publishable("".join(unsent.text)), _publishable("".join(unsent.reasoning))
+            yield self._in_json(Delta(**self._head(), text=text, reasoning=reasoning or None))
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
 
-    def _note(self, what: Callable[[_Unsent], None]) -> None:
+    def _note(self, what: Callable[[_Unsent], None], size: int = 0) -> None:
         with self._lock:
             what(self._unsent)
+            self._unsent.size += size
             first, self._queued = not self._queued, True
+        self._backlog.add(size)
         if first:
             self._submit(self)
 
@@ -144,7 +179,7 @@ class ReplyStream:
         text = outcome.sentence if isinstance(outcome, Failure) else outcome.text
         return Outgoing(
             self.address.topic,
-            _publishable(text),
+            _publishable(text).encode(),
             status=outcome.code if isinstance(outcome, Failure) else "ok",
             retry_after_ms=outcome.retry_after_ms if isinstance(outcome, Failure) else None,
             address=self.address,
@@ -156,11 +191,11 @@ class ReplyStream:
             return self._in_json(reply, status=outcome.code)
         done = Done(
             **self._head(),
-            text=outcome.text,
+            text=_publishable(outcome.text),
             finish_reason=outcome.finish_reason,
             usage=None if outcome.usage is None else _wire_usage(outcome.usage),
             timing=None if outcome.timings is None else _wire_timing(outcome.timings),
-            reasoning=outcome.reasoning,
+            reasoning=None if outcome.reasoning is None else _publishable(outcome.reasoning),
         )
         return self._in_json(done, status="ok")
 
@@ -179,9 +214,9 @@ class ReplyStream:
         return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
 
 
-def _publishable(text: str) -> bytes:
-    """UTF-8 for the wire; a lone surrogate, which a model can produce and MQTT forbids, becomes `?`."""
-    return text.encode(errors="replace")
+def _publishable(text: str) -> str:
+    """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
+    return text.encode(errors="replace").decode()
 
 
 def _wire_usage(usage: Usage) -> WireUsage:

@@ -20,6 +20,9 @@ from queue import SimpleQueue
 from inferbus_worker.job import Job
 from inferbus_worker.settings import ProjectSettings
 
+# Deadlines of requests that wait no more, kept beyond as many again as wait, before they are swept out.
+_FAR_DEADLINES = 64
+
 
 @dataclass(slots=True)
 class _Lane:
@@ -53,7 +56,8 @@ class RequestQueue:
         self._ageing = max(ageing, 0.001)
         self._clock = clock
         self._length = 0
-        self._turn = 0.0
+        # The virtual time of each priority: lanes of different priorities never compete, so they share none.
+        self._turns = dict.fromkeys((lane.priority for lane in self._lanes.values()), 0.0)
         self._deadlines: list[tuple[float, int, Job]] = []
         self._counter = itertools.count()
         self._lock = threading.Lock()
@@ -85,11 +89,12 @@ class RequestQueue:
             lane = self._lanes[job.key.project]
             if not lane.jobs:
                 # A project that was away starts level with the others: idling earns no credit.
-                lane.turn = max(lane.turn, self._turn)
+                lane.turn = max(lane.turn, self._turns[lane.priority])
             lane.jobs.append(job)
             self._length += 1
             if job.deadline is not None:
                 heapq.heappush(self._deadlines, (job.deadline, next(self._counter), job))
+                self._forget_deadlines()
         self._tokens.put(True)
 
     def take(self) -> Job | None:
@@ -100,7 +105,7 @@ class RequestQueue:
                 if lane is None:
                     continue  # its request was removed while it waited
                 self._length -= 1
-                self._turn = lane.turn
+                self._turns[lane.priority] = lane.turn
                 lane.turn += 1 / lane.weight
                 return lane.jobs.popleft()
         return None
@@ -116,7 +121,7 @@ class RequestQueue:
             return True
 
     def expired(self) -> list[Job]:
-        """The requests whose deadline has passed, also those that wait no more; each is named once."""
+        """The requests whose deadline has passed, perhaps also some that wait no more; each is named once."""
         now = self._clock()
         with self._lock:
             passed = []
@@ -128,6 +133,14 @@ class RequestQueue:
         """Let `takers` threads end, after the requests that were put before."""
         for _ in range(takers):
             self._tokens.put(None)
+
+    def _forget_deadlines(self) -> None:
+        """Let go of requests that left long before a far deadline; seldom enough to cost next to nothing."""
+        if len(self._deadlines) <= 2 * self._length + _FAR_DEADLINES:
+            return
+        waiting = {id(job) for lane in self._lanes.values() for job in lane.jobs}
+        self._deadlines = [entry for entry in self._deadlines if id(entry[2]) in waiting]
+        heapq.heapify(self._deadlines)
 
     def _next_lane(self) -> _Lane | None:
         waiting = [lane for lane in self._lanes.values() if lane.jobs]

@@ -20,11 +20,22 @@ _ENTRY_BYTES = 512
 
 
 class RetryKey(NamedTuple):
-    """What makes two requests the same one. Only a requester that names both ids takes part."""
+    """What makes two requests the same one. Only a requester that names both ids takes part.
+
+    `session` is the one that the request names, or None: an answer never goes to whoever merely guesses two ids.
+    """
 
     project: str
+    session: str | None
     client_id: str
     request_id: str
+
+
+class Finished(NamedTuple):
+    """The outcome of a request, and the session that it ran in (made up where the request named none)."""
+
+    session: str
+    outcome: Answered | Failure
 
 
 class RecentRequests:
@@ -32,15 +43,16 @@ class RecentRequests:
 
     def __init__(self, max_bytes: int, ttl: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._in_flight: set[RetryKey] = set()
-        self._outcomes: TTLCache[RetryKey, Answered | Failure] = TTLCache(
+        self._outcomes: TTLCache[RetryKey, Finished] = TTLCache(
             max_bytes, max(ttl, 0.001), timer=clock, getsizeof=_size
         )
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._outcomes)
+        with self._lock:
+            return len(self._outcomes)
 
-    def known(self, key: RetryKey) -> Answered | Failure | Literal["in flight"] | None:
+    def known(self, key: RetryKey) -> Finished | Literal["in flight"] | None:
         """What became of this request; None: it is new."""
         with self._lock:
             return "in flight" if key in self._in_flight else self._outcomes.get(key)
@@ -49,14 +61,16 @@ class RecentRequests:
         with self._lock:
             self._in_flight.add(key)
 
-    def end(self, key: RetryKey, outcome: Answered | Failure) -> None:
+    def end(self, key: RetryKey, finished: Finished) -> None:
         with self._lock:
             self._in_flight.discard(key)
-            if isinstance(outcome, Failure) and outcome.retryable:
+            if isinstance(finished.outcome, Failure) and finished.outcome.retryable:
                 return
-            if _size(outcome) <= self._outcomes.maxsize:
-                self._outcomes[key] = outcome
+            if _size(finished) <= self._outcomes.maxsize:
+                self._outcomes[key] = finished
 
 
-def _size(outcome: Answered | Failure) -> int:
-    return _ENTRY_BYTES + 4 * (len(outcome.text) if isinstance(outcome, Answered) else len(outcome.detail))
+def _size(finished: Finished) -> int:
+    outcome = finished.outcome
+    said = outcome.text + (outcome.reasoning or "") if isinstance(outcome, Answered) else outcome.detail
+    return _ENTRY_BYTES + 4 * len(said)

@@ -39,48 +39,52 @@ class Conversation:
 
     Append-only, because the engine's prefix cache then hits on nearly every turn; in large steps, because each cut
     costs that cache once.
+
+    Attributes:
+        system_prompt: what this session's requests have put in the place of the project's.
+        messages: questions and answers in OpenAI's shape, oldest first, without the system prompt.
+        tokens: the length of all of them.
     """
 
     system_prompt: str | None = None
-    exchanges: list[Exchange] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     tokens: int = 0
+    _sizes: list[int] = field(default_factory=list)
 
     def append(self, exchange: Exchange) -> None:
-        self.exchanges.append(exchange)
+        self.messages.append({"role": "user", "content": exchange.question})
+        self.messages.append({"role": "assistant", "content": exchange.answer})
+        self._sizes.append(exchange.tokens)
         self.tokens += exchange.tokens
 
-    def trim(self, budget: int) -> int:
-        """Where the history is over `budget` tokens, drop whole oldest exchanges until it is at most half of it.
+    def excess(self, budget: int) -> int:
+        """How many whole oldest exchanges are too many for `budget` tokens.
 
-        Returns:
-            How many exchanges went.
+        None while the history fits; else as many as bring it down to half of the budget.
         """
         if self.tokens <= budget:
             return 0
-        dropped = 0
-        while self.exchanges and self.tokens > max(budget, 0) // 2:
-            self.tokens -= self.exchanges[dropped].tokens
-            dropped += 1
-            if dropped == len(self.exchanges):
-                break
-        del self.exchanges[:dropped]
-        return dropped
+        left, count = self.tokens, 0
+        while count < len(self._sizes) and left > max(budget, 0) // 2:
+            left -= self._sizes[count]
+            count += 1
+        return count
+
+    def tokens_without(self, count: int) -> int:
+        """The length of the history without its `count` oldest exchanges."""
+        return self.tokens - sum(self._sizes[:count])
+
+    def forget(self, count: int) -> None:
+        """Drop the oldest exchanges. Part of committing a turn: one that fails costs the conversation nothing."""
+        self.tokens = self.tokens_without(count)
+        del self._sizes[:count]
+        del self.messages[: 2 * count]
 
     def clear(self) -> None:
         self.system_prompt = None
-        self.exchanges.clear()
+        self.messages.clear()
+        self._sizes.clear()
         self.tokens = 0
-
-    def messages(self) -> list[Message]:
-        """The history in OpenAI's shape, oldest first, without the system prompt."""
-        return [
-            message
-            for exchange in self.exchanges
-            for message in (
-                {"role": "user", "content": exchange.question},
-                {"role": "assistant", "content": exchange.answer},
-            )
-        ]
 
 
 class Claim(Protocol):
@@ -123,7 +127,7 @@ class MemorySessions:
         """End the claim; the session becomes the most recently used one, unless it holds nothing worth keeping."""
         with self._lock:
             conversation = self._claimed.pop(key)
-            if conversation.exchanges or conversation.system_prompt is not None:
+            if conversation.messages or conversation.system_prompt is not None:
                 self._idle[key] = conversation
 
     @property
@@ -131,7 +135,9 @@ class MemorySessions:
         return len(self._claimed)
 
     def __len__(self) -> int:
-        return len(self._idle) + len(self._claimed)
+        # Under the lock: cachetools' clock counts its users, and miscounts them for good when two threads meet in it.
+        with self._lock:
+            return len(self._idle) + len(self._claimed)
 
 
 class _MemoryClaim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -71,7 +72,8 @@ class Meter:
     @property
     def quiet(self) -> bool:
         """Whether nothing at all has happened since the interval began."""
-        return not self._interval_ended and self._total_rejected == self._rejected_before
+        with self._lock:
+            return not self._interval_ended and self._total_rejected == self._rejected_before
 
     def take_interval(self, worker: str, *, queued: int, queue_size: int, sessions: int) -> Stats:
         """The figures for the interval that ends now; the next one begins."""
@@ -119,5 +121,4 @@ def _latency(ordered: Sequence[float]) -> Latency:
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
     """The nearest-rank percentile, in milliseconds."""
-    rank = max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))
-    return round(ordered[rank] * 1000, 1)
+    return round(ordered[math.ceil(share * len(ordered)) - 1] * 1000, 1)

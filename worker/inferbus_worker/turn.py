@@ -51,18 +51,20 @@ class TurnRunner:
 
     def _answer(self, job: Job) -> Answer:
         question_tokens = self._engine.count_tokens(job.request.text) + _TEMPLATE_TOKENS
-        job.claim.conversation.trim(self._history_budget(job, question_tokens))
+        sampling = self._sampling(job)
+        conversation = job.claim.conversation
+        skip = conversation.excess(self._history_budget(job, question_tokens, sampling.max_tokens))
         while True:
             try:
-                return self._generate(job, question_tokens)
+                return self._generate(job, self._call(job, sampling, skip), question_tokens, skip)
             except ContextTooLongError:
                 # The estimate was short (an unusual template); what is left of the history pays for it.
-                conversation = job.claim.conversation
-                if not conversation.trim(conversation.tokens - 1):
+                before, skip = skip, conversation.excess(conversation.tokens_without(skip) - 1)
+                if skip <= before:
                     raise
 
-    def _generate(self, job: Job, question_tokens: int) -> Answer:
-        generation = self._engine.generate(self._call(job))
+    def _generate(self, job: Job, call: ChatCall, question_tokens: int, skip: int) -> Answer:
+        generation = self._engine.generate(call)
         job.attach(generation)
         text, reasoning = [], []
         for chunk in generation.chunks(job.deadline):
@@ -74,22 +76,22 @@ class TurnRunner:
                 answer = "".join(text)
                 tokens = question_tokens + chunk.usage.completion_tokens + _TEMPLATE_TOKENS
                 exchange = Exchange(job.request.content, answer, tokens)
-                return Answer(answer, chunk.finish_reason, chunk.usage, exchange, "".join(reasoning) or None)
+                return Answer(answer, chunk.finish_reason, chunk.usage, exchange, "".join(reasoning) or None, skip)
         raise EngineError("the generation ended without a finish reason")
 
-    def _call(self, job: Job) -> ChatCall:
+    def _call(self, job: Job, sampling: Sampling, skip: int) -> ChatCall:
         return ChatCall(
-            messages=self._prompt(job),
-            sampling=self._sampling(job),
+            messages=self._prompt(job, skip),
+            sampling=sampling,
             chunk_interval=self._settings.delta_interval if job.request.stream else None,
             cache_salt=f"{job.key.project}/{job.key.session}",
             thinking=self._projects[job.key.project].thinking,
         )
 
-    def _prompt(self, job: Job) -> list[Message]:
+    def _prompt(self, job: Job, skip: int) -> list[Message]:
         system = self._system_prompt(job)
         messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        messages += job.claim.conversation.messages()
+        messages += job.claim.conversation.messages[2 * skip :]
         messages.append({"role": "user", "content": job.request.content})
         return messages
 
@@ -111,12 +113,12 @@ class TurnRunner:
             extra={} if request.params is None else request.params.model_dump(exclude_none=True),
         )
 
-    def _history_budget(self, job: Job, question_tokens: int) -> int:
+    def _history_budget(self, job: Job, question_tokens: int, max_tokens: int) -> int:
         """How many tokens of history fit beside system prompt, question and answer."""
         system = self._system_prompt(job)
         system_tokens = 0 if system is None else self._engine.count_tokens(system) + _TEMPLATE_TOKENS
         # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
-        answer = min(self._sampling(job).max_tokens, self._engine.context_tokens // 2)
+        answer = min(max_tokens, self._engine.context_tokens // 2)
         room = self._engine.context_tokens - system_tokens - question_tokens - answer
         return min(self._settings.max_history_tokens, room)
 

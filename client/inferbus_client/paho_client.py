@@ -1,0 +1,102 @@
+"""paho's client, set up as a link needs it, and reading in larger pieces.
+
+paho asks the system for one byte, then for the length's bytes, then for the rest, and selects before every packet: five
+system calls a message, each of which also lets go of the interpreter's lock and has to win it back. Here what has
+arrived is read at once, up to a page, and handled before the next select.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from inferbus_client.errors import BrokerRefusedError
+from inferbus_client.link_options import LinkOptions, Will
+
+# One read's worth: some forty requests, so that what is to be written never waits long for what is being read.
+_READ_BYTES: Final = 4096
+
+
+class PahoClient(Client):
+    """`paho.mqtt.client.Client` with a read buffer. Only the network thread touches the buffer."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._unread = memoryview(b"")
+
+    def reconnect(self) -> MQTTErrorCode:
+        # What an old connection had left to say means nothing on a new one.
+        self._unread = memoryview(b"")
+        return super().reconnect()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handle what is there to read, and all that was read with it: select would not see that any more."""
+        result = super().loop_read(max_packets)
+        while self._unread and result == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            result = super().loop_read(max_packets)
+        return result
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if not self._unread:
+            data = super()._sock_recv(max(bufsize, _READ_BYTES))
+            if len(data) <= bufsize:
+                return data
+            self._unread = memoryview(data)
+        taken, self._unread = self._unread[:bufsize], self._unread[bufsize:]
+        return bytes(taken)
+
+
+def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will | None) -> PahoClient:
+    """A client that is set up and not yet connected."""
+    url = options.url
+    extra: dict[str, Any] = {}
+    if protocol != MQTTProtocolVersion.MQTTv5:
+        extra["clean_session"] = not options.persistent
+    paho = PahoClient(
+        CallbackAPIVersion.VERSION2,
+        client_id=options.client_id,
+        protocol=protocol,
+        transport="websockets" if url.websockets else "tcp",
+        manual_ack=options.manual_ack,
+        reconnect_on_failure=False,
+        **extra,
+    )
+    if url.websockets:
+        paho.ws_set_options(path=url.path)
+    username = options.username or url.username
+    if username is not None:
+        paho.username_pw_set(username, options.password)
+    if will is not None:
+        paho.will_set(will.topic, will.payload, will.qos, retain=True)
+    paho.suppress_exceptions = True
+    paho.enable_logger(logging.getLogger("inferbus.paho"))
+    return paho
+
+
+def open_connection(paho: PahoClient, options: LinkOptions) -> None:
+    """Open the socket and send CONNECT.
+
+    Raises:
+        OSError: as the system says it; `ssl.SSLError` among them.
+        BrokerRefusedError: a TLS file cannot be read.
+    """
+    url = options.url
+    if url.tls:
+        try:
+            paho.tls_set_context(options.tls.context())
+        except FileNotFoundError:
+            raise BrokerRefusedError("a TLS file (cafile, cert or key) does not exist") from None
+    if paho.protocol != MQTTProtocolVersion.MQTTv5:
+        paho.connect(url.host, url.port, options.keepalive)
+        return
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    if options.persistent:
+        properties.SessionExpiryInterval = options.session_expiry
+    if options.receive_maximum is not None:
+        properties.ReceiveMaximum = options.receive_maximum
+    paho.connect(url.host, url.port, options.keepalive, clean_start=not options.persistent, properties=properties)
