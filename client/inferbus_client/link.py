@@ -203,13 +203,13 @@ class Link:
     # --- connecting ---
 
     def _connect_with_fallback(self) -> None:
-        """MQTT 5 first. A broker that refuses it, in words or by closing the connection, gets 3.1.1."""
+        """MQTT 5 first. A broker that refuses it, in words, by closing the connection or by silence, gets 3.1.1."""
         if self._options.protocol is not None:
             self._attempt(self._options.protocol)
             return
         try:
             self._attempt(MQTTProtocolVersion.MQTTv5)
-        except _ProtocolRefusedError as refusal:
+        except (_ProtocolRefusedError, _SilentError) as refusal:
             log.info("the broker speaks no MQTT 5 (%s); using MQTT 3.1.1", refusal.reason)
             self._attempt(MQTTProtocolVersion.MQTTv311)
 
@@ -249,7 +249,7 @@ class Link:
         if self._refusal is not None:
             raise self._refusal
         if time.monotonic() > deadline:
-            raise BrokerUnreachableError(f"{url} accepts connections but does not speak MQTT")
+            raise _SilentError(f"{url} accepts connections but does not speak MQTT")
         # RabbitMQ closes the connection without a word when it is spoken to in MQTT 5.
         raise _ProtocolRefusedError(f"the broker at {url} closed the connection: {self._last_reason}")
 
@@ -283,21 +283,27 @@ class Link:
         paho.disconnect()
 
     def _lost(self) -> None:
-        """Tell those concerned.
+        """Tell those concerned; they find in `fatal` whether it is for good.
 
         Raises:
             ConnectionLostError: this happens again and again, or because another client has our id.
         """
-        reason, identity = self._last_reason, f"the client id {self._options.client_id!r}"
-        log.warning("connection to the broker lost: %s", reason)
-        self._set_down()
+        log.warning("connection to the broker lost: %s", self._last_reason)
         self._losses.append(time.monotonic())
+        self.fatal = self._final_reason(self._last_reason)
+        self._set_down()
+        if self.fatal is not None:
+            raise self.fatal
+
+    def _final_reason(self, reason: str) -> ConnectionLostError | None:
+        identity = f"the client id {self._options.client_id!r}"
         if reason == "Session taken over":
-            raise ConnectionLostError(f"another client uses {identity} on this broker")
+            return ConnectionLostError(f"another client uses {identity} on this broker")
         if len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW:
-            raise ConnectionLostError(
+            return ConnectionLostError(
                 f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
             )
+        return None
 
     def _reconnect(self, paho: PahoClient) -> None:
         """Try until it works, or until the end: exponential backoff with jitter."""
@@ -368,6 +374,10 @@ class Link:
 
 class _ProtocolRefusedError(BrokerRefusedError):
     """The broker does not speak the protocol version that was tried."""
+
+
+class _SilentError(BrokerUnreachableError):
+    """Connected, and no CONNACK. amqtt does so with MQTT 5 and a Last Will."""
 
 
 def _opened(_paho: Any, _user: Any, connection: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -20,7 +23,7 @@ from inferbus_worker.settings import Settings
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file with these settings.")
 @settings_options(Settings)
 @click.pass_context
-def serve(context: click.Context, /, model: str | None, config: Path | None, **flags: Any) -> int:
+def serve(context: click.Context, /, model: str | None, config: Path | None, **flags: Any) -> NoReturn:
     """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in."""
     # Imported here: the verbs of the client should not wait for the daemon's parts.
     from inferbus_worker import logs  # noqa: PLC0415
@@ -31,4 +34,30 @@ def serve(context: click.Context, /, model: str | None, config: Path | None, **f
     if settings.engine == "vllm" and model is None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo.")
     logs.configure(settings.log_format, settings.log_level)
-    return Daemon(settings, make_engine(settings, model, context.args)).run()
+    _leave(Daemon(settings, make_engine(settings, model, context.args)).run())
+
+
+@click.command()
+@click.option(
+    "--once", multiple=True, metavar="TEXT", help="Send this, print the reply, and stop. Repeatable: one session."
+)
+@click.option("--broker", metavar="URL", help="Use a running broker instead of starting one.")
+@click.option("--engine", type=click.Choice(["vllm", "simulated"]), default="vllm", show_default=True)
+@click.option("--model", default="demo", show_default=True, help="What to serve.")
+def demo(once: tuple[str, ...], broker: str | None, engine: str, model: str) -> int:
+    """Try it: a broker, a worker and a chat, started together and stopped together."""
+    from inferbus_worker.demo import run  # noqa: PLC0415
+
+    return run(once=once, broker=broker, engine=engine, model=model)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process now.
+
+    Everything has been stopped in order; the interpreter's own teardown of torch and vLLM takes seconds, in which
+    nothing is left to do, while a supervisor waits for us.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -123,6 +123,8 @@ class Daemon:
         except EngineStartError as error:
             log.error("%s", error)  # noqa: TRY400
             status = Exit.FAILED
+        except SystemExit as leaving:  # vLLM's parser has refused an option, and said so
+            status = leaving.code if isinstance(leaving.code, int) else Exit.USAGE
         return self._shutdown(status)
 
     # --- startup ---

@@ -192,7 +192,7 @@ class Replies:
     def _all_left(self) -> bool:
         self._unacknowledged.settle()
         idle = not self._inbox and not self._current and not self._unacknowledged.bytes
-        return idle and (self._link is None or self._link.has_room)
+        return self._link is None or (idle and self._link.has_room)
 
     # --- dropping ---
 

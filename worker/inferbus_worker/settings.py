@@ -105,7 +105,11 @@ class Settings(ConnectionSettings):
         8, description="Worker threads: requests in the engine at once."
     )
     queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="Requests that may wait.")
-    ageing: Duration = Field(5.0, description="Seconds of waiting that make up for one step of priority.")
+    ageing: Duration = Field(
+        5.0,
+        description="How much waiting makes up for one step of priority.",
+        json_schema_extra={"default": "5s", "metavar": "TIME"},
+    )
     rate_limit: Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit)] = Field(
         RateLimit(10, 60.0),
         description="Requests per session in a sliding window, or off.",
@@ -118,7 +122,9 @@ class Settings(ConnectionSettings):
         1000, description="Conversations kept; least recently used goes first."
     )
     session_ttl: Duration = Field(
-        3600.0, description="How long an idle conversation is kept.", json_schema_extra={"default": "1h"}
+        3600.0,
+        description="How long an idle conversation is kept.",
+        json_schema_extra={"default": "1h", "metavar": "TIME"},
     )
     max_history_tokens: Annotated[int, Field(ge=0)] = Field(
         3000, description="Longest history in a prompt; whole oldest turns go, in large steps."
@@ -135,7 +141,9 @@ class Settings(ConnectionSettings):
         json_schema_extra={"flags": ["--reply-topic"], "metavar": "FILTER"},
     )
     delta_interval: Duration = Field(
-        0.05, description="Time between two deltas of a streamed answer.", json_schema_extra={"default": "50ms"}
+        0.05,
+        description="Time between two deltas of a streamed answer.",
+        json_schema_extra={"default": "50ms", "metavar": "TIME"},
     )
     max_outbound_bytes: Annotated[int, Field(ge=65536)] = Field(
         64 * 1024 * 1024, description="Replies that may wait for the broker; more are dropped and counted."
@@ -143,22 +151,24 @@ class Settings(ConnectionSettings):
     retry_memory: Duration = Field(
         300.0,
         description="How long a finished request is remembered for its retries.",
-        json_schema_extra={"default": "5m"},
+        json_schema_extra={"default": "5m", "metavar": "TIME"},
     )
     retry_memory_bytes: Annotated[int, Field(ge=0)] = Field(
         16 * 1024 * 1024, description="How much of finished requests is remembered."
     )
 
     broker_timeout: Duration = Field(
-        10.0, description="How long to try the broker at the start.", json_schema_extra={"default": "10s"}
+        10.0,
+        description="How long to try the broker at the start.",
+        json_schema_extra={"default": "10s", "metavar": "TIME"},
     )
     stats_interval: Duration = Field(
-        60.0, description="Time between two stats lines.", json_schema_extra={"default": "60s"}
+        60.0, description="Time between two stats lines.", json_schema_extra={"default": "60s", "metavar": "TIME"}
     )
     drain_timeout: Duration = Field(
         30.0,
         description="How long requests in flight may take to finish at shutdown.",
-        json_schema_extra={"default": "30s"},
+        json_schema_extra={"default": "30s", "metavar": "TIME"},
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
@@ -166,10 +176,14 @@ class Settings(ConnectionSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
 
     simulated_first_token: Duration = Field(
-        0.0, description="Simulated engine: time to the first token.", json_schema_extra={"default": "0s"}
+        0.0,
+        description="Simulated engine: time to the first token.",
+        json_schema_extra={"default": "0s", "metavar": "TIME"},
     )
     simulated_per_token: Duration = Field(
-        0.0, description="Simulated engine: time per further token.", json_schema_extra={"default": "0s"}
+        0.0,
+        description="Simulated engine: time per further token.",
+        json_schema_extra={"default": "0s", "metavar": "TIME"},
     )
     simulated_capacity: Annotated[int, Field(ge=1)] = Field(256, description="Simulated engine: generations at once.")
     simulated_failure_rate: Annotated[float, Field(ge=0, le=1)] = Field(

