@@ -29,7 +29,7 @@ from inferbus_client.wire import Failure
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
 from inferbus_worker.bus import Bus
-from inferbus_worker.engines.base import ChatCall, Engine, EngineError, EngineStartError, Sampling
+from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Job
 from inferbus_worker.rate_limit import RateLimiter
@@ -41,6 +41,7 @@ from inferbus_worker.sessions import MemorySessions
 from inferbus_worker.settings import Settings
 from inferbus_worker.stats import Meter
 from inferbus_worker.turn import TurnRunner
+from inferbus_worker.watchdog import Watchdog, probe
 from inferbus_worker.worker_pool import WorkerPool
 
 log = logging.getLogger("inferbus.daemon")
@@ -84,7 +85,7 @@ class Daemon:
         self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
         self._in_flight = InFlight()
         self._sessions = MemorySessions(settings.max_sessions, settings.session_ttl)
-        self._meter = Meter(active=lambda: 0 if self._pool is None else self._pool.active)
+        self._meter = Meter(active=self._active)
         self._pool: WorkerPool | None = None
         addressing = Addressing(self._replies, settings.reply_topics)
         admission = Admission(
@@ -162,11 +163,8 @@ class Daemon:
 
     def _warm_up(self) -> None:
         """One real answer: `ready` means that the next one will come."""
-        call = ChatCall([{"role": "user", "content": "Hello"}], Sampling(temperature=0, top_p=1, max_tokens=1))
-        try:
-            for _ in self._engine.generate(call).chunks(time.monotonic() + _WARM_UP_TIMEOUT):
-                pass
-        except EngineError as error:
+        error = probe(self._engine, _WARM_UP_TIMEOUT)
+        if error is not None:
             raise EngineStartError(f"the model loaded but does not answer: {error or type(error).__name__}") from error
 
     def _start_workers(self) -> None:
@@ -184,17 +182,18 @@ class Daemon:
 
     def _serve(self) -> int:
         """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
+        watchdog = Watchdog(
+            self._engine, self._settings.engine_silence, active=self._active, finished=lambda: self._meter.finished
+        )
         while not self._stop.wait(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
-            if self._engine.death is not None:
-                log.error("the engine is dead: %s", self._engine.death)
+            complaint = self._engine.death or watchdog.complaint()
+            if complaint is not None:
+                log.error("the engine is given up: %s", complaint)
                 self._state = State.DEAD
                 return Exit.FAILED
-            if self._bus.link.fatal is not None:
-                raise self._bus.link.fatal
-            if not self._bus.link.is_alive:
-                raise BrokerError("the network thread has died")
+            self._watch_link()
             self._watch_queue()
             self._tell_stats()
         return Exit.OK
@@ -203,6 +202,12 @@ class Daemon:
         """End a job whose deadline passed in the queue; one that runs is ended by its own thread."""
         if self._queue.remove(job):
             job.end(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+
+    def _watch_link(self) -> None:
+        if self._bus.link.fatal is not None:
+            raise self._bus.link.fatal
+        if not self._bus.link.is_alive:
+            raise BrokerError("the network thread has died")
 
     def _watch_queue(self) -> None:
         is_long = len(self._queue) > _QUEUE_WARNING * self._queue.size
@@ -277,6 +282,10 @@ class Daemon:
 
     def _exit_status(self, status: int) -> int:
         return Exit.INTERRUPTED if self._forced and not status else status
+
+    def _active(self) -> int:
+        """Turns under way now."""
+        return 0 if self._pool is None else self._pool.active
 
     # --- signals and the gate ---
 

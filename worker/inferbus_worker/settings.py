@@ -162,6 +162,11 @@ class Settings(ConnectionSettings):
         description="How long to try the broker at the start.",
         json_schema_extra={"default": "10s", "metavar": "TIME"},
     )
+    engine_silence: Duration = Field(
+        30.0,
+        description="Without a finished request for this long the engine is asked for one token; 0: never.",
+        json_schema_extra={"default": "30s", "metavar": "TIME"},
+    )
     stats_interval: Duration = Field(
         60.0, description="Time between two stats lines.", json_schema_extra={"default": "60s", "metavar": "TIME"}
     )

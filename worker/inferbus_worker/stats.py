@@ -70,6 +70,11 @@ class Meter:
             return ahead / self.slots * sum(self._turns) / len(self._turns)
 
     @property
+    def finished(self) -> int:
+        """Admitted requests that have ended, well or not."""
+        return self._processed + self._errors
+
+    @property
     def quiet(self) -> bool:
         """Whether nothing at all has happened since the interval began."""
         with self._lock:

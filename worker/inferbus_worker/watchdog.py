@@ -1,0 +1,78 @@
+"""Notices an engine that hangs: vLLM's own health check sees neither a stopped process nor a stuck one.
+
+While turns are under way, one of them ends now and then. Where none has for `silence` seconds, one token is asked of
+the engine: a long answer in a healthy batch does not delay that, a hang does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from inferbus_worker.engines.base import ChatCall, Engine, EngineError, Sampling
+
+_PROBE = ChatCall([{"role": "user", "content": "Hello"}], Sampling(temperature=0, top_p=1, max_tokens=1))
+
+
+def probe(engine: Engine, timeout: float) -> EngineError | None:
+    """Ask one token of the engine; None: it answered within `timeout` seconds."""
+    try:
+        for _ in engine.generate(_PROBE).chunks(time.monotonic() + timeout):
+            pass
+    except EngineError as error:
+        return error
+    return None
+
+
+class Watchdog:
+    """Asked by the main thread again and again; never blocks it.
+
+    Args:
+        engine: what is watched.
+        silence: seconds without a finished turn, then seconds for the probe.
+        active: how many turns are under way.
+        finished: how many have ended since the start.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        silence: float,
+        *,
+        active: Callable[[], int],
+        finished: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._silence = silence
+        self._active = active
+        self._finished = finished
+        self._clock = clock
+        self._last_finished = finished()
+        self._last_progress = clock()
+        self._probe: threading.Thread | None = None
+        self._found: EngineError | None = None
+
+    def complaint(self) -> str | None:
+        """Why the engine must be given up; None while there is nothing to complain of."""
+        if self._found is not None:
+            return f"no answer to one token within {self._silence:g} s: {self._found or type(self._found).__name__}"
+        finished = self._finished()
+        if finished != self._last_finished or not self._active():
+            self._last_finished, self._last_progress = finished, self._clock()
+        elif self._silence and self._clock() - self._last_progress > self._silence:
+            self._start_probe()
+        return None
+
+    def _start_probe(self) -> None:
+        if self._probe is not None and self._probe.is_alive():
+            return
+        self._probe = threading.Thread(target=self._run_probe, name="engine-probe", daemon=True)
+        self._probe.start()
+
+    def _run_probe(self) -> None:
+        # It ends by its own time limit; nobody has to stop it.
+        self._found = probe(self._engine, self._silence)
+        self._last_progress = self._clock()
