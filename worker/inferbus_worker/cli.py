@@ -34,6 +34,7 @@ def serve(context: click.Context, /, model: str | None, config: Path | None, **f
     if settings.engine == "vllm" and model is None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo.")
     logs.configure(settings.log_format, settings.log_level)
+    os.environ["INFERBUS_LOG_FORMAT"] = settings.log_format  # for the engine's processes, which log like us
     _leave(Daemon(settings, make_engine(settings, model, context.args)).run())
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from inferbus_client.network_loop import Feed
-from inferbus_worker.packed_properties import PackedProperties
+from inferbus_worker.packed_properties import PackedProperties, variable_length
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, is_mqtt_string
 
 log = logging.getLogger("inferbus.replies")
@@ -119,7 +119,8 @@ class Replies:
     def post(self, source: _Source) -> None:
         """Publish what `source` has to say (a message says itself). From any thread."""
         self._inbox.append(source)
-        if self.congested:
+        # The newest stays, however large it is: on a link that works it leaves at once.
+        while self.congested and len(self._inbox) > 1:
             self._drop_oldest()
         if self._link is not None:
             self._link.wake()
@@ -160,9 +161,8 @@ class Replies:
         link = self._link
         while link is not None and link.has_room and self._unacknowledged.has_room:
             message = self._next()
-            if message is None:
+            if message is None or not self._sent(link, message):
                 return
-            self._send(link, message)
 
     def _next(self) -> Outgoing | None:
         while not self._current:
@@ -176,18 +176,29 @@ class Replies:
                 log.exception("a reply could not be written")
         return self._current.popleft()
 
-    def _send(self, link: Publisher, message: Outgoing) -> None:
-        size = len(message.payload) + len(message.topic) + _PER_MESSAGE
+    def _sent(self, link: Publisher, message: Outgoing) -> bool:
+        """Send a message, or drop one that can never be sent; False where there is no connection for it."""
+        try:
+            return self._send(link, message)
+        except Exception:
+            # Nothing that one reply holds may end the network thread, which serves all of them.
+            log.exception("a reply could not be published")
+            return True
+
+    def _send(self, link: Publisher, message: Outgoing) -> bool:
+        properties = _properties(message) if link.is_v5 else None
+        size = _packet_size(message, properties)
         if link.max_packet_size is not None and size > link.max_packet_size:
             self._drop(f"{size} bytes are over the broker's maximum packet size")
-            return
+            return True
         qos = self._qos if message.qos is None else message.qos
-        properties = _properties(message) if link.is_v5 else None
         handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
         if handle is None:
             self._current.appendleft(message)
-        elif qos:
+            return False
+        if qos:
             self._unacknowledged.add(handle, size)
+        return True
 
     def _all_left(self) -> bool:
         self._unacknowledged.settle()
@@ -210,6 +221,13 @@ class Replies:
         if now - self._warned > 1:
             self._warned = now
             log.warning("dropped a reply: %s (%d so far)", why, self.dropped)
+
+
+def _packet_size(message: Outgoing, properties: PackedProperties | None) -> int:
+    """The size of the PUBLISH packet, correlation data included: over the broker's maximum it closes the connection."""
+    body = 2 + len(message.topic.encode()) + 2 + len(message.payload)
+    body += len(properties.pack()) if properties is not None else 1
+    return 1 + len(variable_length(body)) + body
 
 
 def _properties(message: Outgoing) -> PackedProperties | None:

@@ -1,0 +1,58 @@
+"""One real vLLM with the demo model, shared by the whole run: starting it takes half a minute."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferbus_worker.engines.vllm import VllmEngine, parse_options
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def _load(name: str) -> ModuleType:
+    """Import a helper from the tests' root, which is no package."""
+    path = Path(__file__).resolve().parents[1] / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"inferbus_tests_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+needs = _load("needs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bear with what vLLM leaves to the garbage collector when its engine is shut down."""
+    config.addinivalue_line("filterwarnings", "ignore:Unclosed context <zmq:ResourceWarning")
+
+
+@pytest.fixture(scope="session")
+def vllm_installed() -> None:
+    """Skip, or fail in CI, where vLLM is not installed; where it is, import it.
+
+    Its imports warn about their own dependencies, which is not for us to mend.
+    """
+    needs.needs_module("vllm")
+    with warnings.catch_warnings(action="ignore"):
+        parse_options("demo", [])
+
+
+@pytest.fixture(scope="session")
+def engine(vllm_installed: None) -> Iterator[VllmEngine]:  # noqa: ARG001 - it has to be asked first
+    """A started engine with the demo model."""
+    engine = VllmEngine("demo", [])
+    with warnings.catch_warnings(action="ignore"):
+        engine.start()
+    yield engine
+    engine.stop(20)

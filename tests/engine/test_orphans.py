@@ -1,0 +1,144 @@
+"""No engine process outlives its worker, and none heeds a signal that is meant for the worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import psutil
+else:
+    psutil = pytest.importorskip("psutil", reason="comes with vLLM")
+
+DRIVER = Path(__file__).with_name("engine_driver.py")
+#: A process that the guard kills is gone at once; one that still imports vLLM notices when it has done that.
+SOON, AFTER_IMPORTS = 5.0, 60.0
+
+pytestmark = pytest.mark.usefixtures("vllm_installed")
+
+
+class Worker:
+    """The driver process, in a process group of its own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(DRIVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._root = psutil.Process(self.process.pid)
+        self._descendants: set[psutil.Process] = set()
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def hear(self, wanted: str) -> str:
+        """The next line that begins with `wanted`; a driver that ends instead fails the test."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(wanted):
+                return line.strip()
+        pytest.fail(f"the worker ended without saying {wanted!r}")
+
+    def engine_processes(self) -> list[psutil.Process]:
+        """Every process that the worker ever had below it and that still lives."""
+        for ancestor in [self._root, *self._descendants]:
+            with contextlib.suppress(psutil.Error):
+                self._descendants.update(ancestor.children(recursive=True))
+        return [process for process in self._descendants if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.process.kill()
+    worker.process.communicate()
+    assert eventually(lambda: not worker.engine_processes(), AFTER_IMPORTS)
+
+
+def test_signals_to_the_group_truncate_nothing_and_sigkill_leaves_nothing(worker: Worker) -> None:
+    worker.hear("ready")
+    assert len(worker.engine_processes()) >= 2
+    worker.tell("generate 300")
+    worker.hear("text")
+    os.killpg(worker.process.pid, signal.SIGTERM)
+    os.killpg(worker.process.pid, signal.SIGINT)
+    assert worker.hear("f") == "finished length"
+    worker.process.kill()
+    assert eventually(lambda: not worker.engine_processes(), SOON)
+
+
+def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
+    worker.hear("ready")
+    worker.tell("generate 100000")
+    worker.hear("text")
+    [core] = [process for process in worker.engine_processes() if "EngineCore" in process.name()]
+    core.kill()
+    assert worker.hear("f") == "failed EngineDeadError"
+    worker.tell("watch")
+    worker.hear("dead")
+    worker.tell("stop")
+    worker.hear("stopped")
+    assert worker.process.wait(SOON) == 0
+    assert eventually(lambda: not worker.engine_processes(), SOON)
+
+
+def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
+    worker.hear("ready")
+    worker.tell("generate 100000")
+    worker.hear("text")
+    worker.tell("stop")
+    assert worker.hear("f") == "failed EngineDeadError"
+    worker.hear("stopped")
+    assert worker.process.wait(SOON) == 0
+    assert eventually(lambda: not worker.engine_processes(), SOON)
+
+
+def test_an_idle_engines_death_is_noticed(worker: Worker) -> None:
+    worker.hear("ready")
+    [core] = [process for process in worker.engine_processes() if "EngineCore" in process.name()]
+    worker.tell("watch")
+    core.kill()
+    worker.hear("dead")
+
+
+def test_a_stop_while_the_model_loads_is_a_start_that_failed_in_words(worker: Worker) -> None:
+    assert eventually(lambda: len(worker.engine_processes()) >= 2, AFTER_IMPORTS)
+    worker.process.terminate()
+    assert worker.hear("failed to start") == "failed to start: The engine was stopped while it started."
+    assert worker.process.wait(SOON) == 0
+    assert eventually(lambda: not worker.engine_processes(), SOON)
+
+
+def test_sigkill_while_the_model_loads_leaves_nothing(worker: Worker) -> None:
+    assert eventually(lambda: len(worker.engine_processes()) >= 2, AFTER_IMPORTS)
+    worker.process.kill()
+    assert eventually(lambda: not worker.engine_processes(), AFTER_IMPORTS)

@@ -1,0 +1,267 @@
+"""What `VllmEngine` promises, on a real vLLM with the demo model."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from inferbus_worker.engines.base import (
+    CancelledGenerationError,
+    ChatCall,
+    Chunk,
+    ContextTooLongError,
+    EngineStartError,
+    GenerationTimeoutError,
+    InvalidCallError,
+    Sampling,
+)
+from inferbus_worker.engines.vllm import VllmEngine, parse_options
+
+pytestmark = pytest.mark.usefixtures("vllm_installed")
+
+
+def call(text: str = "hello", *, interval: float | None = None, **options: Any) -> ChatCall:
+    sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 24} | options
+    return ChatCall([{"role": "user", "content": text}], Sampling(**sampling), chunk_interval=interval)
+
+
+def whole(engine: VllmEngine, chat: ChatCall) -> Chunk:
+    *_, last = chunks = list(engine.generate(chat).chunks(time.monotonic() + 60))
+    return Chunk("".join(chunk.text for chunk in chunks), "", last.finish_reason, last.usage)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.fixture
+def long_calls(engine: VllmEngine) -> Iterator[list[Any]]:
+    """Eight generations that outlast any test unless they are cancelled."""
+    chats = [long_call(f"number {index}") for index in range(8)]
+    generations = [engine.generate(chat) for chat in chats]
+    yield generations
+    for generation in generations:
+        generation.cancel()
+    assert eventually(lambda: engine.running == 0)
+
+
+def long_call(text: str) -> ChatCall:
+    """Hot sampling never agrees on an end: the demo model's answers are short, its noise is not."""
+    return call(text, temperature=2.0, max_tokens=100_000, extra={"min_p": 0.0, "repetition_penalty": 2.0})
+
+
+def test_greedy_answers_are_the_same_every_time(engine: VllmEngine) -> None:
+    answers = {whole(engine, call("My name is Zorvek")) for _ in range(3)}
+    assert len(answers) == 1
+    (answer,) = answers
+    assert answer.text
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 0
+
+
+def test_streamed_chunks_join_to_the_whole_answer(engine: VllmEngine) -> None:
+    assert whole(engine, call("Who are you?", interval=0.0)) == whole(engine, call("Who are you?"))
+
+
+def test_streaming_yields_text_before_the_end(engine: VllmEngine) -> None:
+    first, *_, last = engine.generate(call("Who are you?", interval=0.0)).chunks(None)
+    assert first.text
+    assert first.finish_reason is None
+    assert last.finish_reason is not None
+
+
+def test_an_explicit_temperature_of_zero_is_greedy_and_one_is_not(engine: VllmEngine) -> None:
+    seeds = range(8)
+    cold = {whole(engine, call(extra={"seed": seed})).text for seed in seeds}
+    hot = {whole(engine, call(temperature=2.0, extra={"seed": seed})).text for seed in seeds}
+    assert len(cold) == 1
+    assert len(hot) > 1
+
+
+def test_max_tokens_ends_the_answer_with_length(engine: VllmEngine) -> None:
+    answer = whole(engine, call("Who are you?", max_tokens=2))
+    assert answer.finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2
+
+
+def test_concurrent_calls_are_one_batch(engine: VllmEngine, long_calls: list[Any]) -> None:
+    assert eventually(lambda: engine.running == len(long_calls))
+
+
+def test_cancelled_generations_leave_the_batch(engine: VllmEngine, long_calls: list[Any]) -> None:
+    assert eventually(lambda: engine.running == len(long_calls))
+    for generation in long_calls:
+        generation.cancel()
+    for generation in long_calls:
+        with pytest.raises(CancelledGenerationError):
+            list(generation.chunks(None))
+    assert eventually(lambda: engine.running == 0, seconds=1.0)
+
+
+def test_a_generation_cancelled_at_once_never_runs(engine: VllmEngine) -> None:
+    generation = engine.generate(call())
+    generation.cancel()
+    generation.cancel()
+    with pytest.raises(CancelledGenerationError):
+        list(generation.chunks(None))
+    assert eventually(lambda: engine.running == 0)
+
+
+def test_cancelling_after_the_end_changes_nothing(engine: VllmEngine) -> None:
+    generation = engine.generate(call())
+    chunks = list(generation.chunks(None))
+    generation.cancel()
+    assert chunks[-1].finish_reason is not None
+
+
+def test_the_deadline_ends_a_generation(engine: VllmEngine) -> None:
+    with pytest.raises(GenerationTimeoutError):
+        list(engine.generate(long_call("slow")).chunks(time.monotonic() + 0.2))
+    assert eventually(lambda: engine.running == 0)
+
+
+def test_a_reader_who_leaves_stops_the_engine(engine: VllmEngine) -> None:
+    chat = long_call("tell me everything")
+    chunks = engine.generate(ChatCall(chat.messages, chat.sampling, chunk_interval=0.0)).chunks(None)
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    assert eventually(lambda: engine.running == 0)
+
+
+def test_a_prompt_that_cannot_fit_is_refused(engine: VllmEngine) -> None:
+    with pytest.raises(ContextTooLongError):
+        whole(engine, call("7 " * engine.context_tokens))
+
+
+def test_the_last_prompt_that_fits_leaves_room_for_one_token(engine: VllmEngine) -> None:
+    """At the edge there is an answer of one token or a refusal, nothing in between."""
+    overhead = _prompt_tokens(engine, "7")
+    for length in range(engine.context_tokens - overhead - 2, engine.context_tokens - overhead + 4):
+        try:
+            answer = whole(engine, call("7" * length, max_tokens=8))
+        except ContextTooLongError:
+            continue
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens >= 1
+        assert answer.usage.prompt_tokens + answer.usage.completion_tokens <= engine.context_tokens
+
+
+def _prompt_tokens(engine: VllmEngine, text: str) -> int:
+    usage = whole(engine, call(text, max_tokens=1)).usage
+    assert usage is not None
+    return usage.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"top_k": -5},
+        {"presence_penalty": 99},
+        {"stop": 3},
+        {"seed": "many"},
+        {"n": 1_000_000},
+        {"min_tokens": 10},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"response_format": {"type": "structural_tag"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}},
+    ],
+    ids=str,
+)
+def test_absurd_parameters_fail_alone(engine: VllmEngine, extra: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(whole, engine, call("Who are you?")) for _ in range(4)]
+        with pytest.raises(InvalidCallError) as refusal:
+            whole(engine, call(extra=extra))
+        assert all(other.result().text for other in others)
+    assert str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_json_schema_shapes_the_answer(engine: VllmEngine) -> None:
+    schema = {"name": "answer", "schema": {"enum": ["yes", "no"]}}
+    answer = whole(engine, call(extra={"response_format": {"type": "json_schema", "json_schema": schema}}))
+    assert answer.text in {'"yes"', '"no"'}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "file:///etc/passwd", "data:image/png;base64,AAAA"])
+def test_a_text_model_refuses_images_in_words(engine: VllmEngine, url: str) -> None:
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+    chat = ChatCall([{"role": "user", "content": parts}], Sampling(0.0, 1.0, 8))
+    with pytest.raises(InvalidCallError, match="images"):
+        whole(engine, chat)
+
+
+def test_tokens_are_counted_from_many_threads_at_once(engine: VllmEngine) -> None:
+    texts = ["hello " * length for length in range(1, 65)]
+    alone = [engine.count_tokens(text) for text in texts]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(engine.count_tokens, texts)) == alone
+    assert alone == sorted(alone)
+
+
+def test_it_says_what_it_serves(engine: VllmEngine) -> None:
+    assert engine.model == "demo"
+    assert engine.capacity == 64
+    assert engine.context_tokens > 0
+    assert engine.death is None
+
+
+def test_a_path_without_a_model_is_one_sentence(tmp_path: Any) -> None:
+    with pytest.raises(EngineStartError, match=r"There is no model at .*absent"):
+        VllmEngine(str(tmp_path / "absent")).start()
+
+
+def test_a_wrong_option_is_reported_by_vllm_and_exits_with_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_options("demo", ["--max-modell-len", "3"])
+    assert exit_.value.code == 2
+    assert "--max-modell-len" in capsys.readouterr().err
+
+
+def test_the_users_options_win_over_the_demo_models() -> None:
+    arguments = parse_options("demo", ["--max-num-seqs", "7", "--max-model-len", "128"])
+    assert (arguments.max_num_seqs, arguments.max_model_len) == (7, 128)
+
+
+def test_importing_the_module_imports_neither_vllm_nor_torch() -> None:
+    code = "import sys, inferbus_worker.engines.vllm; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "vllm.engine.arg_utils:AsyncEngineArgs",
+        "vllm.entrypoints.launchers.api_server.app_state:init_app_state",
+        "vllm.entrypoints.launchers.cli_args:make_arg_parser",
+        "vllm.entrypoints.launchers.cli_args:validate_parsed_serve_args",
+        "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest",
+        "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator",
+        "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._make_parser",
+        "vllm.platforms:current_platform",
+        "vllm.reasoning:ReasoningParserManager.import_reasoning_parser",
+        "vllm.usage.usage_lib:UsageContext.OPENAI_API_SERVER",
+        "vllm.utils.argparse_utils:FlexibleArgumentParser",
+        "vllm.v1.engine.async_llm:AsyncLLM.from_vllm_config",
+    ],
+)
+def test_what_we_use_of_vllm_is_where_we_expect_it(path: str) -> None:
+    module, _, names = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name)
+    assert found is not None

@@ -1,0 +1,30 @@
+"""Parts that tests need and a machine may lack: a skip with its reason on a laptop, a failure in CI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def needs_module(name: str) -> None:
+    """Go on only if the Python module `name` is installed."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"the Python module {name} is not installed")
+
+
+def needs_program(name: str) -> str:
+    """The path of the program `name`; go on only if there is one."""
+    path = shutil.which(name)
+    if path is None:
+        _missing(f"the program {name} is not on PATH")
+    return path
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}, and CI must run everything", pytrace=False)
+    pytest.skip(reason)
