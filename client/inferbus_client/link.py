@@ -104,6 +104,8 @@ class Link:
         self._loop.wake()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
+        if not self.is_alive:
+            self._loop.close()
 
     @property
     def is_up(self) -> bool:
@@ -193,6 +195,10 @@ class Link:
 
     def wake(self) -> None:
         self._loop.wake()
+
+    def call(self, wish: Callable[[], None]) -> None:
+        """Let the network thread do something, between two messages."""
+        self._loop.call(wish)
 
     def acknowledge(self, message: Incoming) -> None:
         """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us."""

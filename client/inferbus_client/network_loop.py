@@ -57,7 +57,7 @@ class NetworkLoop:
         # of the two sees the other.
         if self._sleeping:
             self._sleeping = False
-            with suppress(BlockingIOError):  # then it has been woken often enough
+            with suppress(OSError):  # full: it has been woken often enough; closed: there is nobody to wake
                 self._writer.send(b"\0")
 
     def run(self, paho: PahoClient, until: Callable[[], bool], *, serving: Callable[[], bool]) -> None:

@@ -2,6 +2,9 @@
 
 Names that come from outside are checked here before they become part of a topic, so that no wildcard, `$`, NUL or
 lone surrogate ever reaches the broker (the UTF-8 and topic rules are MQTT 5.0, sections 1.5.4 and 4.7).
+
+A *scope* is what stands before the contract's own levels: the project, or `{project}/users/{user}` where the broker's
+access rules bind the user in the topic to the login.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from paho.mqtt.client import topic_matches_sub
 
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_USER = re.compile(r"[A-Za-z0-9_.@:-]{1,128}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _MAX_REPLY_TOPIC_BYTES = 1024
 _MAX_REPLY_TOPIC_LEVELS = 32
@@ -34,11 +38,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed inbound topic. `session` is None on the topics that name none."""
+    """A parsed inbound topic. `session` and `user` are None on the topics that name none."""
 
     kind: Kind
     project: str
     session: str | None = None
+    user: str | None = None
+
+    @property
+    def scope(self) -> str:
+        return scope(self.project, self.user)
 
 
 def is_project(name: str) -> bool:
@@ -49,29 +58,38 @@ def is_session(name: str) -> bool:
     return _SESSION.fullmatch(name) is not None
 
 
+def is_user(name: str) -> bool:
+    return _USER.fullmatch(name) is not None
+
+
+def scope(project: str, user: str | None = None) -> str:
+    """What a project's topics begin with, or those of one of its users."""
+    return project if user is None else f"{project}/users/{user}"
+
+
 def new_session_id() -> str:
     """A fresh session id for a requester that named none; unguessable, since it is a bearer secret."""
     return f"default-{uuid.uuid4().hex}"
 
 
-def user_input(project: str, session: str | None = None) -> str:
-    return f"{project}/user_input" if session is None else f"{project}/user_input/{session}"
+def user_input(scope: str, session: str | None = None) -> str:
+    return f"{scope}/user_input" if session is None else f"{scope}/user_input/{session}"
 
 
-def assistant_response(project: str, session: str) -> str:
-    return f"{project}/assistant_response/{session}"
+def assistant_response(scope: str, session: str) -> str:
+    return f"{scope}/assistant_response/{session}"
 
 
-def cancel(project: str, session: str) -> str:
-    return f"{project}/cancel/{session}"
+def cancel(scope: str, session: str) -> str:
+    return f"{scope}/cancel/{session}"
 
 
-def session_request(project: str) -> str:
-    return f"{project}/session"
+def session_request(scope: str) -> str:
+    return f"{scope}/session"
 
 
-def session_response(project: str) -> str:
-    return f"{project}/session/response"
+def session_response(scope: str) -> str:
+    return f"{scope}/session/response"
 
 
 def presence(worker: str) -> str:
@@ -82,13 +100,14 @@ def stats(worker: str) -> str:
     return f"inferbus/workers/{worker}/stats"
 
 
-def inbound_filters(project: str) -> list[str]:
-    """The filters a worker subscribes to for one project."""
+def inbound_filters(project: str, *, users: bool = False) -> list[str]:
+    """The filters a worker subscribes to for one project, or for all of its users."""
+    begin = scope(project, "+" if users else None)
     return [
-        f"{project}/{Kind.USER_INPUT.value}",
-        f"{project}/{Kind.USER_INPUT.value}/+",
-        f"{project}/{Kind.SESSION.value}",
-        f"{project}/{Kind.CANCEL.value}/+",
+        f"{begin}/{Kind.USER_INPUT.value}",
+        f"{begin}/{Kind.USER_INPUT.value}/+",
+        f"{begin}/{Kind.SESSION.value}",
+        f"{begin}/{Kind.CANCEL.value}/+",
     ]
 
 
@@ -97,15 +116,19 @@ def parse(topic: str) -> Address | None:
 
     A session that is not allowed parses all the same, so that the caller can say what is wrong with it.
     """
-    match topic.split("/"):
-        case [project, "user_input"]:
-            return Address(Kind.USER_INPUT, project)
-        case [project, "user_input", session]:
-            return Address(Kind.USER_INPUT, project, session)
-        case [project, "session"]:
-            return Address(Kind.SESSION, project)
-        case [project, "cancel", session]:
-            return Address(Kind.CANCEL, project, session)
+    project, *rest = topic.split("/")
+    user = None
+    if len(rest) > 2 and rest[0] == "users":  # noqa: PLR2004 - "users", the user, and at least one level more
+        user, rest = rest[1], rest[2:]
+    match rest:
+        case ["user_input"]:
+            return Address(Kind.USER_INPUT, project, None, user)
+        case ["user_input", session]:
+            return Address(Kind.USER_INPUT, project, session, user)
+        case ["session"]:
+            return Address(Kind.SESSION, project, None, user)
+        case ["cancel", session]:
+            return Address(Kind.CANCEL, project, session, user)
         case _:
             return None
 

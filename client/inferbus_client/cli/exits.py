@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from inferbus_client.errors import BrokerError, DeadlineExceededError, RequestTimeoutError
+from inferbus_client.settings import SettingsError
+
 
 class Exit(IntEnum):
     """What a verb's exit status means; the numbers are part of the interface."""
@@ -15,3 +18,16 @@ class Exit(IntEnum):
     OBJECTIVE_MISSED = 4
     TIMEOUT = 5
     INTERRUPTED = 130
+
+
+def exit_of(error: Exception) -> Exit:
+    """The status that stands for an error of the library."""
+    match error:
+        case SettingsError():
+            return Exit.USAGE
+        case BrokerError():
+            return Exit.BROKER
+        case RequestTimeoutError() | DeadlineExceededError():
+            return Exit.TIMEOUT
+        case _:
+            return Exit.FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -9,8 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from inferbus_client import __version__
-from inferbus_client.cli.exits import Exit
-from inferbus_client.errors import BrokerError, InferbusError, RequestTimeoutError
+from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.errors import InferbusError, RequestTimeoutError
 from inferbus_client.settings import SettingsError
 
 #: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
@@ -19,6 +20,7 @@ _OWN_VERBS = {
     "chat": "inferbus_client.cli.chat",
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
+    "doctor": "inferbus_client.cli.doctor",
 }
 
 
@@ -63,17 +65,17 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return Exit.USAGE
-    except SettingsError as error:
-        return _say(error, Exit.USAGE)
-    except BrokerError as error:
-        return _say(error, Exit.BROKER)
-    except RequestTimeoutError as error:
-        return _say(error, Exit.TIMEOUT)
-    except InferbusError as error:
-        return _say(error, Exit.FAILED)
+    except BrokenPipeError:
+        # The reader has gone (`| head`). Python's own flush at exit would complain about it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except (SettingsError, InferbusError) as error:
+        click.echo(f"inferbus: {error}{_hint(error)}", err=True)
+        return exit_of(error)
     return status if isinstance(status, int) else Exit.OK
 
 
-def _say(error: Exception, status: Exit) -> Exit:
-    click.echo(f"inferbus: {error}", err=True)
-    return status
+def _hint(error: Exception) -> str:
+    if isinstance(error, RequestTimeoutError) and error.what == "first sign of life":
+        return ". Does a worker serve this project on this broker? `inferbus doctor` finds out."
+    return ""

@@ -1,0 +1,68 @@
+"""`inferbus ask`: one question, one answer, for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inferbus_client.answer import Answer
+from inferbus_client.cli.connection import client_options, load_settings
+from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.client import Client
+from inferbus_client.errors import InferbusError, RequestFailedError
+from inferbus_client.options import AskOptions
+
+
+@click.command()
+@click.argument("text")
+@click.option("--json", "as_json", is_flag=True, help="Print the reply's fields instead of its text.")
+@click.option("--stream", is_flag=True, help="Print the answer as it comes (with --json: one line per delta).")
+@sampling_options
+@client_options()
+def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags: Any) -> int:
+    """Ask TEXT (`-`: what standard input says) and print the answer."""
+    message = sys.stdin.read() if text == "-" else text
+    settings = load_settings(flags, config)
+    options = ask_options(flags)
+    try:
+        with Client(settings) as client:
+            answer = _streamed(client, message, options, as_json=as_json) if stream else client.ask(message, **options)
+    except InferbusError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"error": _error_fields(error)}))
+        return exit_of(error)
+    if as_json:
+        click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
+    elif not stream:
+        click.echo(answer.text)
+    return Exit.OK
+
+
+def _streamed(client: Client, message: str, options: AskOptions, *, as_json: bool) -> Answer:
+    with client.stream(message, **options) as deltas:
+        for delta in deltas:
+            sys.stdout.write(json.dumps({"delta": delta.text}, ensure_ascii=False) + "\n" if as_json else delta.text)
+            sys.stdout.flush()
+        answer = deltas.result()
+    if not as_json:
+        click.echo()
+    return answer
+
+
+def _error_fields(error: InferbusError) -> dict[str, Any]:
+    if not isinstance(error, RequestFailedError):
+        return {"type": type(error).__name__, "message": str(error)}
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "code": error.code,
+        "status": error.status,
+        "retryable": error.retryable,
+        "retryAfterMs": error.failure.retry_after_ms,
+    }

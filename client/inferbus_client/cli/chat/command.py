@@ -1,0 +1,45 @@
+"""The command line of `inferbus chat`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from inferbus_client.cli.chat.conversation import Conversation
+from inferbus_client.cli.chat.input import Lines, TerminalLines, piped_lines
+from inferbus_client.cli.chat.view import PlainView, TerminalView, View
+from inferbus_client.cli.connection import client_options, load_settings
+from inferbus_client.cli.exits import Exit
+from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.client import Client
+
+
+@click.command()
+@click.option(
+    "-q", "--question", "questions", multiple=True, metavar="TEXT", help="Ask this once and leave; repeatable."
+)
+@click.option("--qos", metavar="0|1|2", help="Quality of service of requests. [default: 1]")
+@click.option("--plain", is_flag=True, help="No Markdown, no colour; as when the output is no terminal.")
+@sampling_options
+@client_options(skip={"qos"})
+def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flags: Any) -> int:
+    """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
+    settings = load_settings(flags, config, pacing=0.0)
+    interactive = not questions and sys.stdin.isatty()
+    view: View = PlainView() if plain or not sys.stdout.isatty() else TerminalView()
+    with Client(settings) as client:
+        conversation = Conversation(client, view, ask_options(flags))
+        lines = _lines(questions, interactive=interactive)
+        if interactive:
+            view.welcome(client.settings.project, client.settings.broker, client.session)
+            return conversation.talk(lines)
+        return Exit.OK if conversation.answer_all(lines) else conversation.last_status
+
+
+def _lines(questions: tuple[str, ...], *, interactive: bool) -> Lines:
+    if questions:
+        return iter(questions)
+    return TerminalLines() if interactive else piped_lines(sys.stdin)

@@ -1,0 +1,44 @@
+"""The options that every verb of the client shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from inferbus_client.cli.options import given, settings_options
+from inferbus_client.client_settings import ClientSettings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def client_options(*, skip: Collection[str] = ()) -> Callable[[Command], Command]:
+    """A decorator that adds one option per client setting, `--config` and `-P`."""
+
+    def decorate(command: Command) -> Command:
+        command = settings_options(ClientSettings, skip=skip)(command)
+        command = click.option(
+            "-P",
+            "password",
+            metavar="PASSWORD",
+            help="The password at the broker. Every user of this machine can see it here; better set "
+            "INFERBUS_PASSWORD or --password-file.",
+        )(command)
+        return click.option(
+            "--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML file with these settings."
+        )(command)
+
+    return decorate
+
+
+def load_settings(flags: dict[str, Any], config: Path | None, **defaults: Any) -> ClientSettings:
+    """The settings in force; `defaults` are a verb's own, where neither flag, environment nor file says otherwise.
+
+    Raises:
+        SettingsError: a setting is not usable.
+    """
+    settings = ClientSettings.load(given(ClientSettings, flags), config)
+    unsaid = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=unsaid)

@@ -1,0 +1,53 @@
+"""The options about one answer: sampling, the system prompt, more parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from inferbus_client.options import AskOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def sampling_options(command: Command) -> Command:
+    """A decorator that adds `--temperature`, `--top-p`, `--max-tokens`, `--system-prompt` and `--param`."""
+    for option in (
+        click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Another one, by its OpenAI name."),
+        click.option("--system-prompt", metavar="TEXT", help="Replaces the project's prompt in this session."),
+        click.option("--max-tokens", type=int, metavar="N", help="The longest answer."),
+        click.option("--top-p", type=float, metavar="P", help="Nucleus sampling."),
+        click.option("--temperature", type=float, metavar="T", help="0 always takes the likeliest token."),
+    ):
+        command = option(command)
+    return command
+
+
+def ask_options(flags: dict[str, Any]) -> AskOptions:
+    """These options as the library takes them.
+
+    Raises:
+        click.UsageError: a parameter is not NAME=VALUE.
+    """
+    options: AskOptions = {
+        "temperature": flags["temperature"],
+        "top_p": flags["top_p"],
+        "max_tokens": flags["max_tokens"],
+        "system_prompt": flags["system_prompt"],
+    }
+    if flags["params"]:
+        options["params"] = dict(_parameter(text) for text in flags["params"])
+    return options
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--param takes NAME=VALUE, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

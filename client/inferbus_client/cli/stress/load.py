@@ -1,0 +1,133 @@
+"""Generates the load: a closed or an open loop of requests over a few connections."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from random import Random
+
+from inferbus_client.aio import AsyncClient
+from inferbus_client.answer import Answer
+from inferbus_client.cli.stress.arrivals import arrivals
+from inferbus_client.cli.stress.ledger import Ledger
+from inferbus_client.cli.stress.plan import Plan
+from inferbus_client.errors import RequestFailedError, RequestTimeoutError
+from inferbus_client.options import AskOptions
+
+#: An open loop has to end some time.
+_DEFAULT_DURATION = 30.0
+
+
+class Load:
+    """One plan, carried out once.
+
+    Args:
+        clients: connections that the conversations share, connected.
+        plan: what to do.
+        ledger: where every request is written down.
+        on_progress: called after every request.
+    """
+
+    def __init__(
+        self, clients: Sequence[AsyncClient], plan: Plan, ledger: Ledger, on_progress: Callable[[], None]
+    ) -> None:
+        self._clients = clients
+        self._plan = plan
+        self._ledger = ledger
+        self._on_progress = on_progress
+        self._name = f"stress-{uuid.uuid4().hex[:8]}"
+        self._request_ids = (f"{self._name}-{number}" for number in itertools.count())
+        self._ends = float("inf")
+
+    async def warm_up(self) -> None:
+        """Requests that are not counted; the first ones of an engine are slow."""
+        for number in range(self._plan.num_warmups):
+            session = f"{self._name}-warm-{number}"
+            try:
+                await self._ask(self._clients[0], session, next(self._request_ids), self._plan.prompt(0, number))
+            except (RequestFailedError, RequestTimeoutError):
+                return
+
+    async def run(self) -> None:
+        """Send everything, and wait for what becomes of it.
+
+        Raises:
+            BrokerError: the connection is gone for good.
+        """
+        began = time.monotonic()
+        if self._plan.duration is not None or self._plan.is_open:
+            self._ends = began + (self._plan.duration or _DEFAULT_DURATION)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._plan.is_open:
+                    await self._open_loop(tasks, began)
+                else:
+                    self._closed_loop(tasks)
+        except ExceptionGroup as group:
+            raise _first(group) from None
+
+    # --- closed loop ---
+
+    def _closed_loop(self, tasks: asyncio.TaskGroup) -> None:
+        for number in range(self._plan.clients):
+            tasks.create_task(self._converse(number), name=f"client-{number}")
+
+    async def _converse(self, number: int) -> None:
+        plan = self._plan
+        await asyncio.sleep(plan.ramp_up * number / plan.clients)
+        messages = range(plan.messages) if plan.duration is None else itertools.count()
+        for message in messages:
+            if time.monotonic() >= self._ends:
+                return
+            await self._one(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
+
+    # --- open loop ---
+
+    async def _open_loop(self, tasks: asyncio.TaskGroup, began: float) -> None:
+        plan = self._plan
+        free = asyncio.Semaphore(plan.max_concurrency)
+        random = Random(plan.seed)  # noqa: S311 - a repeatable schedule, no secret
+        due = arrivals(plan.request_rate or 1.0, burstiness=plan.burstiness, ramp_up=plan.ramp_up, random=random)
+        for number, offset in enumerate(due):
+            scheduled = began + offset
+            if scheduled >= self._ends:
+                return
+            await asyncio.sleep(max(scheduled - time.monotonic(), 0))
+            await free.acquire()
+            task = tasks.create_task(
+                self._one(number, f"{self._name}-{number}", plan.prompt(number, 0), scheduled), name=f"request-{number}"
+            )
+            task.add_done_callback(lambda _task: free.release())
+
+    # --- one request ---
+
+    async def _one(self, number: int, session: str, prompt: str, scheduled: float) -> None:
+        client = self._clients[number % len(self._clients)]
+        request_id = next(self._request_ids)
+        self._ledger.sent(request_id, scheduled)
+        try:
+            answer = await self._ask(client, session, request_id, prompt)
+        except RequestFailedError as error:
+            self._ledger.refused_or_failed(request_id, error.code)
+        except RequestTimeoutError:
+            self._ledger.lost(request_id)
+        else:
+            self._ledger.answered(request_id, answer, streamed=self._plan.stream)
+        self._on_progress()
+
+    async def _ask(self, client: AsyncClient, session: str, request_id: str, prompt: str) -> Answer:
+        options: AskOptions = {**self._plan.options, "session": session, "request_id": request_id}
+        if not self._plan.stream:
+            return await client.ask(prompt, **options)
+        async with client.stream(prompt, **options) as deltas:
+            async for _delta in deltas:
+                pass
+        return deltas.result()
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first

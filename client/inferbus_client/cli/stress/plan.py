@@ -1,0 +1,60 @@
+"""What a stress run is to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from inferbus_client.options import AskOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One level of load. Times are seconds.
+
+    A closed loop has `clients` conversations, each of which sends its next message when the last one is answered. An
+    open loop sends `request_rate` requests per second, whatever becomes of them, each in a conversation of its own.
+
+    Attributes:
+        messages: of each client, in a closed loop.
+        request_rate: per second; None makes the loop closed.
+        burstiness: how evenly an open loop's requests come; see `arrivals`.
+        duration: when to send no more; None: a closed loop ends with its messages.
+        ramp_up: over how long the load grows to its full height.
+        max_concurrency: an open loop waits when so many are in flight; that wait counts as latency.
+        num_warmups: requests before the measurement.
+        settle: how long to listen, afterwards, for what comes late or twice.
+    """
+
+    clients: int = 10
+    messages: int = 10
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    duration: float | None = None
+    ramp_up: float = 0.0
+    max_concurrency: int = 1000
+    num_warmups: int = 1
+    settle: float = 0.5
+    seed: int = 0
+    stream: bool = True
+    prompts: tuple[str, ...] = ("This is message {message} of client {client}.",)
+    options: AskOptions = field(default_factory=AskOptions)
+
+    @property
+    def is_open(self) -> bool:
+        return self.request_rate is not None
+
+    @property
+    def total(self) -> int | None:
+        """How many requests it will be, where that is known in advance."""
+        return None if self.is_open or self.duration is not None else self.clients * self.messages
+
+    def prompt(self, client: int, message: int) -> str:
+        """What a client says; every one of its messages differs, so that no cache answers them all."""
+        text = self.prompts[(client + message) % len(self.prompts)]
+        return text.replace("{client}", str(client)).replace("{message}", str(message))
+
+    def describe(self) -> str:
+        if self.is_open:
+            return f"open loop, {self.request_rate:g} requests/s, burstiness {self.burstiness:g}"
+        length = f"{self.messages} messages each" if self.duration is None else f"{self.duration:g} s"
+        return f"closed loop, {self.clients} clients, {length}"

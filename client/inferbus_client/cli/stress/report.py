@@ -1,0 +1,123 @@
+"""What a person sees of a run: the progress, then tables of at most 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from inferbus_client.cli.stress.plan import Plan
+from inferbus_client.cli.stress.result import Latency, Result
+from inferbus_client.cli.stress.sweep import Verdict
+
+
+class ProgressBar:
+    """A bar on standard error, where that is a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def begin(self, plan: Plan) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(plan.describe(), total=plan.total)
+
+    def advance(self) -> None:
+        if self._task is not None:
+            self._bar.advance(self._task)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+
+def print_result(console: Console, result: Result) -> None:
+    """One level in full."""
+    console.print(Text(f"{result.plan.describe()}: {result.wall:.2f} s", style="bold"))
+    console.print(_ledger_table(result))
+    console.print(_latency_table(result))
+    console.print(f"{_rate(result.throughput)} requests/s, {_rate(result.token_throughput)} tokens/s")
+
+
+def print_sweep(console: Console, results: Sequence[Result], verdict: Verdict) -> None:
+    """All levels, a line each, and the verdict."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in ("clients", "sent", "answered", "per request", "p50", "p95", "req/s", "tok/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(
+            str(result.plan.clients),
+            str(result.sent),
+            str(result.answered),
+            _seconds(result.time_per_request),
+            _seconds(result.total.p50),
+            _seconds(result.total.p95),
+            _rate(result.throughput),
+            _rate(result.token_throughput),
+        )
+    console.print(table)
+    console.print(Text(verdict.text, style="bold"))
+
+
+def _ledger_table(result: Result) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(min_width=12)
+    table.add_column(justify="right", min_width=8)
+    table.add_column(style="dim")
+    rows = (
+        ("sent", result.sent, ""),
+        ("answered", result.answered, ""),
+        ("refused", sum(result.refused.values()), _codes(result.refused)),
+        ("failed", sum(result.failed.values()), _codes(result.failed)),
+        ("lost", result.lost, ""),
+        ("duplicated", result.duplicated, ""),
+        ("late", result.late, ""),
+        ("unfinished", result.unfinished, ""),
+    )
+    for name, number, detail in rows:
+        if number or name != "unfinished":
+            table.add_row(name, str(number), detail)
+    if result.gaps:
+        table.add_row("stream gaps", str(result.gaps), "messages lost on the way; the answers are whole")
+    return table
+
+
+def _latency_table(result: Result) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "mean", "p50", "p95", "p99", "max"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, latency in (("first token", result.first_token), ("total", result.total)):
+        table.add_row(name, *map(_seconds, _values(latency)))
+    return table
+
+
+def _values(latency: Latency) -> tuple[float | None, ...]:
+    return latency.mean, latency.p50, latency.p95, latency.p99, latency.max
+
+
+def _codes(codes: dict[str, int]) -> str:
+    return ", ".join(f"{code} {number}" for code, number in sorted(codes.items()))
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{_rate(value)} s" if value >= 1 else f"{_rate(value * 1000)} ms"
+
+
+def _rate(value: float) -> str:
+    """Three significant digits, without exponents."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004
