@@ -33,11 +33,11 @@ class Addressing:
 
     def open(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
         """The reply stream of a request in a session."""
-        return self._open(message, envelope, key.session, topics.assistant_response(*key))
+        return self._open(message, envelope, key.session, topics.assistant_response(key.scope, key.session))
 
     def open_for_session_request(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
         """The reply stream of a request for a new session id, which `key` names."""
-        return self._open(message, envelope, key.session, topics.session_response(key.project))
+        return self._open(message, envelope, key.session, topics.session_response(key.scope))
 
     def _open(self, message: Incoming, envelope: Envelope, session: str, home: str) -> ReplyStream:
         address = ReplyAddress(
@@ -46,6 +46,7 @@ class Addressing:
             session_id=session,
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
+            request=message if message.qos else None,
         )
         return self._replies.open(address)
 

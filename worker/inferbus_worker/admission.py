@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from inferbus_client.link_options import Incoming
 from inferbus_client.topics import Address, is_session, new_session_id
@@ -70,22 +71,36 @@ class Admission:
         self._gate = gate
         self._clock = clock
 
-    def user_input(self, address: Address, message: Incoming) -> None:
-        """A message on a `user_input` topic: a request, or a reset."""
+    def user_input(self, address: Address, message: Incoming) -> bool:
+        """A message on a `user_input` topic: a request, or a reset.
+
+        Returns:
+            Whether a terminal reply answers it. Only a repeat of a request in flight has none of its own.
+        """
         try:
             request = self._decode(address, message)
         except InvalidPayloadError as refusal:
             key = _session_key(address, refusal.envelope)
             self._refuse(refusal.failure, self._addressing.open(message, refusal.envelope, key))
-            return
-        if isinstance(request, Request) and self._answer_repeat(request, address, message):
-            return
+            return True
+        known = self._known(request, address)
+        if known is not None:
+            return self._repeat(known, request, address, message)
         key = _session_key(address, request)
         replies = self._addressing.open(message, request, key)
         if isinstance(request, Control):
             self._reset(key, replies)
         else:
             self._admit(request, _retry_key(request, address), key, replies, message.expiry)
+        return True
+
+    def set_aside(self, address: Address, message: Incoming) -> None:
+        """A message that has crashed its worker again and again is answered, and not run."""
+        try:
+            envelope: Envelope = self._decode(address, message)
+        except InvalidPayloadError as refusal:
+            envelope = refusal.envelope
+        self._refuse(Failure("engine_error"), self._addressing.open(message, envelope, _session_key(address, envelope)))
 
     def _decode(self, address: Address, message: Incoming) -> Request | Control:
         if len(message.payload) > self._max_message_bytes:
@@ -114,16 +129,20 @@ class Admission:
             return Envelope()
         return Envelope() if isinstance(fields, str) else Envelope.salvage(fields)
 
-    def _answer_repeat(self, request: Request, address: Address, message: Incoming) -> bool:
-        """Whether this request ran before, or runs now: then it is answered from memory, or by the one that runs."""
-        retry = _retry_key(request, address)
-        known = None if retry is None else self._recent.known(retry)
-        if known is None:
-            return False
+    def _known(self, request: Request | Control, address: Address) -> Finished | Literal["in flight"] | None:
+        """What is known of this request, if it ran before or runs now."""
+        retry = _retry_key(request, address) if isinstance(request, Request) else None
+        return None if retry is None else self._recent.known(retry)
+
+    def _repeat(
+        self, known: Finished | Literal["in flight"], request: Envelope, address: Address, message: Incoming
+    ) -> bool:
+        """Answer a repeat from memory, or leave it to the one that runs."""
         self._meter.repeated()
-        if not isinstance(known, str):
-            key = SessionKey(address.project, known.session)
-            self._addressing.open(message, request, key).end(known.outcome)
+        if isinstance(known, str):
+            return False
+        key = SessionKey(address.project, known.session, address.user)
+        self._addressing.open(message, request, key).end(known.outcome)
         return True
 
     def _admit(
@@ -212,14 +231,14 @@ def _session_key(address: Address, envelope: Envelope) -> SessionKey:
     """The topic's session, else the payload's, else a fresh one; never one that is not allowed."""
     named = address.session if address.session is not None else envelope.session_id
     legal = named if named is not None and is_session(named) else new_session_id()
-    return SessionKey(address.project, legal)
+    return SessionKey(address.project, legal, address.user)
 
 
 def _retry_key(request: Request, address: Address) -> RetryKey | None:
     if request.client_id is None or request.request_id is None:
         return None
     session = address.session if address.session is not None else request.session_id
-    return RetryKey(address.project, session, request.client_id, request.request_id)
+    return RetryKey(address.scope, session, request.client_id, request.request_id)
 
 
 def _deadline(request: Request, expiry: int | None, now: float) -> float | None:

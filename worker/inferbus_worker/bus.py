@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from inferbus_client import topics
 from inferbus_client.link import Link
@@ -34,7 +35,7 @@ class Bus:
             topics.presence(settings.worker_id), self._presence.model_copy(update={"state": "offline"}).encode()
         )
         self.link = Link(
-            settings.link_options(f"inferbus-worker-{settings.worker_id}"),
+            settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=receive,
             on_up=self._say_presence,
             will=will,
@@ -48,7 +49,8 @@ class Bus:
         """
         self.link.connect(self._settings.broker_timeout)
         self._replies.start(self.link)
-        filters = [name for project in self._settings.projects for name in topics.inbound_filters(project)]
+        users = self._settings.identity == "topic"
+        filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
         self.link.subscribe(dict.fromkeys(filters, self._settings.request_qos))
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
@@ -77,3 +79,12 @@ class Bus:
         """Also after every reconnect: the broker has published the Last Will meanwhile."""
         topic = topics.presence(self._settings.worker_id)
         self._replies.post(Outgoing(topic, self._presence.encode(), json=True, retain=True, qos=1))
+
+
+def _delivery(settings: Settings) -> dict[str, Any]:
+    """How the broker is to deliver requests: what link options acknowledging after the reply takes."""
+    if settings.ack == "on-receipt":
+        return {}
+    # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
+    held = min(settings.queue_size + settings.workers, 65535)
+    return {"manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}

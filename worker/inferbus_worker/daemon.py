@@ -25,7 +25,9 @@ from typing import Final
 
 from inferbus_client.cli.exits import Exit
 from inferbus_client.errors import BrokerError
+from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Failure
+from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
 from inferbus_worker.bus import Bus
@@ -81,7 +83,11 @@ class Daemon:
 
     def _build(self) -> None:
         settings = self._settings
-        self._replies = Replies(qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes)
+        kept = Attempts(settings.state_dir / f"{settings.worker_id}.sqlite") if settings.ack == "after-reply" else None
+        self._acknowledgements = Acknowledgements(self._acknowledge, attempts=kept, max_attempts=settings.max_attempts)
+        self._replies = Replies(
+            qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
+        )
         self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
         self._in_flight = InFlight()
         self._sessions = MemorySessions(settings.max_sessions, settings.session_ttl)
@@ -100,14 +106,21 @@ class Daemon:
             meter=self._meter,
             gate=self._closed,
         )
-        reception = Reception(
+        self._reception = Reception(
             projects=settings.projects,
             admission=admission,
             addressing=addressing,
             in_flight=self._in_flight,
             queue=self._queue,
+            acknowledgements=self._acknowledgements,
+            users=settings.identity == "topic",
         )
-        self._bus = Bus(settings, replies=self._replies, receive=reception.receive, model=self._engine.model)
+        if settings.ack == "after-reply":
+            self._reception.hold()
+        self._bus = Bus(settings, replies=self._replies, receive=self._reception.receive, model=self._engine.model)
+
+    def _acknowledge(self, request: Incoming) -> None:
+        self._bus.link.acknowledge(request)
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -138,6 +151,7 @@ class Daemon:
             return Exit.OK
         self._start_workers()
         self._state = State.READY
+        self._bus.link.call(self._reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
         return Exit.OK
@@ -175,7 +189,13 @@ class Daemon:
                 "the engine runs %d requests at once; %d worker threads would wait for it", slots, settings.workers
             )
         self._meter.slots = size
-        self._pool = WorkerPool(size, self._queue, TurnRunner(self._engine, settings).run)
+        runner = TurnRunner(self._engine, settings)
+
+        def run_turn(job: Job) -> None:
+            self._acknowledgements.turn_begins(job.replies.address.request)
+            runner.run(job)
+
+        self._pool = WorkerPool(size, self._queue, run_turn)
         self._pool.start()
 
     # --- serve ---
@@ -243,6 +263,7 @@ class Daemon:
         if not self._replies.flush(_FLUSH):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
+        self._acknowledgements.close()
         self._engine.stop(_ENGINE_STOP)
         guard.cancel()
         log.info("stopped")

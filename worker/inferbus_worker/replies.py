@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
+from inferbus_client.link_options import Incoming
 from inferbus_client.network_loop import Feed
 from inferbus_worker.packed_properties import PackedProperties, variable_length
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, is_mqtt_string
@@ -94,9 +95,17 @@ def _has_left(handle: Handle) -> bool:
 
 
 class Replies:
-    """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else."""
+    """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
 
-    def __init__(self, *, qos: int, max_bytes: int) -> None:
+    Args:
+        qos: of replies.
+        max_bytes: bound on what waits for the broker.
+        answered: told in the network thread when a QoS 1 request's terminal reply has been sent.
+    """
+
+    def __init__(
+        self, *, qos: int, max_bytes: int, answered: Callable[[Incoming], None] = lambda _request: None
+    ) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
         self._inbox: deque[_Source] = deque()
@@ -105,6 +114,7 @@ class Replies:
         self._unacknowledged = Unacknowledged(min(max_bytes, _UNACKNOWLEDGED_BYTES))
         self._link: Publisher | None = None
         self._warned = 0.0
+        self._answered = answered
         self.dropped = 0
 
     def start(self, link: Publisher) -> None:
@@ -198,6 +208,8 @@ class Replies:
             return False
         if qos:
             self._unacknowledged.add(handle, size)
+        if message.terminal and message.address is not None and message.address.request is not None:
+            self._answered(message.address.request)
         return True
 
     def _all_left(self) -> bool:

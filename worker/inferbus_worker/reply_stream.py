@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing
 from inferbus_client.wire import Usage as WireUsage
 from inferbus_worker.engines.base import Usage
@@ -34,13 +35,14 @@ def is_mqtt_string(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAddress:
-    """Where a request's replies go, and how they are written."""
+    """Where a request's replies go, and how they are written. `request` is what they answer, to acknowledge it."""
 
     topic: str
     request_id: str
     session_id: str
     json: bool = False
     correlation_data: bytes | None = None
+    request: Incoming | None = None
 
 
 @dataclass(frozen=True, slots=True)

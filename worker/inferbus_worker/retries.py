@@ -25,7 +25,7 @@ class RetryKey(NamedTuple):
     `session` is the one that the request names, or None: an answer never goes to whoever merely guesses two ids.
     """
 
-    project: str
+    scope: str
     session: str | None
     client_id: str
     request_id: str

@@ -14,14 +14,24 @@ from typing import Any, NamedTuple, Protocol
 
 from cachetools import TTLCache
 
+from inferbus_client import topics
 from inferbus_worker.engines.base import Message
 
 
 class SessionKey(NamedTuple):
-    """Who a conversation belongs to. Two projects never share a session, whatever its id."""
+    """Who a conversation belongs to. Two projects never share a session, nor two users, whatever its id.
+
+    `user` is None where topics carry no identity.
+    """
 
     project: str
     session: str
+    user: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """What its topics begin with."""
+        return topics.scope(self.project, self.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,7 @@ class MemorySessions:
         return len(self._claimed)
 
     def __len__(self) -> int:
-        # Under the lock: cachetools' clock counts its users, and miscounts them for good when two threads meet in it.
+        # Under the lock: to be counted, the cache drops what is too old.
         with self._lock:
             return len(self._idle) + len(self._claimed)
 

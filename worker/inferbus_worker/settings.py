@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from inferbus_client import topics
 from inferbus_client.settings import ConnectionSettings
@@ -79,6 +81,13 @@ def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "worker"
 
 
+def _state_dir() -> Path:
+    """Systemd's StateDirectory, else where the XDG base directory specification puts state."""
+    if directory := os.environ.get("STATE_DIRECTORY"):
+        return Path(directory.partition(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+
+
 Projects = Annotated[
     dict[str, Annotated[ProjectSettings, BeforeValidator(lambda value: {} if value is None else value)]],
     BeforeValidator(_names_to_projects),
@@ -98,6 +107,10 @@ class Settings(ConnectionSettings):
         default_factory=_host_name,
         description="This worker's name on the bus; also its MQTT client id, so it must be the only one.",
         json_schema_extra={"default": "the host's name"},
+    )
+    identity: Literal["none", "topic"] = Field(
+        "none",
+        description="topic: only {project}/users/{user}/… is served, where the broker binds the user to the login.",
     )
     engine: Literal["vllm", "simulated"] = Field("vllm", description="vllm, or simulated: no model, echoes.")
 
@@ -135,6 +148,23 @@ class Settings(ConnectionSettings):
 
     reply_qos: Annotated[int, Field(ge=0, le=1)] = Field(0, description="MQTT QoS of replies.")
     request_qos: Annotated[int, Field(ge=0, le=1)] = Field(1, description="MQTT QoS of our subscriptions.")
+    ack: Literal["on-receipt", "after-reply"] = Field(
+        "on-receipt",
+        description="after-reply: a QoS 1 request stays with the broker until it has been answered.",
+    )
+    session_expiry: Duration = Field(
+        3600.0,
+        description="With --ack after-reply: how long the broker keeps requests for a worker that is away.",
+        json_schema_extra={"default": "1h", "metavar": "TIME"},
+    )
+    max_attempts: Annotated[int, Field(ge=1)] = Field(
+        3, description="With --ack after-reply: turns that may end their worker before a request is set aside."
+    )
+    state_dir: Path = Field(
+        default_factory=_state_dir,
+        description="With --ack after-reply: where attempts and requests set aside are kept.",
+        json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
+    )
     reply_topics: list[str] = Field(
         default_factory=list,
         description="Topic filters where replies may go besides the session's own topic.",
@@ -194,6 +224,12 @@ class Settings(ConnectionSettings):
     simulated_failure_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Simulated engine: share of requests that fail."
     )
+
+    @model_validator(mode="after")
+    def _can_ack_after_reply(self) -> Self:
+        if self.ack == "after-reply" and self.request_qos == 0:
+            raise ValueError("--ack after-reply needs --request-qos 1: QoS 0 has no acknowledgement")
+        return self
 
     def masked(self) -> dict[str, Any]:
         """The effective settings for logs and `doctor`; secrets print as stars."""

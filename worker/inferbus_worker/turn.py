@@ -126,7 +126,7 @@ class TurnRunner:
 
 def _cache_salt(key: SessionKey) -> str:
     """Prefix-cache entries are shared within a session alone: their timing would tell one user of another."""
-    return hashlib.sha256(f"{key.project}/{key.session}".encode()).hexdigest()
+    return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
 
 
 def _first(*choices: float | None) -> Any:
