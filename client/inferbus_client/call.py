@@ -60,13 +60,13 @@ class _RequestIds:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Makes calls for one client of one project.
+    """Makes calls for one client in one scope (see `topics`).
 
     A client listens below the session's reply topic at a level of its own, so that two clients of one session do
     not hear each other.
     """
 
-    project: str
+    scope: str
     client_id: str
     _request_ids: _RequestIds = field(default_factory=_RequestIds, repr=False, compare=False)
 
@@ -97,10 +97,10 @@ class Addresses:
 
     def new_session(self) -> Call:
         """A request for a session id."""
-        topic = f"{topics.session_response(self.project)}/{self.client_id}"
+        topic = f"{topics.session_response(self.scope)}/{self.client_id}"
         request_id = next(self._request_ids)
         return Call(
-            topic=topics.session_request(self.project),
+            topic=topics.session_request(self.scope),
             reply_topic=topic,
             request_id=request_id,
             session=None,
@@ -113,7 +113,7 @@ class Addresses:
         return self.reply_topic("+")
 
     def reply_topic(self, session: str) -> str:
-        return f"{topics.assistant_response(self.project, session)}/{self.client_id}"
+        return f"{topics.assistant_response(self.scope, session)}/{self.client_id}"
 
     def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
         if not topics.is_session(session):
@@ -121,11 +121,11 @@ class Addresses:
         reply_topic = self.reply_topic(session)
         request_id = request_id or next(self._request_ids)
         return Call(
-            topic=topics.user_input(self.project, session),
+            topic=topics.user_input(self.scope, session),
             reply_topic=reply_topic,
             request_id=request_id,
             session=session,
-            cancel_topic=topics.cancel(self.project, session),
+            cancel_topic=topics.cancel(self.scope, session),
             fields={"sessionId": session, **self._envelope(reply_topic, request_id), **fields},
         )
 

@@ -84,7 +84,7 @@ def check_round_trip(settings: ClientSettings) -> CheckResult:
     """May we publish, and hear, where replies go? A broker may grant a subscription and deliver nothing."""
     name = "round trip"
     heard = threading.Event()
-    topic = f"{topics.assistant_response(settings.project, f'doctor-{uuid.uuid4().hex}')}/{uuid.uuid4().hex}"
+    topic = f"{topics.assistant_response(settings.scope, f'doctor-{uuid.uuid4().hex}')}/{uuid.uuid4().hex}"
 
     def on_message(_message: Incoming) -> None:
         heard.set()
@@ -95,7 +95,7 @@ def check_round_trip(settings: ClientSettings) -> CheckResult:
         link.subscribe({topic: 1})
         link.publish(topic, b"round trip", qos=1)
         if heard.wait(_ROUND_TRIP):
-            return CheckResult(name, "ok", f"what is published below {settings.project}/assistant_response is heard")
+            return CheckResult(name, "ok", f"what is published below {settings.scope}/assistant_response is heard")
     except BrokerError as error:
         return CheckResult(name, "failed", error.reason)
     finally:
@@ -103,7 +103,7 @@ def check_round_trip(settings: ClientSettings) -> CheckResult:
     return CheckResult(
         name,
         "warning",
-        f"our own message on {settings.project}/assistant_response/… did not come back within {_ROUND_TRIP:g} s. "
+        f"our own message on {settings.scope}/assistant_response/… did not come back within {_ROUND_TRIP:g} s. "
         "Either only the worker may publish there (then all is well), or we may not hear it: look at the broker's ACL",
     )
 

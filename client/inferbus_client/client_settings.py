@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client import topics
+from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.exchange import Terms
 from inferbus_client.settings import ConnectionSettings
 from inferbus_client.units import Duration
@@ -48,6 +49,12 @@ class ClientSettings(ConnectionSettings):
     )
     project: Annotated[str, AfterValidator(_check_project)] = Field(
         "general", description="The project to ask.", json_schema_extra={"metavar": "NAME"}
+    )
+    identity: Literal["none", "topic"] = Field(
+        "none", description="topic: the user's own topics, {project}/users/{user}/…, as the worker's --identity."
+    )
+    user: str | None = Field(
+        None, description="With --identity topic: the user in the topics, where it is not the login's own name."
     )
     session: Annotated[str, AfterValidator(_check_session)] | None = Field(
         None,
@@ -90,6 +97,21 @@ class ClientSettings(ConnectionSettings):
         description="How long to try to reach the broker.",
         json_schema_extra={"metavar": "TIME", "default": "10s"},
     )
+
+    @model_validator(mode="after")
+    def _has_a_user(self) -> Self:
+        if self.identity == "topic" and not topics.is_user(self._topic_user):
+            raise ValueError("--identity topic needs a user (or username) that matches [A-Za-z0-9_.@:-]{1,128}")
+        return self
+
+    @property
+    def _topic_user(self) -> str:
+        return self.user or self.username or BrokerUrl.parse(self.broker).username or ""
+
+    @property
+    def scope(self) -> str:
+        """What this client's topics begin with."""
+        return topics.scope(self.project, self._topic_user if self.identity == "topic" else None)
 
     def terms(self) -> Terms:
         return Terms(

@@ -35,7 +35,7 @@ class ClientCore:
         self.session = self.settings.session or topics.new_session_id()
         options = self.settings.link_options(self.client_id)
         self.transport = Transport(options, qos=self.settings.qos, on_stray=on_stray)
-        self.addresses = Addresses(self.settings.project, self.client_id)
+        self.addresses = Addresses(self.settings.scope, self.client_id)
         self._terms = self.settings.terms()
         self._pacer = Pacer(self.settings.pacing)
 
@@ -48,7 +48,7 @@ class ClientCore:
         return Exchange(call, self.transport, terms_of(options, self._terms), self._pacer)
 
     def cancel(self, session: str | None, request_id: str | None) -> None:
-        topic = topics.cancel(self.settings.project, session or self.session)
+        topic = topics.cancel(self.settings.scope, session or self.session)
         self.transport.publish_cancel(topic, request_id)
 
 

@@ -246,7 +246,7 @@ class Link:
         try:
             open_socket()
         except ssl.SSLError as error:
-            raise BrokerRefusedError(f"TLS with {url} failed: {error.reason or error}") from None
+            raise BrokerRefusedError(f"TLS with {url} failed: {_tls_words(error)}") from None
         except (OSError, ValueError) as error:
             raise BrokerUnreachableError(f"cannot reach the broker at {url}: {_in_words(error)}") from None
         self._loop.run(paho, lambda: self.is_up or time.monotonic() > deadline, serving=lambda: False)
@@ -254,6 +254,8 @@ class Link:
             return
         if self._refusal is not None:
             raise self._refusal
+        if paho.tls_error is not None:
+            raise BrokerRefusedError(f"TLS with {url} failed: {_tls_words(paho.tls_error)}")
         if time.monotonic() > deadline:
             raise _SilentError(f"{url} accepts connections but does not speak MQTT")
         # RabbitMQ closes the connection without a word when it is spoken to in MQTT 5.
@@ -370,7 +372,8 @@ class Link:
         assert self._paho is not None  # noqa: S101 - the network thread runs only with a client
         wanted: Any = list(filters.items())
         if self.is_v5:
-            wanted = [(name, SubscribeOptions(qos=qos)) for name, qos in wanted]
+            # A retained message keeps its mark also when it is forwarded live, so that it can be told from others.
+            wanted = [(name, SubscribeOptions(qos=qos, retainAsPublished=True)) for name, qos in wanted]
         result, mid = self._paho.subscribe(wanted)
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             _settle(granted, ConnectionLostError("not connected"))
@@ -434,3 +437,8 @@ _NO_PROPERTIES: Final = frozenset({"packetType", "types", "names", "properties"}
 
 def _in_words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    """What is wrong with the certificate, else OpenSSL's reason (`TLSV13_ALERT_CERTIFICATE_REQUIRED`) in words."""
+    return getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")

@@ -8,6 +8,8 @@ arrived is read at once, up to a page, and handled before the next select.
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 from typing import Any, Final
 
 from paho.mqtt.client import Client
@@ -28,10 +30,14 @@ class PahoClient(Client):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._unread = memoryview(b"")
+        #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
+        #: handshake.
+        self.tls_error: ssl.SSLError | None = None
 
     def reconnect(self) -> MQTTErrorCode:
         # What an old connection had left to say means nothing on a new one.
         self._unread = memoryview(b"")
+        self.tls_error = None
         return super().reconnect()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
@@ -43,12 +49,28 @@ class PahoClient(Client):
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if not self._unread:
-            data = super()._sock_recv(max(bufsize, _READ_BYTES))
+            try:
+                data = super()._sock_recv(max(bufsize, _READ_BYTES))
+            except ssl.SSLError as error:
+                self.tls_error = error
+                raise
             if len(data) <= bufsize:
                 return data
             self._unread = memoryview(data)
         taken, self._unread = self._unread[:bufsize], self._unread[bufsize:]
         return bytes(taken)
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        # paho leaves the socket of a failed handshake to the garbage collector.
+        assert self._ssl_context is not None  # noqa: S101 - paho asks only where there is one
+        connection = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            connection.settimeout(self._connect_timeout)
+            connection.do_handshake()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will | None) -> PahoClient:

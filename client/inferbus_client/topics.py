@@ -20,7 +20,12 @@ from paho.mqtt.client import topic_matches_sub
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _USER = re.compile(r"[A-Za-z0-9_.@:-]{1,128}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# Control characters, surrogates, and the "non-characters": U+FDD0 to U+FDEF, and the two last of every plane.
+_NOT_IN_MQTT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+    + "]"
+)
 _MAX_REPLY_TOPIC_BYTES = 1024
 _MAX_REPLY_TOPIC_LEVELS = 32
 
@@ -133,6 +138,14 @@ def parse(topic: str) -> Address | None:
             return None
 
 
+def is_mqtt_string(text: str) -> bool:
+    """Whether `text` may stand in a topic or a property (MQTT 5.0, section 1.5.4).
+
+    Mosquitto closes the connection of whoever publishes another: a requester's word must never do that to the worker.
+    """
+    return _NOT_IN_MQTT.search(text) is None
+
+
 def is_publishable(topic: str) -> bool:
     """Whether a topic that a requester named could be published to at all."""
     return (
@@ -140,10 +153,17 @@ def is_publishable(topic: str) -> bool:
         and not topic.startswith("$")
         and "+" not in topic
         and "#" not in topic
-        and _UNPRINTABLE.search(topic) is None
+        and is_mqtt_string(topic)
         and topic.count("/") < _MAX_REPLY_TOPIC_LEVELS
         and len(topic.encode()) <= _MAX_REPLY_TOPIC_BYTES
     )
+
+
+def is_filter(text: str) -> bool:
+    """Whether `text` is a topic filter (MQTT 5.0, section 4.7.1)."""
+    *before, last = text.split("/")
+    wild = [level for level in before if level != "+" and ("+" in level or "#" in level)]
+    return bool(text) and is_mqtt_string(text) and not wild and (last in {"+", "#"} or not {"+", "#"} & set(last))
 
 
 def is_reply_topic(topic: str, home: str, allowlist: Iterable[str] = ()) -> bool:

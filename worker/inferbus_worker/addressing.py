@@ -11,7 +11,7 @@ from inferbus_client import topics
 from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Envelope
 from inferbus_worker.replies import Replies
-from inferbus_worker.reply_stream import ReplyAddress, ReplyStream, is_mqtt_string
+from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.addressing")
@@ -53,7 +53,7 @@ class Addressing:
     def _topic(self, wanted: str | None, home: str) -> str:
         if not wanted:
             return home
-        if is_mqtt_string(wanted) and topics.is_reply_topic(wanted, home, self._allowlist):
+        if topics.is_reply_topic(wanted, home, self._allowlist):
             return wanted
         log.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
         return home

@@ -30,9 +30,13 @@ def serve(context: click.Context, /, model: str | None, config: Path | None, **f
     from inferbus_worker.daemon import Daemon  # noqa: PLC0415
     from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
 
+    if model is not None and model.startswith("-"):
+        # click takes the first word that it does not know for MODEL, also an option of the engine's.
+        context.args.insert(0, model)
+        model = None
     settings = Settings.load(given(Settings, flags), config)
     if settings.engine == "vllm" and model is None:
-        raise click.UsageError("which model? Give a folder, a hub name, or demo.")
+        raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
     logs.configure(settings.log_format, settings.log_level)
     os.environ["INFERBUS_LOG_FORMAT"] = settings.log_format  # for the engine's processes, which log like us
     _leave(Daemon(settings, make_engine(settings, model, context.args)).run())

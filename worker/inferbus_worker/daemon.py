@@ -76,7 +76,6 @@ class Daemon:
         self._engine = engine
         self._state = State.LOADING
         self._signals = 0
-        self._stop = threading.Event()
         self._queue_was_long = False
         self._next_stats = time.monotonic() + settings.stats_interval
         self._build()
@@ -169,11 +168,11 @@ class Daemon:
 
         loader = threading.Thread(target=load, name="engine-start", daemon=True)
         loader.start()
-        while loader.is_alive() and not self._stop.is_set():
+        while loader.is_alive() and not self._signals:
             loader.join(_TICK)
-        if failure and not self._stop.is_set():
+        if failure and not self._signals:
             raise failure[0]
-        return not self._stop.is_set()
+        return not self._signals
 
     def _warm_up(self) -> None:
         """One real answer: `ready` means that the next one will come."""
@@ -205,7 +204,8 @@ class Daemon:
         watchdog = Watchdog(
             self._engine, self._settings.engine_silence, active=self._active, finished=lambda: self._meter.finished
         )
-        while not self._stop.wait(_TICK):
+        while not self._signals:
+            time.sleep(_TICK)
             for job in self._queue.expired():
                 self._expire(job)
             complaint = self._engine.death or watchdog.complaint()
@@ -259,6 +259,7 @@ class Daemon:
         self._drain()
         if self._pool is not None:
             self._pool.stop(_JOIN)
+        self._end_all()  # one may have passed the gate just before it closed
         self._bus.announce("offline")
         if not self._replies.flush(_FLUSH):
             log.warning("not every reply reached the broker")
@@ -276,14 +277,15 @@ class Daemon:
 
     def _drain(self) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
-        if self._state is State.DEAD:
-            failure, patience = Failure("engine_unavailable"), 0.0
-        else:
-            failure, patience = Failure("shutting_down"), self._settings.drain_timeout
+        patience = 0.0 if self._state is State.DEAD else self._settings.drain_timeout
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        failure = Failure("engine_unavailable" if self._state is State.DEAD else "shutting_down")
         for job in self._in_flight.all():
             self._queue.remove(job)
             job.end(failure)
@@ -317,8 +319,7 @@ class Daemon:
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         """The first one drains, a second one forces."""
         self._signals += 1
-        self._stop.set()
-        # No logging here: the handler may interrupt the very code that holds the log's lock.
+        # Nothing else here, no logging and no event: the handler may interrupt the very code that holds their locks.
 
     @property
     def _forced(self) -> bool:

@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol
 
 from inferbus_client.link_options import Incoming
 from inferbus_client.network_loop import Feed
+from inferbus_client.topics import is_mqtt_string
 from inferbus_worker.packed_properties import PackedProperties, variable_length
-from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, is_mqtt_string
+from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
 
 log = logging.getLogger("inferbus.replies")
 
@@ -200,6 +201,9 @@ class Replies:
         size = _packet_size(message, properties)
         if link.max_packet_size is not None and size > link.max_packet_size:
             self._drop(f"{size} bytes are over the broker's maximum packet size")
+            smaller = instead_of(message)
+            if smaller is not None and len(smaller.payload) < len(message.payload):
+                self._current.appendleft(smaller)
             return True
         qos = self._qos if message.qos is None else message.qos
         handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)

@@ -6,31 +6,15 @@ slow link become one, and `seq` has no gaps of our own making.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inferbus_client.link_options import Incoming
-from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing
+from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing, decode_reply
 from inferbus_client.wire import Usage as WireUsage
 from inferbus_worker.engines.base import Usage
-
-# Control characters, surrogates, and the two last code points of every plane with U+FDD0 to U+FDEF: "non-characters".
-_NOT_IN_MQTT = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
-    + "]"
-)
-
-
-def is_mqtt_string(text: str) -> bool:
-    """Whether `text` may stand in a topic or a property (MQTT 5.0, section 1.5.4).
-
-    Mosquitto closes the connection of whoever publishes another: a requester's word must never do that to the worker.
-    """
-    return _NOT_IN_MQTT.search(text) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,3 +220,16 @@ def _wire_timing(timings: Timings) -> Timing:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+def instead_of(message: Outgoing) -> Outgoing | None:
+    """What to say where the broker takes no packet as large as `message`: nothing for a delta, an error for the end."""
+    address = message.address
+    if address is None or not message.terminal:
+        return None
+    failure = Failure("engine_error", "The answer is larger than the broker lets through.")
+    if not message.json:
+        return replace(message, payload=failure.sentence.encode(), status=failure.code)
+    seq = decode_reply(message.payload).seq
+    reply = ErrorReply.of(failure, request_id=address.request_id, session_id=address.session_id, seq=seq)
+    return replace(message, payload=reply.encode(), status=failure.code)

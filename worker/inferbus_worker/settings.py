@@ -77,6 +77,13 @@ def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSe
     return projects
 
 
+def _check_filters(filters: list[str]) -> list[str]:
+    for name in filters:
+        if not topics.is_filter(name):
+            raise ValueError(f"{name!r} is no topic filter: + and # stand alone in their level, # in the last one")
+    return filters
+
+
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "worker"
 
@@ -165,7 +172,7 @@ class Settings(ConnectionSettings):
         description="With --ack after-reply: where attempts and requests set aside are kept.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
-    reply_topics: list[str] = Field(
+    reply_topics: Annotated[list[str], AfterValidator(_check_filters)] = Field(
         default_factory=list,
         description="Topic filters where replies may go besides the session's own topic.",
         json_schema_extra={"flags": ["--reply-topic"], "metavar": "FILTER"},

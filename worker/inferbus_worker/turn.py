@@ -28,6 +28,8 @@ log = logging.getLogger("inferbus.turn")
 
 # What a chat template adds around one message, in tokens; generous, since a short estimate costs a refused prompt.
 _TEMPLATE_TOKENS = 8
+# An image's share of a history. How many tokens one takes is the model's secret; most take a few hundred to a thousand.
+_IMAGE_TOKENS = 1024
 
 
 class TurnRunner:
@@ -51,7 +53,8 @@ class TurnRunner:
             job.end(Failure("engine_error"))
 
     def _answer(self, job: Job) -> Answer:
-        question_tokens = self._engine.count_tokens(job.request.text) + _TEMPLATE_TOKENS
+        images = job.request.image_count * _IMAGE_TOKENS
+        question_tokens = self._engine.count_tokens(job.request.text) + images + _TEMPLATE_TOKENS
         sampling = self._sampling(job)
         conversation = job.claim.conversation
         skip = conversation.excess(self._history_budget(job, question_tokens, sampling.max_tokens))

@@ -30,7 +30,7 @@ class Usage(_Model):
 
 
 class Timing(_Model):
-    """Where the time went, in milliseconds since admission. `first_token_ms` is None where nothing was generated."""
+    """Where the time went, in milliseconds since admission. `first_token_ms` is known only of streamed answers."""
 
     queue_ms: float
     first_token_ms: float | None = None

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, from_json
 
-from inferbus_client.topics import is_session
+from inferbus_client.topics import is_mqtt_string, is_session
 from inferbus_client.wire.failures import Failure
 
 _MAX_DETAIL = 300
@@ -48,8 +48,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _printable(value: str) -> str:
-    if _CONTROL.search(value):
-        raise PydanticCustomError("unprintable", "must not contain control characters")
+    if not is_mqtt_string(value):
+        raise PydanticCustomError("unprintable", "has a character that MQTT does not allow")
     return value
 
 
@@ -160,7 +160,7 @@ class Request(Envelope):
 
     @model_validator(mode="after")
     def _message_is_not_blank(self) -> Self:
-        if not self.text.strip() and self.is_text_only:
+        if not self.text.strip() and not self.image_count:
             raise PydanticCustomError("blank", "the message is blank")
         return self
 
@@ -172,8 +172,8 @@ class Request(Envelope):
         return "\n".join(part.text for part in self.message if isinstance(part, TextPart))
 
     @property
-    def is_text_only(self) -> bool:
-        return isinstance(self.message, str) or all(isinstance(part, TextPart) for part in self.message)
+    def image_count(self) -> int:
+        return 0 if isinstance(self.message, str) else sum(isinstance(part, ImagePart) for part in self.message)
 
     @property
     def content(self) -> str | list[dict[str, Any]]:
