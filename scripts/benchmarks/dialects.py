@@ -1,0 +1,95 @@
+"""What a load says to the worker, and how it reads the replies: the two halves of the wire contract."""
+
+from __future__ import annotations
+
+import json
+import time
+from math import gcd
+from typing import Final, Protocol
+
+from inferbus_client.wire import FAILURES
+
+from .outcome import Trip
+
+_OVERLOADED: Final = FAILURES["overloaded"].sentence.encode()
+
+
+def prompt(number: int) -> str:
+    """The questions of the engine's suites; each is asked once in a run, and every run asks the same."""
+    return f"My name is Zorvan{number}. What is {number % 10} plus {number // 10 % 10}, and what is my name?"
+
+
+class Dialect(Protocol):
+    """How requests are written and replies read."""
+
+    def request(self, number: int) -> bytes: ...
+
+    def reply(self, trip: Trip, payload: bytes) -> bool:
+        """Note on the trip what a reply says; whether it was the last one."""
+        ...
+
+
+class Text:
+    """Plain text in, plain text out; what comes back is to be what was sent."""
+
+    def __init__(self, length: int = 0) -> None:
+        self._length = length
+
+    def request(self, number: int) -> bytes:
+        return f"message {number}".encode().ljust(self._length, b".")
+
+    def reply(self, trip: Trip, payload: bytes) -> bool:
+        trip.refused = payload == _OVERLOADED
+        trip.wrong = not trip.refused and payload != self.request(trip.number)
+        return True
+
+
+class Words(Text):
+    """Plain text of so many words: the simulated engine takes its time for each."""
+
+    def __init__(self, shortest: int, longest: int) -> None:
+        super().__init__()
+        self._shortest = shortest
+        self._span = longest - shortest + 1
+        # A stride that shares no factor with the span visits every length once before it repeats one.
+        self._stride = next(step for step in range(self._span // 3 + 1, 2 * self._span) if gcd(step, self._span) == 1)
+
+    def request(self, number: int) -> bytes:
+        return b" ".join([b"%d" % number] * (self._shortest + number * self._stride % self._span))
+
+
+class Json:
+    """The JSON half, as our own client speaks it: `accepted`, deltas where they are asked for, `done`."""
+
+    def __init__(self, *, stream: bool, max_tokens: int) -> None:
+        self._rest = {"reply": "json", "stream": stream, "maxTokens": max_tokens, "temperature": 0, "topP": 1}
+
+    def request(self, number: int) -> bytes:
+        return json.dumps({"message": prompt(number), **self._rest}).encode()
+
+    def reply(self, trip: Trip, payload: bytes) -> bool:
+        message = json.loads(payload)
+        match message["type"]:
+            case "delta":
+                if trip.first is None:
+                    trip.first = time.perf_counter()
+                return False
+            case "done":
+                trip.tokens = message["usage"]["completionTokens"]
+                return True
+            case "error":
+                trip.wrong = True
+                return True
+            case _:
+                return False
+
+
+class UntilAccepted:
+    """Requests that are not waited for: `accepted` ends the trip."""
+
+    def request(self, number: int) -> bytes:
+        return json.dumps({"message": f"message {number}".ljust(100, "."), "reply": "json"}).encode()
+
+    def reply(self, trip: Trip, payload: bytes) -> bool:
+        trip.wrong = json.loads(payload)["type"] != "accepted"
+        return True

@@ -1,0 +1,89 @@
+"""Writes docs/benchmarks.md, and beside it what it is made from, so that one suite can be measured anew alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from .figures import Machine, Section, Verdict
+
+_BEGIN: Final = "<!-- what was tried: written by hand, kept by scripts/bench -->"
+_END: Final = "<!-- end of what was tried -->"
+_BY_HAND: Final = re.compile(re.escape(_BEGIN) + "(.*?)" + re.escape(_END), re.DOTALL)
+
+_INTRODUCTION: Final = """\
+# Benchmarks
+
+Written by `scripts/bench`; `scripts/bench --help` says how to repeat it. Figures are the median of the rounds, with
+the lowest and the highest round in brackets; ratios are taken round by round, both sides in turns on the same machine.
+"""
+_NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
+_SECTIONS: Final = TypeAdapter(list[Section])
+_ORDER: Final = ("bus", "engine", "streaming", "overload", "memory", "startup")
+
+
+def merge(path: Path, new: Iterable[Section]) -> list[Section]:
+    """The sections that were measured before, with those of now in their places; written down for the next time."""
+    store = path.with_suffix(".json")
+    before = _SECTIONS.validate_json(store.read_bytes()) if store.exists() else []
+    found = {(section.suite, section.setting): section for section in (*before, *new)}
+    sections = sorted(found.values(), key=lambda section: (_ORDER.index(section.suite), section.setting))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.write_bytes(_SECTIONS.dump_json(sections, indent=1) + b"\n")
+    return sections
+
+
+def write(path: Path, sections: list[Section], plot: str | None) -> None:
+    """The document; what was written by hand stays as it is."""
+    parts = [_INTRODUCTION]
+    if any(section.verdicts for section in sections):
+        parts.append(_goals(sections))
+    if plot is not None:
+        parts.append(f"![Ratios with their goals, and the resident size over the requests]({plot})\n")
+    parts += [_section(section) for section in sections]
+    parts.append(_BEGIN + _by_hand(path) + _END + "\n")
+    path.write_text("\n".join(parts))
+
+
+def _by_hand(path: Path) -> str:
+    found = _BY_HAND.search(path.read_text()) if path.exists() else None
+    return found[1] if found else _NOTHING_TRIED
+
+
+def _goals(sections: list[Section]) -> str:
+    verdicts = [(section, verdict) for section in sections for verdict in section.verdicts]
+    missed = sum(not verdict.met for _, verdict in verdicts)
+    summary = f"{len(verdicts) - missed} of {len(verdicts)} goals are met, {missed} missed."
+    rows = [_verdict_row(section, verdict) for section, verdict in verdicts]
+    return f"## Goals\n\n{summary}\n\n" + _table(["goal", "figure", "", "taken"], rows)
+
+
+def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
+    said = "met" if verdict.met else "**missed**"
+    taken = section.taken.partition(" ")[0] + (" (short run)" if section.short else "")
+    return [verdict.goal, verdict.figure, said, taken]
+
+
+def _section(section: Section) -> str:
+    lines = [f"## {section.title}\n", *(f"- {sentence}" for sentence in section.method)]
+    if section.machine is not None:
+        lines.append(f"- Taken {section.taken}, {section.rounds} rounds, on {_machine(section.machine)}.")
+    lines.append(f"- Load average when it began: {section.load:.1f}.")
+    if section.short:
+        lines.append("- **A short run (`--quick`): it shows that the suite works, and says nothing about speed.**")
+    return "\n".join(lines) + "\n\n" + _table(section.header, section.rows)
+
+
+def _machine(machine: Machine) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    gpu = f", {machine.gpu}" if machine.gpu else ""
+    return f"{machine.cores} cores ({machine.cpu}), {machine.memory_gib} GiB{gpu}; {versions}; commit {machine.commit}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,95 @@
+"""Figures with their spread, and the section of the document that a suite makes of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from pydantic import BaseModel
+
+
+class Spread(BaseModel):
+    """The rounds' median, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        rounds = list(values)
+        return cls(median=statistics.median(rounds), low=min(rounds), high=max(rounds))
+
+    def text(self, digits: int = 2) -> str:
+        return f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """Round by round, so that what disturbed a whole round cancels out."""
+    return Spread.of(above / below for above, below in zip(numerators, denominators, strict=True))
+
+
+class Verdict(BaseModel):
+    """A goal, the figure beside it, and whether it was met."""
+
+    goal: str
+    figure: str
+    met: bool
+
+
+class Ratio(BaseModel):
+    """A ratio in the plot, with its goal: at least that, or at most."""
+
+    label: str
+    spread: Spread
+    goal: float
+    at_most: bool = False
+
+    def verdict(self, goal: str) -> Verdict:
+        met = self.spread.median <= self.goal if self.at_most else self.spread.median >= self.goal
+        return Verdict(goal=goal, figure=self.spread.text(), met=met)
+
+
+class Curve(BaseModel):
+    """Resident size over requests, for the plot."""
+
+    requests: list[int]
+    megabytes: list[float]
+
+
+class Machine(BaseModel):
+    """Where a figure was taken."""
+
+    cpu: str
+    cores: int
+    memory_gib: int
+    gpu: str | None
+    versions: dict[str, str]
+    commit: str
+
+
+class Section(BaseModel):
+    """One suite's part of the document.
+
+    Attributes:
+        suite: the suite's name on the command line.
+        setting: what tells two runs of one suite apart, such as the model; empty where there is but one.
+        method: how it was measured, one sentence a line.
+        short: whether this was a smoke run, whose figures say nothing.
+    """
+
+    suite: str
+    setting: str = ""
+    title: str
+    method: list[str]
+    header: list[str]
+    rows: list[list[str]]
+    verdicts: list[Verdict] = []
+    ratios: list[Ratio] = []
+    curve: Curve | None = None
+    rounds: int = 0
+    short: bool = False
+    taken: str = ""
+    load: float = 0.0
+    machine: Machine | None = None

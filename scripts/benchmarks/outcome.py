@@ -1,0 +1,63 @@
+"""What one run of a load gave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(slots=True)
+class Trip:
+    """One request on its way. Times are seconds on `time.perf_counter()`'s clock."""
+
+    number: int
+    began: float
+    first: float | None = None
+    tokens: int = 0
+    refused: bool = False
+    wrong: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Times are seconds. `firsts` holds the times to the first delta, where the answer was streamed."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    wrong: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
+
+    def add(self, trip: Trip, ended: float) -> None:
+        self.tokens += trip.tokens
+        self.wrong += trip.wrong
+        (self.refusals if trip.refused else self.round_trips).append(ended - trip.began)
+        if trip.first is not None:
+            self.firsts.append(trip.first - trip.began)
+
+    @property
+    def ended(self) -> int:
+        return len(self.round_trips) + len(self.refusals)
+
+    @property
+    def per_second(self) -> float:
+        return len(self.round_trips) / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> Outcome:
+        return cls(**json.loads(text))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
