@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from inferbus_worker.engines.vllm import VllmEngine, parse_options
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-
-def _load(name: str) -> ModuleType:
-    """Import a helper from the tests' root, which is no package."""
-    path = Path(__file__).resolve().parents[1] / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"inferbus_tests_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-needs = _load("needs")
+from support.needs import needs_module
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +22,7 @@ def vllm_installed() -> None:
 
     Its imports warn about their own dependencies, which is not for us to mend.
     """
-    needs.needs_module("vllm")
+    needs_module("vllm")
     with warnings.catch_warnings(action="ignore"):
         parse_options("demo", [])
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
+
+#: Where Debian and Homebrew put daemons, which is not on everybody's PATH.
+_DAEMONS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 
 def needs_module(name: str) -> None:
@@ -18,9 +21,9 @@ def needs_module(name: str) -> None:
 
 def needs_program(name: str) -> str:
     """The path of the program `name`; go on only if there is one."""
-    path = shutil.which(name)
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_DAEMONS}")
     if path is None:
-        _missing(f"the program {name} is not on PATH")
+        _missing(f"the program {name} is not installed")
     return path
 
 

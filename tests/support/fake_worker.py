@@ -1,0 +1,168 @@
+"""A scripted worker: a bare paho client that answers as a test says, well or badly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from inferbus_client.link_socket import acknowledge_at_once, send_at_once
+from inferbus_client.wire import Code, Failure
+
+
+@dataclass(frozen=True)
+class Say:
+    """Publish one JSON reply; `copies` 0 loses it (its number is used up all the same), 2 repeats it."""
+
+    fields: Mapping[str, Any]
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class SayText:
+    """Publish bare text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WaitForCancel:
+    """Do nothing until the session is cancelled, at most so many seconds."""
+
+    seconds: float = 10.0
+
+
+Act = Say | SayText | Wait | WaitForCancel
+Script = Callable[[Mapping[str, Any]], Iterable[Act]]
+
+
+def accepted(queue_position: int = 0, *, eta_ms: int | None = None, copies: int = 1) -> Say:
+    return Say({"type": "accepted", "queuePosition": queue_position, "etaMs": eta_ms}, copies)
+
+
+def delta(text: str, *, copies: int = 1) -> Say:
+    return Say({"type": "delta", "text": text}, copies)
+
+
+def done(text: str, *, copies: int = 1) -> Say:
+    usage = {"promptTokens": 3, "completionTokens": len(text.split())}
+    timing = {"queueMs": 1.0, "firstTokenMs": 2.0, "totalMs": 3.0}
+    return Say({"type": "done", "text": text, "finishReason": "stop", "usage": usage, "timing": timing}, copies)
+
+
+def error(code: Code, *, retry_after_ms: int | None = None, copies: int = 1) -> Say:
+    failure = Failure(code)
+    fields = {"status": failure.status, "message": failure.message, "retryable": failure.retryable}
+    return Say({"type": "error", "code": code, "retryAfterMs": retry_after_ms, **fields}, copies)
+
+
+def echo(request: Mapping[str, Any]) -> Iterable[Act]:
+    """What a healthy worker does: streams word by word where that is asked for."""
+    yield accepted()
+    text = f"You said: {request['message']}"
+    if request.get("stream"):
+        for word in text.split(" "):
+            yield delta(word if word == "You" else f" {word}")
+    yield done(text)
+
+
+@dataclass
+class FakeWorker:
+    """Serves one project on a broker until the `with` ends.
+
+    Attributes:
+        script: what to do with a request.
+        heard: every request's fields, in the order they came.
+        cancels: (session, payload) of every cancel.
+        resets: every session that was reset.
+    """
+
+    port: int
+    script: Script = echo
+    project: str = "general"
+    heard: list[dict[str, Any]] = field(default_factory=list)
+    expiries: list[int | None] = field(default_factory=list)
+    cancels: list[tuple[str, bytes]] = field(default_factory=list)
+    resets: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-worker")
+        self._cancelled: dict[str, threading.Event] = {}
+        self._ready = threading.Event()
+        self._paho = PahoClient(
+            CallbackAPIVersion.VERSION2, client_id=f"fake-{uuid.uuid4().hex[:8]}", protocol=MQTTProtocolVersion.MQTTv5
+        )
+        self._paho.on_connect = self._connected
+        self._paho.on_message = self._received
+        self._paho.on_subscribe = lambda *_: self._ready.set()
+        self._paho.on_publish = lambda *_: acknowledge_at_once(self._paho.socket())
+        self._paho.on_socket_open = lambda _paho, _user, connection: send_at_once(connection)
+        self._paho.reconnect_delay_set(1, 1)
+        self._paho.connect("127.0.0.1", self.port)
+        self._paho.loop_start()
+        assert self._ready.wait(10), "the fake worker got no subscription"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cancelled in list(self._cancelled.values()):
+            cancelled.set()
+        self._pool.shutdown(cancel_futures=True)
+        self._paho.disconnect()
+        self._paho.loop_stop()
+
+    def publish(self, topic: str, payload: bytes | str, *, retain: bool = False) -> None:
+        self._paho.publish(topic, payload, 1, retain)
+
+    def _connected(self, *_: object) -> None:
+        topics = ("user_input/+", "session", "cancel/+")
+        self._paho.subscribe([(f"{self.project}/{topic}", 1) for topic in topics])
+
+    def _received(self, _paho: object, _user: object, message: MQTTMessage) -> None:
+        acknowledge_at_once(self._paho.socket())
+        _, kind, *rest = message.topic.split("/")
+        if kind == "cancel":
+            self.cancels.append((rest[0], bytes(message.payload)))
+            self._cancelled.setdefault(rest[0], threading.Event()).set()
+            return
+        request = json.loads(message.payload)
+        self.expiries.append(getattr(message.properties, "MessageExpiryInterval", None))
+        if kind == "session":
+            self._pool.submit(self._perform, request, [done("fresh-session")])
+        elif request.get("reset"):
+            self.resets.append(rest[0])
+            self._pool.submit(self._perform, request, [done("Conversation reset.")])
+        else:
+            self.heard.append(request)
+            self._pool.submit(self._perform, request, self.script(request))
+
+    def _perform(self, request: Mapping[str, Any], acts: Iterable[Act]) -> None:
+        session = request.get("sessionId", "fresh-session")
+        numbers = itertools.count()
+        for act in acts:
+            if isinstance(act, Wait):
+                time.sleep(act.seconds)
+            elif isinstance(act, WaitForCancel):
+                self._cancelled.setdefault(session, threading.Event()).wait(act.seconds)
+            elif isinstance(act, SayText):
+                self._paho.publish(request["replyTopic"], act.text, 1)
+            else:
+                head = {"v": 1, "requestId": request["requestId"], "sessionId": session, "seq": next(numbers)}
+                for _ in range(act.copies):
+                    self._paho.publish(request["replyTopic"], json.dumps({**head, **act.fields}), 1)

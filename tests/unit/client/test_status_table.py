@@ -1,0 +1,60 @@
+"""`inferbus status`: what workers say of themselves, in 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from inferbus_client.cli.status import format_age, table
+from inferbus_client.presence import Latency, Presence, State, Stats
+from inferbus_client.watch import WorkerView
+
+
+def rendered(workers: dict[str, WorkerView], *, stale: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table(workers, stale=stale))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def view(state: State, stats: Stats | None = None) -> WorkerView:
+    return WorkerView(Presence(worker="w", state=state, model="a-model", projects=("general",)), stats)
+
+
+BUSY = Stats(
+    worker="w",
+    active=8,
+    capacity=16,
+    queued=120,
+    queue_size=1000,
+    errors=2,
+    rejected={"overloaded": 3},
+    requests_per_s=12.34,
+    tokens_per_s=1234.5,
+    latency_ms=Latency(p50=420, p95=12_000),
+)
+
+
+def test_a_busy_worker_in_figures() -> None:
+    shown = rendered({"w": view("ready", BUSY)})
+    for figure in ("ready", "a-model", "8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "5"):
+        assert figure in shown, figure
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_old_figures_of_a_worker_that_is_gone_are_not_shown() -> None:
+    shown = rendered({"w": view("offline", BUSY)})
+    assert "offline" in shown
+    assert "120/1000" not in shown
+
+
+def test_an_empty_bus_and_a_lost_broker_are_said_in_words() -> None:
+    assert "No worker" in rendered({})
+    assert "this is old" in rendered({"w": view("ready")}, stale=True)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(-3, "0s"), (59, "59s"), (61, "1m"), (7300, "2h"), (200_000, "2d")])
+def test_ages(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text

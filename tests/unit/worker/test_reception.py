@@ -1,0 +1,202 @@
+"""The front desk: which messages are heard at all, session ids on request, cancelling, and where replies may go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inferbus_client import topics
+from inferbus_worker.engines.base import Chunk
+from support.rooms import NOTHING, Rooms, replies, texts
+
+HOME = "general/assistant_response/s1"
+CANCELLED = "Error: Request cancelled."
+
+
+class TestHearing:
+    def test_retained_messages_are_dropped(self) -> None:
+        rooms = Rooms()
+        for topic in ("general/user_input", "general/user_input/s1", "general/session", "general/cancel/s1"):
+            assert rooms.receive(topic, "hello", retain=True) == []
+        assert rooms.left_behind == NOTHING
+
+    @pytest.mark.parametrize("topic", ["other/user_input", "general/assistant_response/s1", "general/x", "", "$SYS/a"])
+    def test_other_topics_are_not_ours(self, topic: str) -> None:
+        rooms = Rooms()
+        assert rooms.receive(topic, "hello") == []
+        assert rooms.left_behind == NOTHING
+
+
+class TestNewSessions:
+    @pytest.mark.parametrize("payload", [b"", b"please", b"{}", b"\xff", b"[]", b"x" * 10_000, b'{"reply": 5}'])
+    def test_any_payload_asks_for_one(self, payload: bytes) -> None:
+        (reply,) = Rooms().receive("general/session", payload)
+        assert reply.topic == "general/session/response"
+        assert topics.is_session(reply.payload.decode())
+
+    def test_each_is_another(self) -> None:
+        rooms = Rooms()
+        assert len({texts(rooms.receive("general/session"))[0] for _ in range(20)}) == 20
+
+    def test_in_json(self) -> None:
+        (reply,) = replies(Rooms().receive("general/session", {"reply": "json", "requestId": "r1"}))
+        assert (reply["type"], reply["requestId"], reply["seq"]) == ("done", "r1", 0)
+        assert reply["text"] == reply["sessionId"]
+
+    def test_a_response_topic_below_the_usual_one(self) -> None:
+        (reply,) = Rooms().receive("general/session", response_topic="general/session/response/mine")
+        assert reply.topic == "general/session/response/mine"
+
+    def test_but_not_elsewhere(self) -> None:
+        (reply,) = Rooms().receive("general/session", response_topic="general/user_input")
+        assert reply.topic == "general/session/response"
+
+
+class TestCancelling:
+    def test_a_queued_request(self) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        assert texts(rooms.receive("general/cancel/s1")) == [CANCELLED]
+        assert rooms.left_behind == NOTHING
+        assert rooms.work() == []
+        assert rooms.engine.calls == []
+
+    def test_a_running_request(self) -> None:
+        rooms = Rooms()
+        said: list[Any] = []
+
+        def script(_call: object) -> Any:
+            yield Chunk("half ")
+            said.extend(rooms.receive("general/cancel/s1"))
+            yield Chunk("an answer")
+
+        rooms.engine.script = script
+        rooms.ask()
+        rooms.turns.run(rooms.take())
+        assert texts(said) == [CANCELLED]
+        assert rooms.sent() == []
+        assert rooms.engine.generations[0].cancelled
+        assert rooms.left_behind == NOTHING
+        assert len(rooms.sessions) == 0  # half an answer enters no history
+
+    def test_the_session_is_free_at_once(self) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        rooms.take()
+        rooms.receive("general/cancel/s1")
+        assert texts(rooms.answer()) == ["fine"]
+
+    def test_too_late_changes_nothing(self) -> None:
+        rooms = Rooms()
+        rooms.answer()
+        assert rooms.receive("general/cancel/s1") == []
+        rooms.answer(message="next")
+        assert len(rooms.engine.calls[-1].messages) == 3
+
+    def test_nobody_s_session(self) -> None:
+        assert Rooms().receive("general/cancel/nobody") == []
+
+    @pytest.mark.parametrize("session", ["s2", "S1", "s", "s1 ", "$", "+", "é"])
+    def test_other_sessions_go_on(self, session: str) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        assert rooms.receive(f"general/cancel/{session}") == []
+        assert texts(rooms.work()) == ["fine"]
+
+    def test_by_request_id(self) -> None:
+        rooms = Rooms()
+        rooms.ask(requestId="r2")
+        assert rooms.receive("general/cancel/s1", {"requestId": "r1"}) == []
+        assert texts(rooms.receive("general/cancel/s1", {"requestId": "r2"})) == [CANCELLED]
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            b"\xff",
+            b'{"requestId": {}}',
+            b'{"requestId": "' + b"r" * 5000 + b'"}',
+            b'{"requestId": "r1", "x": "\\ud800"}',
+        ],
+    )
+    def test_what_cannot_be_read_cancels_nothing(self, payload: bytes) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        assert rooms.receive("general/cancel/s1", payload) == []
+        assert texts(rooms.work()) == ["fine"]
+
+    def test_a_repeat_is_told_that_it_was_cancelled(self) -> None:
+        rooms = Rooms()
+        ids = {"clientId": "c", "requestId": "r"}
+        rooms.ask(**ids)
+        rooms.receive("general/cancel/s1")
+        assert texts(rooms.answer(**ids)) == [CANCELLED]
+        assert rooms.engine.calls == []
+
+
+class TestReplyTopics:
+    @pytest.mark.parametrize("topic", [HOME, f"{HOME}/r1"])
+    def test_at_home(self, topic: str) -> None:
+        assert Rooms().answer(replyTopic=topic)[0].topic == topic
+
+    @pytest.mark.parametrize(
+        "topic",
+        [
+            "general/user_input",
+            "general/user_input/s1",
+            "general/assistant_response/s2",
+            "general/assistant_response/s1x",
+            "$SYS/broker/load",
+            "a/#",
+            f"{HOME}/#",
+            f"{HOME}/+",
+            f"{HOME}/a\x00b",
+            f"{HOME}/\uffff",
+            f"{HOME}/\U0001ffff",
+            f"{HOME}/\U0010fffe",
+            f"{HOME}/" + "x" * 70_000,
+            "inferbus/workers/w/status",
+        ],
+    )
+    def test_elsewhere_is_ignored(self, topic: str) -> None:
+        (reply,) = Rooms().receive("general/user_input/s1", b"", response_topic=topic)
+        assert reply.topic == HOME
+
+    def test_in_the_payload_just_as_well(self) -> None:
+        assert Rooms().answer(replyTopic="general/user_input")[0].topic == HOME
+        assert Rooms().answer(replyTopic=f"{HOME}/\U0001ffff")[0].topic == HOME
+
+    def test_the_response_topic_wins(self) -> None:
+        rooms = Rooms()
+        request = {"message": "hello", "sessionId": "s1", "replyTopic": f"{HOME}/payload"}
+        rooms.receive("general/user_input", request, response_topic=f"{HOME}/property")
+        assert rooms.work()[0].topic == f"{HOME}/property"
+
+    def test_the_operator_may_allow_more(self) -> None:
+        rooms = Rooms(reply_topics=["devices/+/reply"])
+        assert rooms.answer(replyTopic="devices/d1/reply")[0].topic == "devices/d1/reply"
+        assert rooms.answer(replyTopic="devices/d1/other")[0].topic == HOME
+
+    def test_refusals_go_there_too(self) -> None:
+        rooms = Rooms()
+        assert rooms.ask(message="", replyTopic=f"{HOME}/r1")[0].topic == f"{HOME}/r1"
+
+    def test_one_message_in_makes_at_most_one_text_reply(self) -> None:
+        rooms = Rooms()
+        for topic in ("general/user_input", HOME, "a/#"):
+            assert len(rooms.answer(replyTopic=topic)) == 1
+
+
+class TestCorrelation:
+    def test_it_rides_along(self) -> None:
+        rooms = Rooms()
+        rooms.receive("general/user_input", {"message": "x", "sessionId": "s1"}, correlation_data=b"\x00\xff")
+        (reply,) = rooms.work()
+        assert reply.address is not None
+        assert reply.address.correlation_data == b"\x00\xff"
+
+    def test_a_request_id_is_made_up_where_none_is_given(self) -> None:
+        rooms = Rooms()
+        first, second = (replies(rooms.answer(reply="json"))[0]["requestId"] for _ in range(2))
+        assert first
+        assert first != second

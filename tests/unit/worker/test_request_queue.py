@@ -1,0 +1,285 @@
+"""The bounded fair queue: weights, equal shares, kept room, priority with ageing, removal and deadlines."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferbus_client.wire import Request
+from inferbus_worker.job import Job
+from inferbus_worker.reply_stream import Backlog, ReplyAddress, ReplyStream
+from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.sessions import MemorySessions, SessionKey
+from inferbus_worker.settings import ProjectSettings
+from support.rooms import FakeClock
+
+
+class Line:
+    """A queue with a clock, and jobs made from a project's name."""
+
+    def __init__(self, size: int = 1000, *, ageing: float = 5.0, **projects: dict[str, Any]) -> None:
+        self.clock = FakeClock()
+        settings = {name: ProjectSettings(**fields) for name, fields in projects.items()}
+        self.queue = RequestQueue(size, settings, ageing=ageing, clock=self.clock)
+        self._sessions = MemorySessions(10_000, 60)
+        self._made = 0
+
+    def job(self, project: str, deadline: float | None = None) -> Job:
+        self._made += 1
+        key = SessionKey(project, f"s{self._made}")
+        claim = self._sessions.claim(key)
+        assert claim is not None
+        return Job(
+            request=Request(message=f"{project} {self._made}"),
+            key=key,
+            claim=claim,
+            replies=ReplyStream(ReplyAddress("t", "r", key.session), lambda _: None, Backlog()),
+            admitted_at=self.clock(),
+            deadline=deadline,
+            clock=self.clock,
+            on_end=lambda *_: None,
+        )
+
+    def put(self, project: str, count: int = 1, deadline: float | None = None) -> list[Job]:
+        jobs = [self.job(project, deadline) for _ in range(count)]
+        for job in jobs:
+            assert self.queue.position(project) is not None
+            self.queue.put(job)
+        return jobs
+
+    def fill(self, project: str) -> int:
+        """Put until there is no room; how many went in."""
+        count = 0
+        while self.queue.position(project) is not None:
+            self.put(project)
+            count += 1
+        return count
+
+    def take(self, count: int) -> list[str]:
+        """The projects of the next jobs."""
+        taken = []
+        for _ in range(count):
+            job = self.queue.take()
+            assert job is not None
+            taken.append(job.key.project)
+        return taken
+
+
+class TestOrder:
+    def test_first_come_first_served_within_a_project(self) -> None:
+        line = Line(a={})
+        jobs = line.put("a", 20)
+        assert [line.queue.take() for _ in range(20)] == jobs
+
+    def test_equal_projects_share_evenly_whoever_came_first(self) -> None:
+        line = Line(a={}, b={})
+        line.put("a", 50)
+        line.put("b", 50)
+        taken = line.take(40)
+        assert Counter(taken) == {"a": 20, "b": 20}
+        assert "aaa" not in "".join(taken)
+
+    def test_weights(self) -> None:
+        line = Line(a={"weight": 3}, b={"weight": 1})
+        line.put("a", 100)
+        line.put("b", 100)
+        assert Counter(line.take(80)) == {"a": 60, "b": 20}
+
+    def test_idling_earns_no_credit(self) -> None:
+        line = Line(a={}, b={})
+        line.put("a", 100)
+        line.take(50)
+        line.put("b", 50)
+        assert Counter(line.take(20)) == {"a": 10, "b": 10}
+
+    def test_nor_does_it_cost(self) -> None:
+        line = Line(a={}, b={})
+        line.put("a", 30)
+        line.take(30)
+        line.put("b", 30)
+        line.take(5)
+        line.put("a", 30)
+        shares = Counter(line.take(20))
+        assert abs(shares["a"] - shares["b"]) <= 2  # one turn ahead at most
+
+    def test_a_third_project_s_priority_does_not_upset_the_shares_of_the_others(self) -> None:
+        """The urgent project's many turns once counted against whoever came next, of any priority."""
+        line = Line(a={}, b={}, urgent={"priority": 5})
+        line.put("a", 40)
+        line.put("urgent", 100)
+        assert Counter(line.take(100)) == {"urgent": 100}
+        line.put("b", 40)
+        assert Counter(line.take(40)) == {"a": 20, "b": 20}
+
+    @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), st.data())
+    def test_nothing_is_lost_or_taken_twice(self, arrivals: list[str], data: st.DataObject) -> None:
+        line = Line(a={"weight": 2}, b={"priority": 1}, c={})
+        put: list[Job] = []
+        taken: list[Job | None] = []
+        for project in arrivals:
+            put += line.put(project)
+            line.clock.pass_(1)
+            if data.draw(st.booleans()):
+                taken.append(line.queue.take())
+        taken += [line.queue.take() for _ in range(len(line.queue))]
+        assert sorted(map(id, taken)) == sorted(map(id, put))
+
+
+class TestPriority:
+    def test_higher_goes_first(self) -> None:
+        line = Line(low={}, high={"priority": 1})
+        line.put("low", 3)
+        line.put("high", 3)
+        assert line.take(6) == ["high"] * 3 + ["low"] * 3
+
+    def test_waiting_makes_up_for_it(self) -> None:
+        line = Line(ageing=5, low={}, high={"priority": 2})
+        line.put("low")
+        line.clock.pass_(11)  # two steps are worth ten seconds
+        line.put("high")
+        assert line.take(2) == ["low", "high"]
+
+    def test_but_not_before_its_time(self) -> None:
+        line = Line(ageing=5, low={}, high={"priority": 2})
+        line.put("low")
+        line.clock.pass_(9)
+        line.put("high")
+        assert line.take(2) == ["high", "low"]
+
+    def test_nothing_waits_for_ever(self) -> None:
+        line = Line(ageing=5, low={"priority": -100}, high={"priority": 100})
+        line.put("low")
+        waited = 0
+        while True:
+            line.put("high")
+            if line.take(1) == ["low"]:
+                break
+            line.clock.pass_(1)
+            waited += 1
+        assert waited <= 200 * 5 + 1
+
+
+class TestRoom:
+    def test_the_size_is_the_bound(self) -> None:
+        line = Line(10, a={})
+        assert line.fill("a") == 10
+        assert len(line.queue) == 10
+        assert line.queue.position("a") is None
+
+    def test_taking_makes_room(self) -> None:
+        line = Line(10, a={})
+        line.fill("a")
+        line.take(1)
+        assert line.queue.position("a") == 9
+
+    def test_a_flood_leaves_room_for_the_others(self) -> None:
+        line = Line(100, flood={}, quiet={})
+        assert line.fill("flood") == 75
+        assert line.fill("quiet") == 25
+        assert len(line.queue) == 100
+
+    def test_room_is_kept_by_weight(self) -> None:
+        line = Line(100, flood={"weight": 1}, quiet={"weight": 4})
+        assert line.fill("flood") == 60
+        assert line.fill("quiet") == 40
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    def test_small_queues_hold_what_they_say(self, size: int) -> None:
+        line = Line(size, a={}, b={}, c={})
+        assert sum(line.fill(project) for project in "abc") == size
+
+    @given(
+        st.integers(1, 40),
+        st.lists(st.floats(0.001, 1000), min_size=1, max_size=4),
+        st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=120),
+    )
+    def test_never_more_than_its_size(self, size: int, weights: list[float], steps: list[tuple[int, bool]]) -> None:
+        projects: dict[str, Any] = {f"p{number}": {"weight": weight} for number, weight in enumerate(weights)}
+        line = Line(size, **projects)
+        for number, takes in steps:
+            project = f"p{number % len(weights)}"
+            if line.queue.position(project) is not None:
+                line.put(project)
+            if takes and len(line.queue):
+                line.take(1)
+            assert len(line.queue) <= size
+
+
+class TestLeaving:
+    def test_a_removed_request_is_not_taken(self) -> None:
+        line = Line(a={})
+        first, second = line.put("a", 2)
+        assert line.queue.remove(first)
+        assert line.queue.take() is second
+        assert len(line.queue) == 0
+
+    def test_removing_what_was_taken_changes_nothing(self) -> None:
+        line = Line(a={})
+        (job,) = line.put("a")
+        line.queue.take()
+        assert not line.queue.remove(job)
+        assert len(line.queue) == 0
+
+    def test_deadlines(self) -> None:
+        line = Line(a={})
+        (late,) = line.put("a", deadline=line.clock() + 10)
+        (soon,) = line.put("a", deadline=line.clock() + 5)
+        line.put("a")
+        assert line.queue.expired() == []
+        line.clock.pass_(5)
+        assert line.queue.expired() == [soon]
+        line.clock.pass_(100)
+        assert line.queue.expired() == [late]
+        assert line.queue.expired() == []
+
+    def test_far_deadlines_do_not_keep_finished_requests(self) -> None:
+        """A day's deadline once kept a day's requests, with their text, in memory."""
+        line = Line(a={})
+        for _ in range(5000):
+            line.put("a", deadline=line.clock() + 86_400)
+            line.take(1)
+        assert len(line.queue._deadlines) < 200
+
+    def test_and_sweeping_them_out_loses_no_deadline_of_who_waits(self) -> None:
+        line = Line(a={}, b={"priority": -1})
+        waiting = line.put("b", 30, deadline=line.clock() + 50)
+        for _ in range(500):
+            line.put("a", deadline=line.clock() + 86_400)
+            line.take(1)
+        line.clock.pass_(51)
+        assert [job for job in line.queue.expired() if job.key.project == "b"] == waiting
+
+
+class TestClosing:
+    def test_takers_end_after_what_was_put_before(self) -> None:
+        line = Line(a={})
+        line.put("a", 3)
+        line.queue.close(1)
+        assert line.take(3) == ["a"] * 3
+        assert line.queue.take() is None
+
+    def test_a_waiting_taker_is_woken(self) -> None:
+        line = Line(a={})
+        taken: list[Job | None] = []
+        threads = [threading.Thread(target=lambda: taken.append(line.queue.take())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        (job,) = line.put("a")
+        line.queue.close(4)
+        for thread in threads:
+            thread.join(10)
+        # One of the four got the job and one token is left, as for a thread that comes back for more.
+        assert sorted(taken, key=id) == sorted([job, None, None, None], key=id)
+
+    def test_removed_requests_do_not_end_takers_early(self) -> None:
+        line = Line(a={})
+        first, second = line.put("a", 2)
+        line.queue.remove(first)
+        line.queue.close(1)
+        assert line.queue.take() is second
+        assert line.queue.take() is None

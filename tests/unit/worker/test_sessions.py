@@ -1,0 +1,207 @@
+"""Claims and conversations: one holder at a time, claimed sessions are never evicted, history goes in large steps."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferbus_worker.sessions import Claim, Conversation, Exchange, MemorySessions, SessionKey
+from support.rooms import FakeClock
+
+
+def key(session: str, project: str = "general") -> SessionKey:
+    return SessionKey(project, session)
+
+
+def exchange(tokens: int = 10, question: str = "q") -> Exchange:
+    return Exchange(question, "a", tokens)
+
+
+def claimed(store: MemorySessions, session: str, project: str = "general") -> Claim:
+    claim = store.claim(key(session, project))
+    assert claim is not None
+    return claim
+
+
+def remember(store: MemorySessions, session: str) -> None:
+    """Put one exchange into a session, as a finished turn does."""
+    claim = claimed(store, session)
+    claim.conversation.append(exchange(question=session))
+    claim.release()
+
+
+def is_known(store: MemorySessions, session: str) -> bool:
+    claim = claimed(store, session)
+    known = bool(claim.conversation.messages)
+    claim.release()
+    return known
+
+
+class TestClaims:
+    def test_only_one_at_a_time(self) -> None:
+        store = MemorySessions(10, 60)
+        claim = claimed(store, "s")
+        assert store.claim(key("s")) is None
+        claim.release()
+        assert store.claim(key("s")) is not None
+
+    def test_the_same_id_in_another_project_is_another_session(self) -> None:
+        store = MemorySessions(10, 60)
+        first, second = claimed(store, "s", "a"), claimed(store, "s", "b")
+        assert first.conversation is not second.conversation
+
+    def test_releasing_twice_does_not_take_the_next_holder_s_claim(self) -> None:
+        store = MemorySessions(10, 60)
+        first = claimed(store, "s")
+        first.release()
+        claimed(store, "s")
+        first.release()
+        assert store.claim(key("s")) is None
+
+    def test_another_thread_may_release(self) -> None:
+        store = MemorySessions(10, 60)
+        thread = threading.Thread(target=claimed(store, "s").release)
+        thread.start()
+        thread.join()
+        assert store.claimed == 0
+
+    def test_of_many_threads_one_gets_it(self) -> None:
+        store = MemorySessions(10, 60)
+        start = threading.Barrier(16)
+        won: list[Claim] = []
+
+        def grab() -> None:
+            start.wait()
+            claim = store.claim(key("s"))
+            if claim is not None:
+                won.append(claim)
+
+        threads = [threading.Thread(target=grab) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+
+    def test_an_empty_session_is_not_kept(self) -> None:
+        store = MemorySessions(10, 60)
+        claimed(store, "s").release()
+        assert len(store) == 0
+
+
+class TestForgetting:
+    def test_the_least_recently_used_goes_first(self) -> None:
+        store = MemorySessions(2, 60)
+        remember(store, "a")
+        remember(store, "b")
+        assert is_known(store, "a")  # used again: now b is the older one
+        remember(store, "c")
+        assert not is_known(store, "b")
+        assert is_known(store, "a")
+        assert is_known(store, "c")
+
+    def test_never_one_that_is_claimed(self) -> None:
+        store = MemorySessions(2, 60)
+        remember(store, "held")
+        claim = claimed(store, "held")
+        for number in range(20):
+            remember(store, f"s{number}")
+        claim.release()
+        assert is_known(store, "held")
+        assert len(store) == 2
+
+    def test_idle_ones_age(self) -> None:
+        clock = FakeClock()
+        store = MemorySessions(10, 60, clock=clock)
+        remember(store, "s")
+        clock.pass_(59)
+        assert is_known(store, "s")  # and used: it is young again
+        clock.pass_(59)
+        assert is_known(store, "s")
+        clock.pass_(61)
+        assert not is_known(store, "s")
+
+    def test_a_claimed_one_does_not_age(self) -> None:
+        clock = FakeClock()
+        store = MemorySessions(10, 60, clock=clock)
+        remember(store, "s")
+        claim = claimed(store, "s")
+        clock.pass_(1000)
+        claim.release()
+        assert is_known(store, "s")
+
+    def test_counting_waits_for_its_turn(self) -> None:
+        """To count, the cache drops what is too old: two threads in it at once would leave it broken."""
+        store = MemorySessions(10, 60)
+        remember(store, "s")
+        counted: list[int] = []
+        counter = threading.Thread(target=lambda: counted.append(len(store)))
+        with store._lock:
+            counter.start()
+            counter.join(0.2)
+            assert counted == []
+        counter.join(10)
+        assert counted == [1]
+
+
+class TestConversation:
+    def conversation(self, *tokens: int) -> Conversation:
+        conversation = Conversation()
+        for number, size in enumerate(tokens):
+            conversation.append(exchange(size, question=f"q{number}"))
+        return conversation
+
+    def test_messages_are_in_openai_s_shape(self) -> None:
+        assert self.conversation(5).messages == [
+            {"role": "user", "content": "q0"},
+            {"role": "assistant", "content": "a"},
+        ]
+
+    @pytest.mark.parametrize(
+        ("tokens", "budget", "excess"),
+        [
+            ((10, 10), 20, 0),
+            ((10, 10), 19, 2),  # 9 is half of it, and 10 is more
+            ((10,) * 10, 99, 6),  # down to 40: a large step, not one exchange
+            ((10,) * 10, 100, 0),
+            ((90, 5, 5), 99, 1),
+            ((5, 5, 90), 99, 3),
+            ((10, 10), 0, 2),
+            ((10, 10), -50, 2),
+            ((), 0, 0),
+            ((), -5, 0),
+        ],
+    )
+    def test_what_is_too_much(self, tokens: tuple[int, ...], budget: int, excess: int) -> None:
+        assert self.conversation(*tokens).excess(budget) == excess
+
+    def test_asking_changes_nothing(self) -> None:
+        conversation = self.conversation(10, 10)
+        conversation.excess(5)
+        assert (len(conversation.messages), conversation.tokens) == (4, 20)
+
+    def test_whole_oldest_exchanges_go(self) -> None:
+        conversation = self.conversation(10, 20, 30)
+        conversation.forget(2)
+        assert [message["content"] for message in conversation.messages] == ["q2", "a"]
+        assert conversation.tokens == 30
+
+    def test_clearing_forgets_the_system_prompt_too(self) -> None:
+        conversation = self.conversation(10)
+        conversation.system_prompt = "You are a pirate."
+        conversation.clear()
+        assert conversation == Conversation()
+
+    @given(st.lists(st.integers(1, 50), max_size=30), st.integers(-10, 400))
+    def test_what_stays_fits(self, tokens: list[int], budget: int) -> None:
+        conversation = self.conversation(*tokens)
+        count = conversation.excess(budget)
+        conversation.forget(count)
+        assert conversation.tokens == sum(tokens[count:])
+        assert conversation.tokens <= max(budget, 0)
+        if count:
+            assert conversation.tokens <= max(budget, 0) // 2
+            assert sum(tokens[count - 1 :]) > max(budget, 0) // 2  # and nothing went without need

@@ -1,0 +1,95 @@
+"""Counters, percentiles, and the estimate of the wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferbus_client.presence import Stats
+from inferbus_worker.engines.base import Chunk, EngineError, Usage
+from inferbus_worker.stats import _latency
+from support.rooms import Rooms, Script, fail
+
+
+def take(rooms: Rooms) -> Stats:
+    return rooms.meter.take_interval("w", queued=len(rooms.queue), queue_size=100, sessions=len(rooms.sessions))
+
+
+def lasting(rooms: Rooms, seconds: float, tokens: int = 1) -> Script:
+    def script(_call: object) -> list[Chunk]:
+        rooms.clock.pass_(seconds)
+        return [Chunk("x", finish_reason="stop", usage=Usage(1, tokens))]
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("count", "p50", "p95", "p99"),
+    [
+        (1, 1000, 1000, 1000),
+        (2, 1000, 2000, 2000),
+        (6, 3000, 6000, 6000),
+        (100, 50_000, 95_000, 99_000),
+        (10, 5000, 10_000, 10_000),
+    ],
+)
+def test_percentiles_by_nearest_rank(count: int, p50: float, p95: float, p99: float) -> None:
+    latency = _latency([float(number) for number in range(1, count + 1)])
+    assert (latency.p50, latency.p95, latency.p99) == (p50, p95, p99)
+
+
+def test_no_latency_where_nothing_was_answered() -> None:
+    assert take(Rooms()).latency_ms.p99 is None
+
+
+def test_it_counts() -> None:
+    rooms = Rooms()
+    rooms.engine.script = lasting(rooms, 2, tokens=10)
+    rooms.answer()
+    rooms.engine.script = fail(EngineError("broken"))
+    rooms.answer()
+    rooms.ask(message="")
+    stats = take(rooms)
+    assert (stats.processed, stats.errors, stats.rejected) == (1, 1, {"invalid_request": 1})
+    assert (stats.tokens_per_s, stats.requests_per_s, stats.uptime_s) == (5, 1, 2)
+    assert (stats.latency_ms.p50, stats.latency_ms.p99, stats.latency_ms.avg) == (0, 2000, 1000)
+
+
+def test_counters_go_on_and_rates_begin_anew() -> None:
+    rooms = Rooms()
+    rooms.answer()
+    take(rooms)
+    rooms.clock.pass_(10)
+    stats = take(rooms)
+    assert (stats.processed, stats.requests_per_s, stats.tokens_per_s) == (1, 0, 0)
+    assert stats.latency_ms.avg is None
+
+
+def test_quiet_while_nothing_happens() -> None:
+    rooms = Rooms()
+    quiet = [rooms.meter.quiet]
+    for happens in (lambda: rooms.ask(message=""), lambda: take(rooms), rooms.answer):
+        happens()
+        quiet.append(rooms.meter.quiet)
+    assert quiet == [True, False, True, False]
+
+
+def test_the_wait_is_unknown_before_the_first_turn() -> None:
+    rooms = Rooms()
+    rooms.active = 1
+    assert rooms.meter.wait_estimate(0) is None
+
+
+def test_a_free_slot_means_no_wait() -> None:
+    rooms = Rooms()
+    rooms.meter.slots = 4
+    rooms.active = 2
+    assert rooms.meter.wait_estimate(1) == 0
+
+
+def test_the_wait_follows_the_latest_turns() -> None:
+    rooms = Rooms()
+    rooms.engine.script = lasting(rooms, 8)
+    rooms.answer()
+    rooms.meter.slots = rooms.active = 4
+    assert rooms.meter.wait_estimate(0) == 2
+    assert rooms.meter.wait_estimate(7) == 16

@@ -1,0 +1,82 @@
+"""N named threads that survive what their turns do, and end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from inferbus_worker.engines.base import ChatCall, Chunk, Usage
+from inferbus_worker.job import Job
+from inferbus_worker.worker_pool import WorkerPool
+from support.rooms import NOTHING, Rooms
+from support.waiting import until
+
+
+@pytest.fixture
+def rooms() -> Rooms:
+    return Rooms()
+
+
+def test_it_runs_as_many_as_it_has_threads(rooms: Rooms) -> None:
+    together = threading.Barrier(4)
+
+    def script(_call: ChatCall) -> Iterator[Chunk]:
+        together.wait(10)
+        yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+    rooms.engine.script = script
+    pool = WorkerPool(4, rooms.queue, rooms.turns.run)
+    pool.start()
+    for number in range(8):
+        rooms.ask(f"s{number}")
+    until(lambda: rooms.left_behind == NOTHING)
+    assert pool.stop(10)
+    assert pool.active == 0
+    assert {reply.payload for reply in rooms.sent()} == {b"x"}
+
+
+def test_a_turn_that_raises_ends_no_thread(rooms: Rooms) -> None:
+    ran: list[Job] = []
+
+    def broken(job: Job) -> None:
+        ran.append(job)
+        raise RuntimeError("a bug")
+
+    pool = WorkerPool(1, rooms.queue, broken)
+    pool.start()
+    for number in range(3):
+        rooms.ask(f"s{number}")
+    until(lambda: len(ran) == 3)
+    assert pool.stop(10)
+    assert pool.active == 0
+
+
+def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def stuck(_job: Job) -> None:
+        begun.set()
+        done.wait(30)
+
+    pool = WorkerPool(2, rooms.queue, stuck)
+    pool.start()
+    rooms.ask()
+    assert begun.wait(10)
+    assert pool.active == 1
+    assert not pool.stop(0.05)
+    done.set()
+    until(lambda: pool.active == 0)
+
+
+def test_it_can_be_stopped_before_it_was_started(rooms: Rooms) -> None:
+    assert WorkerPool(2, rooms.queue, rooms.turns.run).stop(1)
+
+
+def test_its_threads_have_names(rooms: Rooms) -> None:
+    pool = WorkerPool(2, rooms.queue, rooms.turns.run)
+    pool.start()
+    names = {thread.name for thread in threading.enumerate()}
+    assert pool.stop(10)
+    assert {"worker-0", "worker-1"} <= names
