@@ -44,7 +44,7 @@ class WorkerPool:
             Whether all ended within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        self._queue.close(len(self._threads))
+        self._queue.close()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))

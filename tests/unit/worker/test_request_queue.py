@@ -259,7 +259,7 @@ class TestClosing:
     def test_takers_end_after_what_was_put_before(self) -> None:
         line = Line(a={})
         line.put("a", 3)
-        line.queue.close(1)
+        line.queue.close()
         assert line.take(3) == ["a"] * 3
         assert line.queue.take() is None
 
@@ -270,7 +270,7 @@ class TestClosing:
         for thread in threads:
             thread.start()
         (job,) = line.put("a")
-        line.queue.close(4)
+        line.queue.close()
         for thread in threads:
             thread.join(10)
         # One of the four got the job and one token is left, as for a thread that comes back for more.
@@ -280,6 +280,6 @@ class TestClosing:
         line = Line(a={})
         first, second = line.put("a", 2)
         line.queue.remove(first)
-        line.queue.close(1)
+        line.queue.close()
         assert line.queue.take() is second
         assert line.queue.take() is None
