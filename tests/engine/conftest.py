@@ -11,11 +11,6 @@ from inferbus_worker.engines.vllm import VllmEngine, parse_options
 from support.needs import needs_module
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Bear with what vLLM leaves to the garbage collector when its engine is shut down."""
-    config.addinivalue_line("filterwarnings", "ignore:Unclosed context <zmq:ResourceWarning")
-
-
 @pytest.fixture(scope="session")
 def vllm_installed() -> None:
     """Skip, or fail in CI, where vLLM is not installed; where it is, import it.
