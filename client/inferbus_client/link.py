@@ -187,6 +187,11 @@ class Link:
     @property
     def has_room(self) -> bool:
         """Whether the socket has taken everything so far."""
+        return self.is_up and self._paho is not None and self._paho.has_room
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether everything sent so far has been written."""
         return self.is_up and self._paho is not None and not self._paho.want_write()
 
     def feed_from(self, feed: Feed) -> None:
@@ -286,7 +291,7 @@ class Link:
     def _say_goodbye(self, paho: PahoClient) -> None:
         if self.is_up:
             self._loop.serve_last_wishes()
-            paho.loop_write()
+            paho.flush()
         self._set_down()
         paho.disconnect()
 

@@ -78,12 +78,12 @@ class NetworkLoop:
                     return
                 if serving():
                     self._serve()
-                if paho.want_write() and paho.loop_write():
-                    return
                 if time.monotonic() >= next_misc:
                     next_misc = time.monotonic() + _TICK
                     if paho.loop_misc():
                         return
+                if not paho.flush():
+                    return
 
     def close(self) -> None:
         self._reader.close()

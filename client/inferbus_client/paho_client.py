@@ -1,8 +1,9 @@
-"""paho's client, set up as a link needs it, and reading in larger pieces.
+"""paho's client, set up as a link needs it, reading and writing in larger pieces.
 
 paho asks the system for one byte, then for the length's bytes, then for the rest, and selects before every packet: five
 system calls a message, each of which also lets go of the interpreter's lock and has to win it back. Here what has
-arrived is read at once, up to a page, and handled before the next select.
+arrived is read at once, up to a page, and handled before the next select. In the same way packets are collected, and
+written together by `flush`: a system call for each would hand the lock to another thread with every reply.
 """
 
 from __future__ import annotations
@@ -22,23 +23,27 @@ from inferbus_client.link_options import LinkOptions, Will
 
 # One read's worth: some forty requests, so that what is to be written never waits long for what is being read.
 _READ_BYTES: Final = 4096
+# Packets are collected up to this much; a larger one is written by itself.
+_WRITE_BYTES: Final = 16384
 _QOS_BITS: Final = 0x06
 _RETAIN_BIT: Final = 0x01
 
 
 class PahoClient(Client):
-    """`paho.mqtt.client.Client` with a read buffer. Only the network thread touches the buffer."""
+    """`paho.mqtt.client.Client` with buffers. Only the network thread touches them."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._unread = memoryview(b"")
+        self._unsent = bytearray()
         #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
         #: handshake.
         self.tls_error: ssl.SSLError | None = None
 
     def reconnect(self) -> MQTTErrorCode:
-        # What an old connection had left to say means nothing on a new one.
+        # What an old connection had left to say means nothing on a new one, nor does what we had left to say.
         self._unread = memoryview(b"")
+        self._unsent.clear()
         self.tls_error = None
         return super().reconnect()
 
@@ -48,6 +53,42 @@ class PahoClient(Client):
         while self._unread and result == MQTTErrorCode.MQTT_ERR_SUCCESS:
             result = super().loop_read(max_packets)
         return result
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another packet would be taken now."""
+        return len(self._unsent) < _WRITE_BYTES and not super().want_write()
+
+    def want_write(self) -> bool:
+        return bool(self._unsent) or super().want_write()
+
+    def flush(self) -> bool:
+        """Write what has been collected, as far as the socket takes it; False where the connection is lost."""
+        if super().want_write() and self.loop_write():
+            return False
+        return self._send_collected()
+
+    def _send_collected(self) -> bool:
+        try:
+            while self._unsent:
+                sent = super()._sock_send(self._unsent)
+                del self._unsent[:sent]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        if len(self._unsent) >= _WRITE_BYTES:
+            raise BlockingIOError
+        self._unsent += buf
+        return len(buf)
+
+    def _sock_close(self) -> None:
+        if self._sock is not None:
+            self._send_collected()  # a DISCONNECT, most likely
+        super()._sock_close()
 
     def _handle_publish(self) -> MQTTErrorCode:
         """The everyday message, QoS 0 and no properties, without paho's `Properties`: they cost more than all the rest.

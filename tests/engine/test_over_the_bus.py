@@ -62,7 +62,8 @@ def test_sixty_four_conversations_remember_their_own_name_and_no_other(replies: 
 
 def test_deltas_join_to_the_whole_answer(replies: Listener) -> None:
     ask(replies, "streamed", "What can you do?", stream=True)
-    messages = until(lambda: in_json(replies.heard) if ended(replies.heard, 1) else None, 30)
+    until(lambda: ended(replies.heard, 1), 30)
+    messages = in_json(replies.heard)
     assert [message["seq"] for message in messages] == list(range(len(messages)))
     assert messages[0]["type"] == "accepted"
     deltas = [message["text"] for message in messages if message["type"] == "delta"]

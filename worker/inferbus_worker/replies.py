@@ -52,6 +52,9 @@ class Publisher(Protocol):
     def has_room(self) -> bool: ...
 
     @property
+    def is_drained(self) -> bool: ...
+
+    @property
     def is_v5(self) -> bool: ...
 
     @property
@@ -219,7 +222,7 @@ class Replies:
     def _all_left(self) -> bool:
         self._unacknowledged.settle()
         idle = not self._inbox and not self._current and not self._unacknowledged.bytes
-        return self._link is None or (idle and self._link.has_room)
+        return self._link is None or (idle and self._link.is_drained)
 
     # --- dropping ---
 

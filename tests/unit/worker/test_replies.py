@@ -72,6 +72,10 @@ class FakeLink:
     def has_room(self) -> bool:
         return self.room > 0
 
+    @property
+    def is_drained(self) -> bool:
+        return self.has_room
+
 
 def started(link: FakeLink | None = None, *, qos: int = 0, max_bytes: int = 1_000_000) -> tuple[Replies, FakeLink]:
     link = link or FakeLink()
