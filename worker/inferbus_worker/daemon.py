@@ -97,7 +97,7 @@ class Daemon:
             projects=settings.projects,
             max_message_bytes=settings.max_message_bytes,
             sessions=self._sessions,
-            limiter=RateLimiter(settings.rate_limit),
+            limiter=RateLimiter(settings.rate_limit, max_keys=settings.rate_limit_sessions),
             queue=self._queue,
             in_flight=self._in_flight,
             recent=RecentRequests(settings.retry_memory_bytes, settings.retry_memory),

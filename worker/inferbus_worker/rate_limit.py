@@ -14,14 +14,12 @@ from cachetools import TTLCache
 
 from inferbus_worker.settings import RateLimit
 
-_MAX_KEYS = 100_000
-
 
 class RateLimiter:
     """Says yes to at most `rate.limit` requests of one key in any `rate.window` seconds."""
 
     def __init__(
-        self, rate: RateLimit | None, *, clock: Callable[[], float] = time.monotonic, max_keys: int = _MAX_KEYS
+        self, rate: RateLimit | None, *, clock: Callable[[], float] = time.monotonic, max_keys: int = 100_000
     ) -> None:
         self._rate = rate
         self._clock = clock

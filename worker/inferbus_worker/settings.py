@@ -135,6 +135,9 @@ class Settings(ConnectionSettings):
         description="Requests per session in a sliding window, or off.",
         json_schema_extra={"default": "10/60s"},
     )
+    rate_limit_sessions: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="Sessions whose requests are counted; the least recently counted is forgotten first."
+    )
     max_message_bytes: Annotated[int, Field(ge=64, le=256_000_000)] = Field(
         65536, description="Largest request payload."
     )

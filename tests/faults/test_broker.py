@@ -1,0 +1,179 @@
+"""Trials 1, 2, 5, 6 and 7: a broker that dies, stalls or drops messages, and one that sees two workers of one id."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from support.mosquitto import Mosquitto
+from support.requester import Requester
+from support.trials import size
+from support.waiting import until
+from support.worker import WorkerProcess
+
+_OPTIONS: Final[dict[str, Any]] = {"rate_limit": "off", "queue_size": 5000, "max_message_bytes": 400_000}
+_MB: Final = 1_000_000
+#: Characters of a large text; in three bytes each, since the simulated engine's context is counted in characters.
+_LARGE: Final = 100_000
+_DIGITS: Final = str.maketrans("0123456789.", "〇一二三四五六七八九。")
+
+
+def steady(requester: Requester, stop: threading.Event, pause: float) -> threading.Thread:
+    """Send a request every `pause` seconds until told to stop."""
+
+    def send() -> None:
+        while not stop.wait(pause):
+            requester.send()
+
+    thread = threading.Thread(target=send, name="steady-requests")
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("down", [1, 5] if size(1, 2) == 1 else [5, 20])
+def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], down: int) -> None:
+    """Trial 1: all that was said is gone with it; the worker finds its way back, and new requests are answered."""
+    stop = threading.Event()
+    with (
+        WorkerProcess(own_broker, project="down", **_OPTIONS) as worker,
+        Requester(own_broker, "down") as requester,
+    ):
+        sender = steady(requester, stop, 0.02)
+        try:
+            until(lambda: requester.ledger.replies > 10)
+            own_broker.kill()
+            time.sleep(down)
+            before = requester.ledger.replies
+            own_broker.start()
+            returned = time.monotonic()
+            until(lambda: requester.ledger.replies > before, 30)
+            seconds = time.monotonic() - returned
+        finally:
+            stop.set()
+            sender.join()
+        requester.settle_or_quiet(2)
+        report(1, f"down {down} s: first reply {seconds:.1f} s after the return", requester.ledger)
+        late = [requester.send() for _ in range(100)]
+        until(lambda: all(requester.ledger.rows[request].ends for request in late), 30)
+        tally = requester.ledger.tally()
+        assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)
+        assert worker.process.poll() is None
+
+
+def test_a_stalled_broker(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """Trial 2: answers that cannot leave are bounded in bytes; over that they are dropped and counted."""
+    seconds, bound = size(6, 30), 4 * _MB
+    # One session is kept at most: histories have a bound of their own, and would hide what waits for the broker.
+    options = {**_OPTIONS, "max_sessions": 1, "workers": 64, "simulated_first_token": "2s", "max_outbound_bytes": bound}
+    with (
+        WorkerProcess(own_broker, project="stall", **options) as worker,
+        Requester(own_broker, "stall") as requester,
+    ):
+        for number in range(200):
+            if number == 100:  # the first hundred show what the memory of a hundred answers is without any stall
+                requester.settle(60)
+            requester.send(text(number))
+        until(lambda: requester.ledger.tally()["accepted"] >= 200, 30)
+        process = psutil.Process(worker.pid)
+        before = process.memory_info().rss
+        own_broker.pause()
+        try:
+            time.sleep(seconds)
+            growth = process.memory_info().rss - before
+        finally:
+            own_broker.resume()
+        requester.settle_or_quiet(5)
+        tally = requester.ledger.tally()
+        report(
+            2,
+            f"{seconds} s, 30 MB of answers: RSS growth {growth / _MB:.0f} MB at a bound of {bound // _MB} MB",
+            requester.ledger,
+        )
+        assert growth < 60 * _MB
+        assert tally["lost"] == 0 or "dropped a reply" in worker.log
+        assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)
+        until(lambda: answers(requester), 30, every=0.5)
+
+
+def text(number: int) -> str:
+    """300 kB, and in every part unlike every other number's."""
+    word = f"{number:08d}.".translate(_DIGITS)
+    return word * (_LARGE // len(word))
+
+
+def answers(requester: Requester) -> bool:
+    """Whether a new request is answered well."""
+    request = requester.send()
+    until(lambda: requester.ledger.rows[request].ends, 10)
+    return requester.ledger.rows[request].ends == ["done"]
+
+
+def test_parallel_large_replies_under_back_pressure(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """Trial 5: eight threads answer 300 kB each while the broker stops and goes on; every byte is where it belongs."""
+    count = size(48, 480)
+    with WorkerProcess(own_broker, project="large", workers=8, **_OPTIONS) as worker:
+        with Requester(own_broker, "large") as requester:
+            for number in range(count):
+                requester.send(text(number))
+                if number % 12 == 11:
+                    own_broker.pause()
+                    time.sleep(0.3)
+                    own_broker.resume()
+            requester.settle_or_quiet(5)
+            report(5, f"{count} answers of 300 kB", requester.ledger)
+            tally = requester.ledger.tally()
+        assert worker.process.poll() is None
+    assert (tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0, 0)
+    assert set(requester.ledger.outcomes) == {"done"}
+
+
+def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """Trial 6: they do not kick each other for ever; one of them ends, and says why."""
+    with WorkerProcess(own_broker, project="twins") as first:
+        second = WorkerProcess(own_broker, project="twins", worker_id=first.id)
+        with second:
+            until(lambda: one_left(first, second), 30)
+            ended = first if first.process.poll() is not None else second
+            assert ended.process.returncode not in {0, None}
+            assert f"'inferbus-worker-{first.id}' in use twice?" in ended.log or "another client uses" in ended.log
+            report(6, f"one worker ends with status {ended.process.returncode}; reconnects {reconnects(first, second)}")
+            with Requester(own_broker, "twins") as requester:
+                requester.send()
+                requester.settle(20)
+
+
+def one_left(first: WorkerProcess, second: WorkerProcess) -> bool:
+    return (first.process.poll() is None) != (second.process.poll() is None)
+
+
+def reconnects(*workers: WorkerProcess) -> int:
+    return sum(worker.log.count('"connected again"') for worker in workers)
+
+
+def test_a_burst_at_qos_0(report: Callable[..., None]) -> None:
+    """Trial 7: a worker that does not read for a while. What the broker drops is lost, and nothing else goes wrong."""
+    count = size(4000, 20_000)
+    with (
+        Mosquitto("max_queued_messages 100") as broker,
+        WorkerProcess(broker, project="burst", request_qos=0, **_OPTIONS) as worker,
+        Requester(broker, "burst", qos=0) as requester,
+    ):
+        worker.process.send_signal(signal.SIGSTOP)
+        for _ in range(count):
+            requester.send("x" * 2000)
+        until(lambda: all(row.taken() for row in requester.ledger.rows.values()), 30, every=0.2)
+        worker.process.send_signal(signal.SIGCONT)
+        requester.settle_or_quiet(4)
+        tally = requester.ledger.tally()
+        report(7, f"{count} x 2 kB: {100 * tally['lost'] / count:.1f} % lost", requester.ledger)
+        late = requester.send()
+        until(lambda: requester.ledger.rows[late].ends, 10)
+    assert tally["terminal"] + tally["lost"] == count
+    assert tally["terminal"] > 0
+    assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)

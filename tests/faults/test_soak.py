@@ -1,0 +1,75 @@
+"""Trial 24: many requests, each in a session of its own. Memory, threads and open files reach a plateau."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+import pytest
+
+from support.ledger import Ledger
+from support.mosquitto import Mosquitto
+from support.requester import Requester
+from support.trials import SOAK_VARIABLE, size
+from support.waiting import until
+from support.worker import WorkerProcess
+
+_MB: Final = 1_000_000
+_WINDOW: Final = 200
+_SAMPLES: Final = 20
+#: Growth in the second half that is still no growth: the allocator's noise.
+_NOISE: Final = 30 * _MB
+
+
+@dataclass(frozen=True)
+class Sample:
+    rss: int
+    threads: int
+    files: int
+
+
+def sample(process: psutil.Process) -> Sample:
+    return Sample(process.memory_info().rss, process.num_threads(), process.num_fds())
+
+
+def pace() -> float:
+    """Seconds that the soak is to take; 0: as fast as it can."""
+    return 60 * float(os.environ.get(SOAK_VARIABLE, "0"))
+
+
+@pytest.mark.timeout(0)  # the long form is given its minutes; every wait in it has a limit
+def test_soak(broker: Mosquitto, report: Callable[..., None]) -> None:
+    """Trial 24, with the limits as they are by default, so that every table fills up."""
+    count, seconds = size(10_000, 1_000_000), pace()
+    with (
+        WorkerProcess(broker, project="soak") as worker,
+        Requester(broker, "soak", Ledger(keep=False)) as requester,
+    ):
+        process, samples, began = psutil.Process(worker.pid), [], time.monotonic()
+        for number in range(count):
+            requester.send()
+            if number % _WINDOW == _WINDOW - 1:
+                until(lambda: requester.ledger.unanswered < _WINDOW, 60, every=0.002)
+                time.sleep(max(0.0, began + seconds * number / count - time.monotonic()))
+            if number % (count // _SAMPLES) == count // _SAMPLES - 1:
+                samples.append(sample(process))
+        requester.settle(60)
+        samples.append(sample(process))
+        took = time.monotonic() - began
+        growth = samples[-1].rss - samples[len(samples) // 2].rss
+        last = samples[-1]
+        report(
+            24,
+            f"{count} session ids in {took / 60:.1f} min: RSS {samples[0].rss / _MB:.0f} MB at first, "
+            f"{last.rss / _MB:.0f} MB at last, second half {growth / _MB:+.1f} MB "
+            f"({growth / _MB / (took / 7200):+.1f} MB/h), threads {last.threads}, files {last.files}",
+            requester.ledger,
+        )
+        tally = requester.ledger.tally()
+    assert (tally["terminal"], tally["lost"], tally["corrupt"], tally["leaked"]) == (count, 0, 0, 0)
+    assert growth < _NOISE
+    assert (last.threads, last.files) == (samples[0].threads, samples[0].files)

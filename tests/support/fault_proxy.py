@@ -1,0 +1,111 @@
+"""A TCP proxy before a broker that can do what a bad network does: swallow, slow down, slice, reset."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
+from types import TracebackType
+from typing import Any, Final, Self
+
+from support.mosquitto import HOST
+
+_CHUNK: Final = 65536
+#: Close with a reset (RST) instead of an orderly end (FIN).
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to every byte, in both directions.
+
+    Attributes:
+        swallow: nothing is passed on, and nobody is told.
+        delay: seconds, at most, before a slice is passed on.
+        slice: the most bytes passed on at once.
+    """
+
+    swallow: bool = False
+    delay: float = 0.0
+    slice: int = _CHUNK
+
+
+class FaultProxy:
+    """A context manager: a proxy before `port` on this machine, in a thread of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.host = HOST
+        self.port = 0
+        self.fault = Fault()
+        self.accepted = 0
+        self._target = port
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="fault-proxy")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{self.host}:{self.port}"
+
+    def reset_all(self) -> None:
+        """Reset every connection."""
+        self._loop.call_soon_threadsafe(self._reset_all)
+
+    def _reset_all(self) -> None:
+        for writer in self._writers:
+            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            writer.transport.abort()
+
+    async def _serve(self) -> None:
+        self._end = asyncio.Event()
+        server = await asyncio.start_server(self._pass, HOST, 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._end.wait()
+        server.close()
+        self._reset_all()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=2)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        with suppress(OSError):
+            broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
+            self._writers |= {writer, broker_writer}
+            pumps = [self._pump(reader, broker_writer), self._pump(broker_reader, writer)]
+            await asyncio.gather(*pumps)
+            self._writers -= {writer, broker_writer}
+        writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(_CHUNK):
+                await self._forward(data, sink)
+        sink.close()
+
+    async def _forward(self, data: bytes, sink: asyncio.StreamWriter) -> None:
+        while data:
+            fault: Any = self.fault
+            piece, data = data[: fault.slice], data[fault.slice :]
+            if fault.swallow:
+                continue
+            if fault.delay:
+                await asyncio.sleep(random.uniform(0, fault.delay))  # noqa: S311 - no secret
+            sink.write(piece)
+            await sink.drain()

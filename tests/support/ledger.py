@@ -1,0 +1,105 @@
+"""The ledger of a fault trial: one row per request, and what became of it.
+
+The simulated engine echoes, so a request's own text is the only right answer to it: anything else is corrupt, and an
+answer on another session's topic has leaked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+#: Of one request's fate: `lost` counts those that the broker had taken and nobody answered.
+COLUMNS: Final = ("sent", "accepted", "terminal", "lost", "duplicate", "corrupt", "leaked")
+
+
+@dataclass(slots=True)
+class Row:
+    """One request. `taken` says whether the broker has it (QoS 0: whether it left us)."""
+
+    topic: str
+    text: str | None
+    taken: Callable[[], bool]
+    accepted: int = 0
+    ends: list[str] = field(default_factory=list)
+    prompt_tokens: int | None = None
+
+
+class Ledger:
+    """Filled by any thread; `tally` counts. `keep=False` drops rows that ended well, for trials of a million."""
+
+    def __init__(self, *, keep: bool = True) -> None:
+        self.rows: dict[str, Row] = {}
+        self.outcomes: Counter[str] = Counter()
+        self._keep = keep
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def sent(self, request_id: str, topic: str, text: str | None, taken: Callable[[], bool] = lambda: True) -> None:
+        """A request is about to leave, to be answered on `topic` with `text` (None: with whatever a model says)."""
+        with self._lock:
+            self.rows[request_id] = Row(topic, text, taken)
+            self._counts["sent"] += 1
+
+    def heard(self, topic: str, payload: bytes) -> str | None:
+        """A reply has come; the id of the request that it ends, if it ends one."""
+        try:
+            reply = json.loads(payload)
+            kind, request_id = reply["type"], reply["requestId"]
+        except (ValueError, TypeError, KeyError):
+            with self._lock:
+                self._counts["corrupt"] += 1
+            return None
+        with self._lock:
+            return self._note(topic, kind, request_id, reply)
+
+    @property
+    def unanswered(self) -> int:
+        """Requests without a terminal reply."""
+        with self._lock:
+            return sum(not row.ends for row in self.rows.values())
+
+    @property
+    def replies(self) -> int:
+        """Terminal replies so far."""
+        return sum(self.outcomes.values())
+
+    def tally(self) -> dict[str, int]:
+        """The sum of every column; `lost` is final only when nothing more can come."""
+        with self._lock:
+            counts = Counter(self._counts)
+            for row in self.rows.values():
+                counts["lost"] += not row.ends and row.taken()
+                counts["accepted"] += bool(row.accepted)
+                counts["terminal"] += bool(row.ends)
+                counts["duplicate"] += max(len(row.ends) - 1, 0)
+        return {column: counts[column] for column in COLUMNS}
+
+    def _note(self, topic: str, kind: str, request_id: str, reply: dict[str, Any]) -> str | None:
+        row = self.rows.get(request_id)
+        if row is None or topic != row.topic:
+            self._counts["leaked"] += 1
+            return None
+        if kind == "accepted":
+            row.accepted += 1
+        if kind not in {"done", "error"}:
+            return None
+        outcome = "done" if kind == "done" else str(reply["code"])
+        row.ends.append(outcome)
+        row.prompt_tokens = reply["usage"]["promptTokens"] if kind == "done" else None
+        self.outcomes[outcome] += 1
+        if kind == "done" and row.text is not None and reply["text"] != row.text:
+            self._counts["corrupt"] += 1
+        elif not self._keep:
+            self._counts.update(terminal=1, accepted=bool(row.accepted))
+            del self.rows[request_id]
+        return request_id
+
+
+def in_words(tally: dict[str, int]) -> str:
+    """The tally as one line."""
+    return ", ".join(f"{column} {tally[column]}" for column in COLUMNS)

@@ -1,0 +1,216 @@
+"""The fault trials by their numbers in `docs/promises.md`: what is done, what must come of it, and which tests show it.
+
+Each trial is one implementation in two sizes: the short one runs with every test run, the long one by `scripts/faults
+--long`, which sets `INFERBUS_TRIALS`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+#: Set to `long` for the long form of every trial.
+SIZE_VARIABLE: Final = "INFERBUS_TRIALS"
+#: A file that takes each trial's figure, one JSON object a line.
+FIGURES_VARIABLE: Final = "INFERBUS_FIGURES"
+#: Minutes that the soak takes; without it, as long as its requests take.
+SOAK_VARIABLE: Final = "INFERBUS_SOAK_MINUTES"
+
+
+def size(short: int, long: int) -> int:
+    """How large a trial is: `short` seconds or repetitions, or `long` ones. `INFERBUS_TRIALS=7` asks for just that."""
+    wanted = os.environ.get(SIZE_VARIABLE, "short")
+    return int(wanted) if wanted.isdecimal() else {"short": short, "long": long}[wanted]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row: its number, the fault, what is expected, and the tests (pytest's node ids) that show it."""
+
+    number: int
+    fault: str
+    expected: str
+    where: tuple[str, ...]
+
+
+_KILL: Final = "tests/faults/test_kill.py::"
+_STOP: Final = "tests/faults/test_stop.py::"
+_BROKER: Final = "tests/faults/test_broker.py::"
+_LINK: Final = "tests/faults/test_link.py::"
+_ENGINE: Final = "tests/faults/test_engine.py::"
+_TOPICS: Final = "tests/faults/test_topics.py::"
+_ISOLATION: Final = "tests/faults/test_isolation.py::"
+_ORPHANS: Final = "tests/engine/test_orphans.py::"
+_DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
+
+#: Numbers that are missing below, and why.
+NOT_TRIED: Final = (
+    "13, 22: need several workers that share their requests",
+    "20: needs a remote engine",
+    "21: needs Redis",
+    "32: limits per client and for all together",
+)
+
+TRIALS: Final = (
+    Trial(
+        1,
+        "the broker is killed",
+        "answers again at most 5 s after the return; what a broker without persistence forgot is lost",
+        (f"{_BROKER}test_a_killed_broker", "tests/bus/test_worker_life.py::TestLostBroker"),
+    ),
+    Trial(
+        2,
+        "the broker stalls (SIGSTOP)",
+        "outbound bytes are capped, drops are counted",
+        (f"{_BROKER}test_a_stalled_broker",),
+    ),
+    Trial(
+        3,
+        "a half-open link: everything is swallowed",
+        "noticed within twice the keepalive",
+        (f"{_LINK}test_a_half_open_link",),
+    ),
+    Trial(
+        4,
+        "a slow, sliced, reset link",
+        "nothing corrupt; with --ack after-reply nothing lost",
+        (f"{_LINK}test_a_slow_sliced_and_reset_link", f"{_LINK}test_resets_with_acknowledgement_after_the_reply"),
+    ),
+    Trial(
+        5,
+        "parallel replies of 300 kB under back-pressure",
+        "all intact",
+        (f"{_BROKER}test_parallel_large_replies_under_back_pressure",),
+    ),
+    Trial(6, "two workers of one id", "one of them ends, with the reason", (f"{_BROKER}test_two_workers_of_one_id",)),
+    Trial(
+        7,
+        "a QoS 0 burst at a worker that does not read",
+        "what the broker drops is lost, nothing else",
+        (f"{_BROKER}test_a_burst_at_qos_0",),
+    ),
+    Trial(
+        8,
+        "a callback raises; the network thread dies",
+        "the thread lives on; a dead one ends the worker, non-zero",
+        (
+            f"{_LINK}test_a_callback_that_raises_ends_no_thread",
+            f"{_LINK}test_a_network_thread_that_ends_ends_the_worker",
+        ),
+    ),
+    Trial(
+        9,
+        "SIGTERM with many in flight",
+        "all answered, the end within the drain timeout + 2 s",
+        (f"{_STOP}test_sigterm_with_many_in_flight", "tests/bus/test_worker_life.py::TestStopping"),
+    ),
+    Trial(
+        10,
+        "SIGTERM while the broker stalls",
+        "the end within the drain timeout + 2 s",
+        (f"{_STOP}test_sigterm_while_the_broker_stalls",),
+    ),
+    Trial(
+        11,
+        "signals to the group; a second SIGTERM",
+        "an error, never a truncated success",
+        (
+            f"{_STOP}test_a_second_sigterm_to_the_group",
+            f"{_ORPHANS}test_signals_to_the_group_truncate_nothing_and_sigkill_leaves_nothing",
+        ),
+    ),
+    Trial(
+        12,
+        "SIGKILL at random points",
+        "QoS 0: the client's timeout; QoS 1 with --ack after-reply: nothing lost; no orphan engine",
+        (
+            f"{_KILL}test_sigkill_at_random_points_loses_nothing",
+            f"{_KILL}test_sigkill_at_qos_0_is_a_timeout_of_the_client",
+            f"{_ENGINE}test_sigkill_leaves_no_engine",
+            f"{_ORPHANS}test_sigkill_while_the_model_loads_leaves_nothing",
+        ),
+    ),
+    Trial(
+        14,
+        "a message that kills its worker",
+        "set aside after 3 turns, answered with an error",
+        (f"{_KILL}test_a_poison_message_is_set_aside",),
+    ),
+    Trial(15, "absurd sampling parameters", "only that request fails", (f"{_ENGINE}test_absurd_sampling_fails_alone",)),
+    Trial(
+        16,
+        "the engine dies (SIGKILL)",
+        "all in flight fail, the process exits non-zero",
+        (f"{_ENGINE}test_a_dying_engine",),
+    ),
+    Trial(
+        17,
+        "the engine hangs (SIGSTOP)",
+        "deadlines hold, the watchdog ends the process",
+        (f"{_ENGINE}test_a_hanging_engine",),
+    ),
+    Trial(
+        18, "a prompt over the KV capacity", "refused before the engine", (f"{_ENGINE}test_a_prompt_over_the_capacity",)
+    ),
+    Trial(
+        19,
+        "cancel; deadline",
+        "the engine stops computing",
+        (
+            f"{_ENGINE}test_cancel_and_deadline_stop_the_engine",
+            "tests/engine/test_vllm_engine.py::test_cancelled_generations_leave_the_batch",
+        ),
+    ),
+    Trial(
+        23,
+        "the clock jumps",
+        "the limiter runs on an injected monotonic clock",
+        ("tests/unit/worker/test_rate_limit.py",),
+    ),
+    Trial(
+        24,
+        "soak: every request in a session of its own",
+        "memory, threads and files reach a plateau",
+        ("tests/faults/test_soak.py",),
+    ),
+    Trial(
+        25,
+        "payload bombs; mutated payloads",
+        "one answer each, threads alive, memory flat",
+        ("tests/faults/test_payloads.py",),
+    ),
+    Trial(
+        26,
+        "topic injection by session id",
+        "refused, nobody disconnected",
+        (f"{_TOPICS}test_topic_injection_by_session_id",),
+    ),
+    Trial(
+        27,
+        "confused deputy: replies sent elsewhere",
+        "not used",
+        (f"{_TOPICS}test_the_confused_deputy", "tests/unit/worker/test_reception.py::TestReplyTopics"),
+    ),
+    Trial(28, "leaks across sessions: 200 canaries", "none", (f"{_ISOLATION}test_canaries_stay_in_their_sessions",)),
+    Trial(29, "group theft", "denied by the shipped broker configuration", (_DEPLOY,)),
+    Trial(30, "client-id theft", "denied by the shipped broker configuration", (_DEPLOY,)),
+    Trial(
+        31,
+        "retained requests, redelivered requests",
+        "dropped; run once",
+        (f"{_TOPICS}test_retained_requests_are_never_run", f"{_TOPICS}test_a_redelivered_request_runs_once"),
+    ),
+    Trial(
+        33,
+        "metrics, logs, secrets",
+        "no session label, whole log lines, no secret",
+        (f"{_ISOLATION}test_logs_metrics_and_secrets",),
+    ),
+    Trial(
+        34,
+        "TLS: expired, wrong authority, wrong host",
+        "no connection, no fall-back to plain text",
+        ("tests/faults/test_tls.py",),
+    ),
+)
