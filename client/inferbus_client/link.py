@@ -21,13 +21,14 @@ from typing import Any, Final
 from paho.mqtt.client import MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.incoming import incoming
 from inferbus_client.link_options import Incoming, LinkOptions, Will
 from inferbus_client.link_socket import send_at_once
 from inferbus_client.network_loop import Feed, NetworkLoop
 from inferbus_client.paho_client import PahoClient, build_paho, open_connection
+from inferbus_client.subscriptions import Subscriptions
 
 log = logging.getLogger("inferbus.link")
 
@@ -66,8 +67,7 @@ class Link:
         self._paho: PahoClient | None = None
         self._loop = NetworkLoop()
         self._thread: threading.Thread | None = None
-        self._subscriptions: dict[str, int] = {}
-        self._grants: dict[int, Future[None]] = {}
+        self._subscriptions = Subscriptions()
         self._up = threading.Event()
         self._closing = threading.Event()
         self._refusal: BrokerError | None = None
@@ -136,9 +136,12 @@ class Link:
             BrokerRefusedError: a filter was refused.
             ConnectionLostError: no answer came in time.
         """
-        self._subscriptions.update(filters)
+        self._subscriptions.add(filters)
         granted: Future[None] = Future()
-        self._loop.call(lambda: self._request(filters, granted))
+        paho = self._paho
+        if paho is None:
+            raise ConnectionLostError("not connected")
+        self._loop.call(lambda: self._subscriptions.request(paho, filters, granted))
         try:
             granted.result(timeout)
         except TimeoutError:
@@ -146,7 +149,7 @@ class Link:
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe, without waiting for the broker."""
-        self._subscriptions.pop(topic_filter, None)
+        self._subscriptions.drop(topic_filter)
         paho = self._paho
         if paho is not None:
             self._loop.call(lambda: _ignore(paho.unsubscribe(topic_filter)))
@@ -334,23 +337,20 @@ class Link:
     def _set_down(self) -> None:
         was_up = self._up.is_set()
         self._up.clear()
-        grants, self._grants = self._grants, {}
-        for granted in grants.values():
-            _settle(granted, ConnectionLostError("the connection was lost before the broker answered"))
+        self._subscriptions.lost()
         if was_up and self._on_down is not None:
             _guarded(self._on_down)
 
     # --- paho's callbacks; all run in the network thread (before it starts, in `connect`'s) ---
 
-    def _connected(self, _paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
+    def _connected(self, paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             name = str(reason)
             refused = f"the broker at {self._options.url} refused us: {name}"
             self._refusal = (_ProtocolRefusedError if name in _FALLBACK_REASONS else BrokerRefusedError)(refused)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
-        if self._subscriptions:
-            self._request(self._subscriptions, Future())
+        self._subscriptions.restore(paho)
         self._up.set()
         if self._on_up is not None:
             _guarded(self._on_up)
@@ -360,30 +360,13 @@ class Link:
         self._last_reason = self._last_reason or str(reason)
 
     def _subscribed(self, _paho: Any, _user: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        if refused:
-            log.error("the broker refused a subscription: %s", refused[0])
-        error = BrokerRefusedError(f"the broker refused a subscription: {refused[0]}") if refused else None
-        _settle(self._grants.pop(mid, None), error)
+        self._subscriptions.answered(mid, reasons)
 
     def _received(self, _paho: Any, _user: Any, message: MQTTMessage) -> None:
         try:
-            self._on_message(_incoming(message))
+            self._on_message(incoming(message))
         except Exception:
             log.exception("a message could not be handled")
-
-    def _request(self, filters: Mapping[str, int], granted: Future[None]) -> None:
-        """Send a SUBSCRIBE; `granted` hears the broker's answer."""
-        assert self._paho is not None  # noqa: S101 - the network thread runs only with a client
-        wanted: Any = list(filters.items())
-        if self.is_v5:
-            # A retained message keeps its mark also when it is forwarded live, so that it can be told from others.
-            wanted = [(name, SubscribeOptions(qos=qos, retainAsPublished=True)) for name, qos in wanted]
-        result, mid = self._paho.subscribe(wanted)
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            _settle(granted, ConnectionLostError("not connected"))
-        else:
-            self._grants[mid] = granted
 
 
 class _ProtocolRefusedError(BrokerRefusedError):
@@ -398,15 +381,6 @@ def _opened(_paho: Any, _user: Any, connection: Any) -> None:
     send_at_once(connection)
 
 
-def _settle(granted: Future[None] | None, error: BrokerError | None) -> None:
-    if granted is None or granted.done():
-        return
-    if error is None:
-        granted.set_result(None)
-    else:
-        granted.set_exception(error)
-
-
 def _guarded(callback: Callable[[], None]) -> None:
     try:
         callback()
@@ -416,28 +390,6 @@ def _guarded(callback: Callable[[], None]) -> None:
 
 def _ignore(_result: object) -> None:
     """For wishes whose result nobody waits for."""
-
-
-def _incoming(message: MQTTMessage) -> Incoming:
-    properties, payload = message.properties, bytes(message.payload)
-    if properties is None or not vars(properties).keys() - _NO_PROPERTIES:
-        return Incoming(message.topic, payload, message.qos, message.retain, message.dup, message.mid)
-    return Incoming(
-        topic=message.topic,
-        payload=payload,
-        qos=message.qos,
-        retain=message.retain,
-        dup=message.dup,
-        ack_id=message.mid,
-        response_topic=getattr(properties, "ResponseTopic", None),
-        correlation_data=getattr(properties, "CorrelationData", None),
-        expiry=getattr(properties, "MessageExpiryInterval", None),
-        user_properties=tuple(getattr(properties, "UserProperty", ())),
-    )
-
-
-# What every `Properties` of paho's holds; one that holds nothing else is empty.
-_NO_PROPERTIES: Final = frozenset({"packetType", "types", "names", "properties"})
 
 
 def _in_words(error: Exception) -> str:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from enum import Enum
@@ -45,7 +46,7 @@ class Way(Enum):
     HTTP_STREAM = "vLLM's HTTP server, streamed"
 
 
-class Side:
+class Side(ABC):
     """An engine that is up inside the `with`, and the ways to it.
 
     Attributes:
@@ -77,16 +78,16 @@ class Side:
     ) -> None:
         self._stack.close()
 
+    @abstractmethod
     def run(self, way: Way, sessions: int, requests: int) -> Outcome:
         """A closed loop.
 
         Raises:
             TimeoutError: not every answer came in time.
         """
-        raise NotImplementedError
 
-    def _start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self) -> None: ...
 
 
 class BusSide(Side):
