@@ -15,6 +15,7 @@ from rich.text import Text
 
 from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.blocks import split_finished
+from inferbus_client.cli.chat.echo import no_echo
 from inferbus_client.errors import InferbusError
 from inferbus_client.wire import Accepted
 
@@ -100,7 +101,7 @@ class TerminalView:
     def answering(self) -> Iterator[Shown]:
         live = Live(console=self._console, refresh_per_second=_REFRESHES, transient=True)
         shown = _MarkdownAnswer(self._console, live)
-        with live:
+        with no_echo(), live:
             try:
                 yield shown
             finally:
