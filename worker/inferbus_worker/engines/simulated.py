@@ -9,7 +9,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -22,6 +22,7 @@ from inferbus_worker.engines.base import (
     EngineError,
     FinishReason,
     GenerationTimeoutError,
+    Message,
     Usage,
 )
 
@@ -29,6 +30,7 @@ _TOKEN = re.compile(r"\s*\S+\s*")
 _CONTEXT_TOKENS = 32768
 # Prompts are estimated, not split into words: they hold whole histories, and this engine is to cost next to nothing.
 _CHARACTERS_PER_TOKEN = 4
+_COUNTED_MESSAGES = 32
 _content = itemgetter("content")
 
 
@@ -92,7 +94,7 @@ class _Echo:
         behaviour, text = self._engine.behaviour, _last_text(self._call)
         if behaviour.failure_rate and random.random() < behaviour.failure_rate:  # noqa: S311 - no secret
             raise EngineError("a simulated failure")
-        prompt_tokens = sum(map(len, map(_content, self._call.messages))) // _CHARACTERS_PER_TOKEN + 1
+        prompt_tokens = _estimate(self._call.messages)
         if prompt_tokens >= self._engine.context_tokens:
             raise ContextTooLongError
         tokens = _TOKEN.findall(text)[: self._call.sampling.max_tokens]
@@ -123,6 +125,13 @@ class _Echo:
             raise GenerationTimeoutError
         if self._cancelled.is_set() or (seconds and self._cancelled.wait(seconds)):
             raise CancelledGenerationError
+
+
+def _estimate(messages: Sequence[Message]) -> int:
+    """A prompt's length in tokens; what is older than the latest messages counts as much as they do on average."""
+    latest = messages[-_COUNTED_MESSAGES:]
+    characters = sum(map(len, map(_content, latest)))
+    return characters * len(messages) // len(latest) // _CHARACTERS_PER_TOKEN + 1
 
 
 def _last_text(call: ChatCall) -> str:
