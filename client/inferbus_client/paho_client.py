@@ -14,12 +14,14 @@ import ssl
 from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from inferbus_client.errors import BrokerRefusedError
 from inferbus_client.link_options import LinkOptions, Will
+
+_paho_log = logging.getLogger("inferbus.paho")
 
 # One read's worth: some forty requests, so that what is to be written never waits long for what is being read.
 _READ_BYTES: Final = 4096
@@ -39,6 +41,11 @@ class PahoClient(Client):
         #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
         #: handshake.
         self.tls_error: ssl.SSLError | None = None
+
+    def _easy_log(self, level: Any, fmt: str, *args: Any) -> None:
+        # paho tells of every packet at debug level; its own way through logging costs more than the packet's decoding.
+        if level != LogLevel.MQTT_LOG_DEBUG or _paho_log.isEnabledFor(logging.DEBUG):
+            super()._easy_log(level, fmt, *args)
 
     def reconnect(self) -> MQTTErrorCode:
         # What an old connection had left to say means nothing on a new one, nor does what we had left to say.
@@ -155,7 +162,7 @@ def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will |
     if will is not None:
         paho.will_set(will.topic, will.payload, will.qos, retain=True)
     paho.suppress_exceptions = True
-    paho.enable_logger(logging.getLogger("inferbus.paho"))
+    paho.enable_logger(_paho_log)
     return paho
 
 

@@ -100,8 +100,12 @@ class _Echo:
         tokens = _TOKEN.findall(text)[: self._call.sampling.max_tokens]
         reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
         usage = Usage(prompt_tokens, len(tokens))
-        yield from self._paced(tokens, deadline)
-        yield Chunk(finish_reason=reason, usage=usage)
+        if behaviour.first_token or behaviour.per_token:
+            yield from self._paced(tokens, deadline)
+            yield Chunk(finish_reason=reason, usage=usage)
+            return
+        self._sleep(0, deadline)
+        yield Chunk("".join(tokens), finish_reason=reason, usage=usage)
 
     def _paced(self, tokens: list[str], deadline: float | None) -> Iterator[Chunk]:
         """The tokens, each in its time, handed on together where they come closer than the call's interval."""
