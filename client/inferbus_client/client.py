@@ -15,7 +15,7 @@ from inferbus_client.answer import Answer
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Message
 from inferbus_client.client_settings import ClientSettings
-from inferbus_client.core import ClientCore
+from inferbus_client.core import ClientCore, CoreProperties
 from inferbus_client.errors import RequestTimeoutError
 from inferbus_client.exchange import Exchange
 from inferbus_client.options import AskOptions, session_busy
@@ -23,7 +23,7 @@ from inferbus_client.steps import Event, Pause, Receive, next_step
 from inferbus_client.wire import Accepted, Delta
 
 
-class Client:
+class Client(CoreProperties):
     """Asks a worker over MQTT, from any number of threads.
 
         with Client("mqtt://broker.local", project="general") as client:
@@ -74,28 +74,6 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    @property
-    def settings(self) -> ClientSettings:
-        return self._core.settings
-
-    @property
-    def client_id(self) -> str:
-        return self._core.client_id
-
-    @property
-    def is_v5(self) -> bool:
-        """Whether the broker speaks MQTT 5."""
-        return self._core.transport.is_v5
-
-    @property
-    def session(self) -> str:
-        """The conversation that is meant where a call names none."""
-        return self._core.session
-
-    @session.setter
-    def session(self, session: str) -> None:
-        self._core.session = session
 
     def listen_to_every_session(self) -> None:
         """Hear the replies of every session through one wildcard subscription, for programs with very many sessions.

@@ -52,6 +52,34 @@ class ClientCore:
         self.transport.publish_cancel(topic, request_id)
 
 
+class CoreProperties:
+    """What both clients show of their core."""
+
+    _core: ClientCore
+
+    @property
+    def settings(self) -> ClientSettings:
+        return self._core.settings
+
+    @property
+    def client_id(self) -> str:
+        return self._core.client_id
+
+    @property
+    def is_v5(self) -> bool:
+        """Whether the broker speaks MQTT 5."""
+        return self._core.transport.is_v5
+
+    @property
+    def session(self) -> str:
+        """The conversation that is meant where a call names none."""
+        return self._core.session
+
+    @session.setter
+    def session(self, session: str) -> None:
+        self._core.session = session
+
+
 def _settings(settings: ClientSettings | str | None, overrides: Mapping[str, Any]) -> ClientSettings:
     if not isinstance(settings, ClientSettings):
         broker = {} if settings is None else {"broker": settings}
