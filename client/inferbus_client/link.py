@@ -16,15 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from paho.mqtt.client import MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
 from inferbus_client.incoming import incoming
-from inferbus_client.link_options import Incoming, LinkOptions, Will
+from inferbus_client.link_options import Handle, Incoming, LinkOptions, Packed, Will
 from inferbus_client.link_socket import send_at_once
 from inferbus_client.network_loop import Feed, NetworkLoop
 from inferbus_client.paho_client import PahoClient, build_paho, open_connection
@@ -155,7 +154,7 @@ class Link:
             self._loop.call(lambda: _ignore(paho.unsubscribe(topic_filter)))
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
     ) -> bool:
         """Have the network thread publish a message. From any thread; `send` is for the network thread itself.
 
@@ -164,7 +163,7 @@ class Link:
             payload: what.
             qos: 0 or 1.
             retain: whether the broker keeps it for later subscribers.
-            properties: MQTT 5 properties, anything with paho's `pack`; left out where the link speaks 3.1.1.
+            properties: MQTT 5 properties; left out where the link speaks 3.1.1.
 
         Returns:
             Whether it was taken: QoS 0 needs a connection, QoS 1 waits for one.
@@ -175,16 +174,21 @@ class Link:
         return True
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
-    ) -> MQTTMessageInfo | None:
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
+    ) -> Handle | None:
         """Publish from the network thread, straight to the socket.
 
         Returns:
-            paho's handle, which knows when a QoS 1 message was acknowledged; None where there is no connection.
+            What knows when a QoS 1 message was acknowledged; None where there is no connection.
         """
-        if self._paho is None:
+        paho = self._paho
+        if paho is None:
             return None
-        info = self._paho.publish(topic, payload, qos, retain, properties if self.is_v5 else None)
+        is_v5 = paho.protocol == MQTTProtocolVersion.MQTTv5
+        if is_v5 and not qos and not retain and paho.publish_plain(topic, payload, properties):
+            return _SENT
+        # paho's type is its own `Properties`; all that it asks of one is `pack`.
+        info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if is_v5 else None)
         return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0 else info
 
     @property
@@ -232,7 +236,8 @@ class Link:
         paho.on_connect = self._connected
         paho.on_disconnect = self._disconnected
         paho.on_subscribe = self._subscribed
-        paho.on_message = self._received
+        paho.on_message = lambda _paho, _user, message: self._received(incoming(message))
+        paho.on_plain_message = self._received
         paho.on_socket_open = _opened
         self._paho = paho
         try:
@@ -362,9 +367,9 @@ class Link:
     def _subscribed(self, _paho: Any, _user: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any) -> None:
         self._subscriptions.answered(mid, reasons)
 
-    def _received(self, _paho: Any, _user: Any, message: MQTTMessage) -> None:
+    def _received(self, message: Incoming) -> None:
         try:
-            self._on_message(incoming(message))
+            self._on_message(message)
         except Exception:
             log.exception("a message could not be handled")
 
@@ -375,6 +380,16 @@ class _ProtocolRefusedError(BrokerRefusedError):
 
 class _SilentError(BrokerUnreachableError):
     """Connected, and no CONNACK. amqtt does so with MQTT 5 and a Last Will."""
+
+
+class _Sent:
+    """A message of QoS 0: nobody acknowledges it."""
+
+    def is_published(self) -> bool:
+        return True
+
+
+_SENT: Final = _Sent()
 
 
 def _opened(_paho: Any, _user: Any, connection: Any) -> None:

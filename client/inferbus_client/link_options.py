@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -59,8 +60,7 @@ class Will:
     qos: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A message as it arrived. Everything after `dup` needs MQTT 5 (`ack_id` is for `Link.acknowledge`)."""
 
     topic: str
@@ -73,3 +73,23 @@ class Incoming:
     correlation_data: bytes | None = None
     expiry: int | None = None
     user_properties: Sequence[tuple[str, str]] = ()
+
+
+class Packed(Protocol):
+    """MQTT 5 properties, as paho's `Properties` or anything else that can say them in bytes."""
+
+    def pack(self) -> bytes:
+        """Their encoding, with its length before it."""
+        ...
+
+
+class Handle(Protocol):
+    """What has become of a message that was sent."""
+
+    def is_published(self) -> bool:
+        """Whether QoS 0 has been written, or QoS 1 acknowledged.
+
+        Raises:
+            RuntimeError, ValueError: it never will be: the connection is gone.
+        """
+        ...

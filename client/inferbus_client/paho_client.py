@@ -11,15 +11,18 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from inferbus_client import plain_publish
 from inferbus_client.errors import BrokerRefusedError
-from inferbus_client.link_options import LinkOptions, Will
+from inferbus_client.link_options import Incoming, LinkOptions, Packed, Will
 
 _paho_log = logging.getLogger("inferbus.paho")
 
@@ -27,8 +30,6 @@ _paho_log = logging.getLogger("inferbus.paho")
 _READ_BYTES: Final = 4096
 # Packets are collected up to this much; a larger one is written by itself.
 _WRITE_BYTES: Final = 16384
-_QOS_BITS: Final = 0x06
-_RETAIN_BIT: Final = 0x01
 
 
 class PahoClient(Client):
@@ -36,8 +37,11 @@ class PahoClient(Client):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self._unread = memoryview(b"")
+        self._page = b""
+        self._read_to = 0
         self._unsent = bytearray()
+        #: Told of every message that comes without paho's help; `on_message` hears of the others.
+        self.on_plain_message: Callable[[Incoming], None] | None = None
         #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
         #: handshake.
         self.tls_error: ssl.SSLError | None = None
@@ -49,17 +53,44 @@ class PahoClient(Client):
 
     def reconnect(self) -> MQTTErrorCode:
         # What an old connection had left to say means nothing on a new one, nor does what we had left to say.
-        self._unread = memoryview(b"")
+        self._page, self._read_to = b"", 0
         self._unsent.clear()
         self.tls_error = None
         return super().reconnect()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Handle what is there to read, and all that was read with it: select would not see that any more."""
-        result = super().loop_read(max_packets)
-        while self._unread and result == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if not self._turn_page():
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        result = MQTTErrorCode.MQTT_ERR_SUCCESS
+        self._read_plain_messages()
+        while self._has_unread and result == MQTTErrorCode.MQTT_ERR_SUCCESS:
             result = super().loop_read(max_packets)
+            self._read_plain_messages()
         return result
+
+    @property
+    def _has_unread(self) -> bool:
+        return self._read_to < len(self._page)
+
+    def _turn_page(self) -> bool:
+        """Read what has arrived, up to a page; False where the connection is lost."""
+        try:
+            self._page, self._read_to = self._receive(_READ_BYTES), 0
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return bool(self._page)
+
+    def _read_plain_messages(self) -> None:
+        """Hand on the everyday messages that come next on the page, between two packets of paho's."""
+        heard, page = self.on_plain_message, self._page
+        if heard is None or self._in_packet["command"] or self.protocol != MQTTProtocolVersion.MQTTv5:
+            return
+        while self._read_to < len(page) and (plain := plain_publish.decode(page, self._read_to)) is not None:
+            message, self._read_to = plain
+            heard(message)
 
     @property
     def has_room(self) -> bool:
@@ -74,6 +105,14 @@ class PahoClient(Client):
         if super().want_write() and self.loop_write():
             return False
         return self._send_collected()
+
+    def publish_plain(self, topic: str, payload: bytes, properties: Packed | None) -> bool:
+        """Send a message of QoS 0 with MQTT 5, past paho's queue; False where it must wait for what is queued there."""
+        if self._sock is None or super().want_write():
+            return False
+        # paho does not see this traffic, and pings the broker once every keepalive as if there were none.
+        self._unsent += plain_publish.encode(topic.encode(), payload, properties.pack() if properties else b"\0")
+        return True
 
     def _send_collected(self) -> bool:
         try:
@@ -97,34 +136,21 @@ class PahoClient(Client):
             self._send_collected()  # a DISCONNECT, most likely
         super()._sock_close()
 
-    def _handle_publish(self) -> MQTTErrorCode:
-        """The everyday message, QoS 0 and no properties, without paho's `Properties`: they cost more than all the rest.
-
-        Whatever looks different in the least is left to paho. (MQTT 5.0, section 3.3.)
-        """
-        command, packet = self._in_packet["command"], self._in_packet["packet"]
-        end = 2 + int.from_bytes(packet[:2], "big")
-        is_plain = not command & _QOS_BITS and self.protocol == MQTTProtocolVersion.MQTTv5
-        if not is_plain or end >= len(packet) or packet[end] != 0:
-            return super()._handle_publish()
-        message = MQTTMessage(topic=bytes(packet[2:end]))
-        message.payload = bytes(packet[end + 1 :])
-        message.retain = bool(command & _RETAIN_BIT)
-        self._handle_on_message(message)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
     def _sock_recv(self, bufsize: int) -> bytes:
-        if not self._unread:
-            try:
-                data = super()._sock_recv(max(bufsize, _READ_BYTES))
-            except ssl.SSLError as error:
-                self.tls_error = error
-                raise
-            if len(data) <= bufsize:
-                return data
-            self._unread = memoryview(data)
-        taken, self._unread = self._unread[:bufsize], self._unread[bufsize:]
-        return bytes(taken)
+        if self._has_unread:
+            taken = self._page[self._read_to : self._read_to + bufsize]
+            self._read_to += len(taken)
+            return taken
+        return self._receive(bufsize)
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = super()._sock_recv(size)
+        except ssl.SSLError as error:
+            self.tls_error = error
+            raise
+        self._last_bytes_received = time.monotonic()  # paho's keepalive asks for it
+        return data
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         # paho leaves the socket of a failed handshake to the garbage collector.

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from paho.mqtt.client import topic_matches_sub
 
@@ -41,8 +41,7 @@ class Kind(Enum):
     CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A parsed inbound topic. `session` and `user` are None on the topics that name none."""
 
     kind: Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from inferbus_client.wire import Failure, FinishReason, Request
 from inferbus_worker.engines.base import Generation, Usage
@@ -14,8 +14,7 @@ from inferbus_worker.sessions import Claim, Exchange, SessionKey
 PASSED_IN_QUEUE = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the engine said, and what of it enters the history.
 
     Attributes:
@@ -65,6 +64,7 @@ class Job:
         self.first_token_at: float | None = None
         self.outcome: Answer | Failure | None = None
         self.ended_at: float | None = None
+        self._timings: Timings | None = None
         self._clock = clock
         self._on_end = on_end
         self._generation: Generation | None = None
@@ -132,10 +132,9 @@ class Job:
         return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings(), outcome.reasoning)
 
     def timings(self) -> Timings:
-        """Where the time went, in seconds since admission."""
-        ended = self.ended_at if self.ended_at is not None else self._clock()
-        return Timings(
-            queue=(self.taken_at or ended) - self.admitted_at,
-            first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
-            total=ended - self.admitted_at,
-        )
+        """Where the time of a job that has ended went, in seconds since admission."""
+        if self._timings is None:
+            ended = self._clock() if self.ended_at is None else self.ended_at
+            first = None if self.first_token_at is None else self.first_token_at - self.admitted_at
+            self._timings = Timings((self.taken_at or ended) - self.admitted_at, first, ended - self.admitted_at)
+        return self._timings

@@ -12,12 +12,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from inferbus_client.link_options import Incoming
+from inferbus_client.link_options import Handle, Incoming, Packed
 from inferbus_client.network_loop import Feed
+from inferbus_client.plain_publish import variable_length
 from inferbus_client.topics import is_mqtt_string
-from inferbus_worker.packed_properties import PackedProperties, variable_length
+from inferbus_worker.packed_properties import PackedProperties
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
 
 log = logging.getLogger("inferbus.replies")
@@ -31,17 +32,11 @@ _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 
 
-class Handle(Protocol):
-    """What paho gives back for a message."""
-
-    def is_published(self) -> bool: ...
-
-
 class Publisher(Protocol):
     """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
     ) -> Handle | None: ...
 
     def feed_from(self, feed: Feed) -> None: ...
@@ -134,7 +129,7 @@ class Replies:
         """Publish what `source` has to say (a message says itself). From any thread."""
         self._inbox.append(source)
         # The newest stays, however large it is: on a link that works it leaves at once.
-        while self.congested and len(self._inbox) > 1:
+        while len(self._inbox) > 1 and self.congested:
             self._drop_oldest()
         if self._link is not None:
             self._link.wake()
@@ -147,7 +142,8 @@ class Replies:
     @property
     def backlog(self) -> int:
         """About how many bytes wait for the broker."""
-        return self.waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
+        waiting = len(self._inbox) + len(self._current)
+        return waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
 
     @property
     def congested(self) -> bool:
@@ -201,14 +197,14 @@ class Replies:
 
     def _send(self, link: Publisher, message: Outgoing) -> bool:
         properties = _properties(message) if link.is_v5 else None
-        size = _packet_size(message, properties)
+        qos = self._qos if message.qos is None else message.qos
+        size = _packet_size(message, properties) if qos or link.max_packet_size is not None else 0
         if link.max_packet_size is not None and size > link.max_packet_size:
             self._drop(f"{size} bytes are over the broker's maximum packet size")
             smaller = instead_of(message)
             if smaller is not None and len(smaller.payload) < len(message.payload):
                 self._current.appendleft(smaller)
             return True
-        qos = self._qos if message.qos is None else message.qos
         handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
         if handle is None:
             self._current.appendleft(message)

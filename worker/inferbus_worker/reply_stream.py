@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing, decode_reply
@@ -17,8 +16,7 @@ from inferbus_client.wire import Usage as WireUsage
 from inferbus_worker.engines.base import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyAddress:
+class ReplyAddress(NamedTuple):
     """Where a request's replies go, and how they are written. `request` is what they answer, to acknowledge it."""
 
     topic: str
@@ -29,8 +27,7 @@ class ReplyAddress:
     request: Incoming | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Seconds since admission; `first_token` is None where nothing was generated."""
 
     queue: float
@@ -38,8 +35,7 @@ class Timings:
     total: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The good terminal state of a request, as its replies tell it. A reset or a new session has no usage."""
 
     text: str
@@ -49,8 +45,7 @@ class Answered:
     reasoning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One message for the broker. `status` is the contract's `ok` or failure code, None for what is no reply."""
 
     topic: str
@@ -68,15 +63,16 @@ class Outgoing:
         yield self
 
 
-@dataclass(slots=True)
 class _Unsent:
     """What the sender has yet to say."""
 
-    accepted: tuple[int, int | None] | None = None
-    text: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    terminal: Answered | Failure | None = None
-    size: int = 0
+    __slots__ = ("accepted", "deltas", "size", "terminal")
+
+    def __init__(self) -> None:
+        self.accepted: tuple[int, int | None] | None = None
+        self.deltas: list[tuple[str, str]] = []
+        self.terminal: Answered | Failure | None = None
+        self.size = 0
 
 
 class Backlog:
@@ -100,44 +96,37 @@ class ReplyStream:
         backlog: where this stream's share of what waits is counted.
     """
 
-    __slots__ = ("_backlog", "_lock", "_queued", "_seq", "_submit", "_unsent", "address")
+    __slots__ = ("_backlog", "_lock", "_seq", "_submit", "_unsent", "address")
 
     def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None], backlog: Backlog) -> None:
         self.address = address
         self._submit = submit
         self._backlog = backlog
-        self._unsent = _Unsent()
-        self._queued = False
+        self._unsent: _Unsent | None = None
         self._seq = 0
         self._lock = threading.Lock()
 
     def accepted(self, position: int, eta_ms: int | None) -> None:
         """The request is in the queue. The text half does not say so."""
         if self.address.json:
-            self._note(lambda unsent: setattr(unsent, "accepted", (position, eta_ms)))
+            self._note(0, accepted=(position, eta_ms))
 
     def delta(self, text: str, reasoning: str = "") -> None:
         """More of the answer. The text half waits for the whole."""
-        if not self.address.json:
-            return
-
-        def add(unsent: _Unsent) -> None:
-            if text:
-                unsent.text.append(text)
-            if reasoning:
-                unsent.reasoning.append(reasoning)
-
-        self._note(add, len(text) + len(reasoning))
+        if self.address.json:
+            self._note(len(text) + len(reasoning), delta=(text, reasoning))
 
     def end(self, outcome: Answered | Failure) -> None:
         """The terminal reply. The caller sees to it that there is one, and nothing after it."""
         size = len(outcome.text) + len(outcome.reasoning or "") if isinstance(outcome, Answered) else 0
-        self._note(lambda unsent: setattr(unsent, "terminal", outcome), size)
+        self._note(size, terminal=outcome)
 
     def outgoing(self) -> Iterator[Outgoing]:
         """What is to be published now, in order. For the sender thread alone."""
         with self._lock:
-            unsent, self._unsent, self._queued = self._unsent, _Unsent(), False
+            unsent, self._unsent = self._unsent, None
+        if unsent is None:
+            return
         self._backlog.add(-unsent.size)
         if not self.address.json:
             if unsent.terminal is not None:
@@ -146,29 +135,44 @@ class ReplyStream:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
-        if unsent.text or unsent.reasoning:
-            text, reasoning = _publishable("".join(unsent.text)), _publishable("".join(unsent.reasoning))
+        if unsent.deltas:
+            text, reasoning = (_publishable("".join(parts)) for parts in zip(*unsent.deltas, strict=True))
             yield self._in_json(Delta(**self._head(), text=text, reasoning=reasoning or None))
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
 
-    def _note(self, what: Callable[[_Unsent], None], size: int = 0) -> None:
+    def _note(
+        self,
+        size: int,
+        *,
+        accepted: tuple[int, int | None] | None = None,
+        delta: tuple[str, str] | None = None,
+        terminal: Answered | Failure | None = None,
+    ) -> None:
+        """Keep it for the sender, and call the sender unless it has been called already."""
         with self._lock:
-            what(self._unsent)
-            self._unsent.size += size
-            first, self._queued = not self._queued, True
-        self._backlog.add(size)
+            first = self._unsent is None
+            unsent = self._unsent = self._unsent or _Unsent()
+            unsent.accepted = accepted or unsent.accepted
+            unsent.terminal = terminal or unsent.terminal
+            if delta is not None:
+                unsent.deltas.append(delta)
+            unsent.size += size
+        if size:
+            self._backlog.add(size)
         if first:
             self._submit(self)
 
     def _in_text(self, outcome: Answered | Failure) -> Outgoing:
-        text = outcome.sentence if isinstance(outcome, Failure) else outcome.text
+        address = self.address
+        if isinstance(outcome, Answered):
+            return Outgoing(address.topic, outcome.text.encode(errors="replace"), status="ok", address=address)
         return Outgoing(
-            self.address.topic,
-            _publishable(text).encode(),
-            status=outcome.code if isinstance(outcome, Failure) else "ok",
-            retry_after_ms=outcome.retry_after_ms if isinstance(outcome, Failure) else None,
-            address=self.address,
+            address.topic,
+            outcome.sentence.encode(errors="replace"),
+            status=outcome.code,
+            retry_after_ms=outcome.retry_after_ms,
+            address=address,
         )
 
     def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
@@ -229,7 +233,7 @@ def instead_of(message: Outgoing) -> Outgoing | None:
         return None
     failure = Failure("engine_error", "The answer is larger than the broker lets through.")
     if not message.json:
-        return replace(message, payload=failure.sentence.encode(), status=failure.code)
+        return message._replace(payload=failure.sentence.encode(), status=failure.code)
     seq = decode_reply(message.payload).seq
     reply = ErrorReply.of(failure, request_id=address.request_id, session_id=address.session_id, seq=seq)
-    return replace(message, payload=reply.encode(), status=failure.code)
+    return message._replace(payload=reply.encode(), status=failure.code)

@@ -101,12 +101,8 @@ class TurnRunner:
 
     def _system_prompt(self, job: Job) -> str | None:
         """The request's, else the session's, else the project's. An explicitly empty one is none at all."""
-        choices = (
-            job.request.system_prompt,
-            job.claim.conversation.system_prompt,
-            self._projects[job.key.project].system_prompt,
-        )
-        return next((prompt for prompt in choices if prompt is not None), None) or None
+        project = self._projects[job.key.project]
+        return _first(job.request.system_prompt, job.claim.conversation.system_prompt, project.system_prompt) or None
 
     def _sampling(self, job: Job) -> Sampling:
         request, project, settings = job.request, self._projects[job.key.project], self._settings
@@ -132,9 +128,12 @@ def _cache_salt(key: SessionKey) -> str:
     return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
 
 
-def _first(*choices: float | None) -> Any:
+def _first(*choices: Any) -> Any:
     """The first that was given; an explicit 0 is a 0."""
-    return next(choice for choice in choices if choice is not None)
+    for choice in choices:
+        if choice is not None:
+            return choice
+    return None
 
 
 def _failure(error: EngineError) -> Failure:

@@ -22,8 +22,7 @@ class WorkerPool:
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(size)
         ]
-        self._active = 0
-        self._lock = threading.Lock()
+        self._under_way: set[Job] = set()
 
     def __len__(self) -> int:
         return len(self._threads)
@@ -31,7 +30,7 @@ class WorkerPool:
     @property
     def active(self) -> int:
         """Turns under way now."""
-        return self._active
+        return len(self._under_way)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -52,14 +51,10 @@ class WorkerPool:
 
     def _work(self) -> None:
         while (job := self._queue.take()) is not None:
-            self._count(1)
+            self._under_way.add(job)
             try:
                 self._run_turn(job)
             except Exception:
                 log.exception("a worker thread survived an error")
             finally:
-                self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._active += change
+                self._under_way.discard(job)

@@ -15,8 +15,8 @@ machine). Everything that may go wrong inside is one of the errors below:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 #: One message in OpenAI's chat shape: {"role": ..., "content": a string or a list of content parts}.
 Message = Mapping[str, Any]
@@ -53,18 +53,16 @@ class EngineStartError(Exception):
     """The engine did not come up. The text is one sentence for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(NamedTuple):
     """How to sample, in OpenAI's terms. `extra` holds allowlisted parameters by their OpenAI names."""
 
     temperature: float
     top_p: float
     max_tokens: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCall:
+class ChatCall(NamedTuple):
     """One chat completion to run.
 
     Attributes:
@@ -82,14 +80,12 @@ class ChatCall:
     thinking: Thinking = "hide"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What is new since the chunk before. The last one alone carries `finish_reason` and `usage`."""
 
     text: str = ""

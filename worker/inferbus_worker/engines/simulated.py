@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"\s*\S+\s*")
 _CONTEXT_TOKENS = 32768
 # Prompts are estimated, not split into words: they hold whole histories, and this engine is to cost next to nothing.
 _CHARACTERS_PER_TOKEN = 4
-_COUNTED_MESSAGES = 32
+_COUNTED_MESSAGES = 8
 _content = itemgetter("content")
 
 
@@ -42,6 +42,10 @@ class Behaviour:
     per_token: float = 0.0
     capacity: int = 256
     failure_rate: float = 0.0
+
+    @property
+    def is_paced(self) -> bool:
+        return self.first_token > 0 or self.per_token > 0
 
 
 class SimulatedEngine:
@@ -78,10 +82,14 @@ class _Echo:
     def __init__(self, engine: SimulatedEngine, call: ChatCall) -> None:
         self._engine = engine
         self._call = call
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
+        # Only who waits has to be woken, and an event costs as much as all the rest of an unpaced echo.
+        self._waker = threading.Event() if engine.behaviour.is_paced else None
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._is_cancelled = True
+        if self._waker is not None:
+            self._waker.set()
 
     def chunks(self, deadline: float | None) -> Iterator[Chunk]:
         self._engine.count(1)
@@ -100,7 +108,7 @@ class _Echo:
         tokens = _TOKEN.findall(text)[: self._call.sampling.max_tokens]
         reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
         usage = Usage(prompt_tokens, len(tokens))
-        if behaviour.first_token or behaviour.per_token:
+        if behaviour.is_paced:
             yield from self._paced(tokens, deadline)
             yield Chunk(finish_reason=reason, usage=usage)
             return
@@ -123,12 +131,13 @@ class _Echo:
 
     def _sleep(self, seconds: float, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= seconds:
-            if self._cancelled.wait(max(left, 0)):
-                raise CancelledGenerationError
-            raise GenerationTimeoutError
-        if self._cancelled.is_set() or (seconds and self._cancelled.wait(seconds)):
+        is_late = left is not None and left <= seconds
+        if self._waker is not None and not self._is_cancelled:
+            self._waker.wait(seconds if left is None else max(min(seconds, left), 0))
+        if self._is_cancelled:
             raise CancelledGenerationError
+        if is_late:
+            raise GenerationTimeoutError
 
 
 def _estimate(messages: Sequence[Message]) -> int:
