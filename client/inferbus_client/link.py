@@ -3,7 +3,8 @@
 Each link owns one thread, `network-<client id>`, which alone touches the socket (see `network_loop`). Its life reads in
 `_run`: serve the connection until it is lost, connect anew, and so on until `close`. What goes wrong in a callback is
 logged and ends nothing. Two clients of one id would kick each other for ever: then the link gives up, and `fatal` says
-why. Subscriptions are lost with a connection: they are remembered, and made again on every new one.
+why, unless its user knows better (`holds_out`). Subscriptions are lost with a connection: they are remembered, and made
+again on every new one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Link:
         on_up: called there after every successful (re)connect, when subscriptions have been requested again.
         on_down: called there when the connection is lost.
         will: published by the broker when this link dies.
+        holds_out: asked there, instead of giving up, when another client seems to have our id: whether to come back all
+            the same. It is told whether connections were lost again and again, or once with the broker's word for it.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class Link:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
         will: Will | None = None,
+        holds_out: Callable[[bool], bool] = lambda _flapping: False,
     ) -> None:
         self._options = options
         self._on_message = on_message
+        self._holds_out = holds_out
         self._on_up = on_up
         self._on_down = on_down
         self._will = will
@@ -105,6 +110,18 @@ class Link:
             self._thread.join(timeout)
         if not self.is_alive:
             self._loop.close()
+
+    def give_up(self, error: BrokerError) -> None:
+        """Disconnect in order, for good, and set `fatal`. From any thread; does not wait."""
+        self.fatal = error
+        self._closing.set()
+        self._loop.wake()
+
+    def set_will(self, will: Will) -> None:
+        """What the broker publishes when the next connection dies. For `on_down`, before there is one."""
+        self._will = will
+        if self._paho is not None:
+            self._paho.will_set(will.topic, will.payload, will.qos, retain=True)
 
     @property
     def is_up(self) -> bool:
@@ -317,14 +334,20 @@ class Link:
             raise self.fatal
 
     def _final_reason(self, reason: str) -> ConnectionLostError | None:
+        taken_over = reason == "Session taken over"
+        flapping = len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW
+        if not taken_over and not flapping:
+            return None
+        if self._holds_out(flapping):
+            if flapping:
+                self._losses.clear()
+            return None
         identity = f"the client id {self._options.client_id!r}"
-        if reason == "Session taken over":
+        if taken_over:
             return ConnectionLostError(f"another client uses {identity} on this broker")
-        if len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW:
-            return ConnectionLostError(
-                f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
-            )
-        return None
+        return ConnectionLostError(
+            f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
+        )
 
     def _reconnect(self, paho: PahoClient) -> None:
         """Try until it works, or until the end: exponential backoff with jitter."""

@@ -6,12 +6,15 @@ that a newer worker can say more without breaking an older client.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 State = Literal["loading", "ready", "draining", "offline"]
+
+#: In seconds since the Unix epoch: later times cannot be written as a date.
+_YEAR_10000: Final = 253_402_300_800
 
 
 class _Announcement(BaseModel):
@@ -26,6 +29,30 @@ class _Announcement(BaseModel):
         return self.model_dump_json(by_alias=True).encode()
 
 
+class Instance(BaseModel):
+    """One run of a worker. Two that use one worker id by mistake tell each other apart by it.
+
+    Attributes:
+        mark: made up at the start; no two runs share it.
+        started: in seconds since the Unix epoch, by its own host's clock.
+        connection: 1 on its first connection to the broker, one more on each later one. Who counts on, lives.
+        host: where it runs; None where it does not say.
+        pid: its process there.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    mark: str = Field(max_length=64)
+    started: float = Field(ge=0, lt=_YEAR_10000)
+    connection: int = Field(1, ge=1)
+    host: str | None = Field(None, max_length=255)
+    pid: int | None = None
+
+    def precedes(self, other: Instance) -> bool:
+        """Whether it was started before `other`. Of two runs both say the same, however their clocks differ."""
+        return (self.started, self.mark) < (other.started, other.mark)
+
+
 class Presence(_Announcement):
     """A worker's state, retained on `inferbus/workers/{worker}/status`. Its Last Will says `offline`.
 
@@ -35,6 +62,7 @@ class Presence(_Announcement):
         capacity: how many requests its engine runs at once; None while that is not known.
         since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
             is the time of the start.
+        instance: which run says so; None where that is not known.
     """
 
     state: State
@@ -42,6 +70,7 @@ class Presence(_Announcement):
     projects: tuple[str, ...] = ()
     capacity: int | None = None
     since: float | None = None
+    instance: Instance | None = None
 
 
 class Latency(BaseModel):
@@ -55,6 +84,15 @@ class Latency(BaseModel):
     p99: float | None = None
 
 
+class Level(BaseModel):
+    """How full something bounded is: what it holds now, of at most `bound`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    now: int
+    bound: int
+
+
 class Stats(_Announcement):
     """A worker's figures, on `inferbus/workers/{worker}/stats`. Counters count since the start.
 
@@ -66,6 +104,10 @@ class Stats(_Announcement):
         queued: requests waiting now, of at most `queue_size`.
         active: requests in the engine now, of at most `capacity`.
         sessions: conversations in memory.
+        levels: everything that is bounded, by name (`queue`, `outboundBytes`, `sessions`, those that are idle,
+            `historyBytes`, `retryMemoryBytes`, and, where they are on, the tables `rateLimitSessions`,
+            `rateLimitClients` and `tokenBudgetSessions`).
+        replies_dropped: messages to the broker that were given up, since it took no more or none so large.
         tokens_per_s: generated tokens per second over the last interval.
         requests_per_s: terminal replies per second over the last interval.
     """
@@ -79,6 +121,8 @@ class Stats(_Announcement):
     active: int = 0
     capacity: int | None = None
     sessions: int = 0
+    levels: dict[str, Level] = Field(default_factory=dict)
+    replies_dropped: int = 0
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None

@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from inferbus_client.cli.exits import Exit
 from support.inferbus import environment, inferbus
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
 from support.peer import WORKER_ID, Listener, Peer, Site, worker_peer
@@ -131,15 +132,7 @@ def _plain_answer(host: str, port: int) -> bytes | None:
 def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosquitto, tmp_path: Path) -> None:
     with Peer(shipped.site, "alice") as alice:
         assert alice.subscribe("inferbus/workers/w7/status")
-        with (tmp_path / "log").open("wb") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment(INFERBUS_PASSWORD=shipped.passwords["inferbus-worker"]),
-            )
-        with worker:
+        with _serve(shipped, tmp_path / "log") as worker:
             until(lambda: "ready" in _states(alice) or worker.poll() is not None, 60)
             status = inferbus("status", "--once", "--json", "--broker", shipped.url, *_credentials(shipped, "bob"))
             health = inferbus(
@@ -158,6 +151,45 @@ def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosqui
         assert health.returncode == 0, health.stderr
         assert json.loads(status.stdout)["w7"]["presence"]["state"] == "ready"
         until(lambda: _states(alice)[-1] == "offline")
+
+
+def test_the_second_worker_of_an_id_ends(shipped: ShippedMosquitto, tmp_path: Path) -> None:
+    """So a worker may read its own presence: there it learns that it is the second."""
+    with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "first") as first:
+        try:
+            assert alice.subscribe("inferbus/workers/w7/status")
+            until(lambda: "ready" in _states(alice), 60)
+            with _serve(shipped, tmp_path / "second") as second:
+                assert second.wait(30) == Exit.BROKER
+            assert "another worker already has the id 'w7'" in (tmp_path / "second").read_text()
+            until(lambda: _states(alice)[-1] == "ready")
+        finally:
+            first.terminate()
+        assert first.wait(30) == 0, (tmp_path / "first").read_text()
+
+
+def test_a_worker_that_may_not_read_its_own_presence_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
+    shipped.control("removeClientRole", "inferbus-worker", "inferbus-observer")
+    with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "log") as worker:
+        try:
+            assert alice.subscribe("inferbus/workers/w7/status")
+            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            assert "our own presence cannot be read" in (tmp_path / "log").read_text()
+        finally:
+            worker.terminate()
+            shipped.control("addClientRole", "inferbus-worker", "inferbus-observer")
+        assert worker.wait(30) == 0, (tmp_path / "log").read_text()
+
+
+def _serve(shipped: ShippedMosquitto, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped)],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env=environment(INFERBUS_PASSWORD=shipped.passwords["inferbus-worker"]),
+        )
 
 
 def _serve_options(shipped: ShippedMosquitto) -> list[str]:

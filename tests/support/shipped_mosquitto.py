@@ -78,6 +78,14 @@ class ShippedMosquitto(Mosquitto):
             ADMIN_PASSWORD=self._admin_password,
         )
 
+    def control(self, *command: str) -> None:
+        """Run a command of `mosquitto_ctrl dynsec`, as admin."""
+        _run(
+            needs_program("mosquitto_ctrl"),
+            *("-h", self.host, "-p", str(self.port), "--cafile", self.cafile),
+            *("-u", "admin", "-P", self._admin_password, "dynsec", *command),
+        )
+
     def _lines(self) -> list[str]:
         """The shipped file, with our ports and paths."""
         text = (SHIPPED / "mosquitto.conf").read_text()

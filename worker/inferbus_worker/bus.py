@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from inferbus_client import topics
+from inferbus_client.errors import BrokerError, ConnectionLostError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, Will
-from inferbus_client.presence import Presence, State, Stats
+from inferbus_client.presence import Presence, State, Stats, decode_announcement
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import Outgoing
+from inferbus_worker.rivals import Rivals, new_instance
 from inferbus_worker.settings import Settings
+
+log = logging.getLogger("inferbus.bus")
+
+_LOOK_EVERY: Final = 0.1
 
 
 class Bus:
@@ -30,15 +37,18 @@ class Bus:
     ) -> None:
         self._settings = settings
         self._replies = replies
+        self._receive = receive
+        self._topic = topics.presence(settings.worker_id)
+        self._instance = new_instance()
+        self._rivals = Rivals(settings.worker_id, self._instance)
         self._presence = self._presence_as("loading", model, None)
-        will = Will(
-            topics.presence(settings.worker_id), self._presence.model_copy(update={"state": "offline"}).encode()
-        )
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
-            on_message=receive,
+            on_message=self._received,
             on_up=self._say_presence,
-            will=will,
+            on_down=self._connection_lost,
+            will=self._will(),
+            holds_out=self._rivals.hold_out,
         )
 
     def start(self) -> None:
@@ -48,10 +58,11 @@ class Bus:
             BrokerError: with the reason, after `broker_timeout` seconds at most.
         """
         self.link.connect(self._settings.broker_timeout)
+        self._listen_for_rivals()  # before our own presence, which `replies` is to publish, replaces what is there
         self._replies.start(self.link)
         users = self._settings.identity == "topic"
         filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
-        self.link.subscribe(dict.fromkeys(filters, self._settings.request_qos))
+        self._subscribe(dict.fromkeys(filters, self._settings.request_qos))
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
         """Publish a new state, retained."""
@@ -65,6 +76,49 @@ class Bus:
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
 
+    def _listen_for_rivals(self) -> None:
+        """Subscribe to our own presence. A broker may refuse that, or disconnect whoever asks: then we do without."""
+        try:
+            self.link.subscribe({self._topic: 0})
+        except BrokerError as error:
+            log.info("our own presence cannot be read (%s): a second worker of our id would go unnamed", error.reason)
+            self.link.unsubscribe(self._topic)
+
+    def _subscribe(self, filters: Mapping[str, int]) -> None:
+        """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
+        deadline = time.monotonic() + self._settings.broker_timeout
+        while True:
+            try:
+                return self.link.subscribe(filters)
+            except ConnectionLostError:
+                while not self.link.wait_up(_LOOK_EVERY):
+                    if self.link.fatal is not None:
+                        raise self.link.fatal from None
+                    if time.monotonic() > deadline:
+                        raise
+                if time.monotonic() > deadline:
+                    raise
+
+    def _received(self, message: Incoming) -> None:
+        if message.topic != self._topic:
+            self._receive(message)
+            return
+        presence = decode_announcement(Presence, message.payload)
+        if presence is not None and presence.instance is not None:
+            reason = self._rivals.heard(presence.instance, self._instance.connection)
+            if reason is not None:
+                self.announce("offline")
+                self.link.give_up(ConnectionLostError(reason))
+
+    def _connection_lost(self) -> None:
+        """The next one counts as another, in presence and Last Will."""
+        self._instance = self._instance.model_copy(update={"connection": self._instance.connection + 1})
+        self.link.set_will(self._will())
+
+    def _will(self) -> Will:
+        offline = self._presence.model_copy(update={"state": "offline", "instance": self._instance})
+        return Will(self._topic, offline.encode())
+
     def _presence_as(self, state: State, model: str | None, capacity: int | None) -> Presence:
         return Presence(
             worker=self._settings.worker_id,
@@ -77,8 +131,8 @@ class Bus:
 
     def _say_presence(self) -> None:
         """Also after every reconnect: the broker has published the Last Will meanwhile."""
-        topic = topics.presence(self._settings.worker_id)
-        self._replies.post(Outgoing(topic, self._presence.encode(), json=True, retain=True, qos=1))
+        presence = self._presence.model_copy(update={"instance": self._instance})
+        self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=1))
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""Two workers of one id: the one that was started first stays, the other ends and says why.
+
+A broker keeps one connection of a client id and closes the older one, mostly without a word, so two workers of one id
+would throw each other out for ever. They cannot ask each other, but both write the same retained presence, and read it:
+there each finds the other's word or Last Will, with the instance that it comes from.
+
+What stands there may be left over from a run that has ended long ago, and even come back after our own (a broker that
+crashed and restored an older state). So an instance counts as a rival only when it has made a connection since we first
+heard of it, which none that has ended does, and when we have lost one ourselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Final
+
+from inferbus_client.presence import Instance
+
+log = logging.getLogger("inferbus.rivals")
+
+#: Other instances that are remembered; two are usual, and anyone who may write our presence can make up more.
+_MAX_OTHERS: Final = 16
+
+
+def new_instance() -> Instance:
+    """This run, before its first connection."""
+    return Instance(mark=uuid.uuid4().hex, started=round(time.time(), 3), host=socket.gethostname(), pid=os.getpid())
+
+
+class Rivals:
+    """What our own presence topic has told of other instances. For the network thread alone."""
+
+    def __init__(self, worker: str, instance: Instance) -> None:
+        self._worker = worker
+        self._me = instance
+        self._others: dict[str, Instance] = {}
+        self._hears_itself = False
+        self._saw_later = False
+
+    def heard(self, said: Instance, connection: int) -> str | None:
+        """An instance has announced itself, or been announced by its Last Will, under our worker id.
+
+        Args:
+            said: the instance; ours as well, since we hear ourselves.
+            connection: which of our connections this is, from 1.
+
+        Returns:
+            Why we have to go, if an earlier instance lives; else None.
+        """
+        if said.mark == self._me.mark:
+            self._hears_itself = True
+            return None
+        before = self._others.get(said.mark)
+        if before is None or before.connection < said.connection:
+            self._remember(said)
+        if self._me.precedes(said):
+            self._saw_later = True
+            if before is None and connection > 1:
+                log.warning("another worker has the id %r and will have to end: %s", self._worker, _in_words(said))
+            return None
+        if connection == 1 or before is None or said.connection <= before.connection:
+            return None
+        return f"another worker already has the id {self._worker!r}: {_in_words(said)}; give this one its own worker id"
+
+    def hold_out(self, flapping: bool) -> bool:  # noqa: FBT001 - what `Link` asks
+        """Whether to come back to a broker that has given our connection to somebody else.
+
+        Once: to see who it is, where we can read our presence. Again and again: only while the others are later ones,
+        whose part it is to go.
+        """
+        if not flapping:
+            return self._hears_itself
+        later, self._saw_later = self._saw_later, False
+        return later
+
+    def _remember(self, other: Instance) -> None:
+        if other.mark not in self._others and len(self._others) >= _MAX_OTHERS:
+            self._others.clear()
+        self._others[other.mark] = other
+
+
+def _in_words(instance: Instance) -> str:
+    started = datetime.fromtimestamp(instance.started, UTC)
+    # Of the host's name only what is printable: it comes from the bus, and goes to the log.
+    where = "" if instance.host is None else f" on {instance.host!r}"
+    process = "" if instance.pid is None else f", process {instance.pid}"
+    return f"started {started:%Y-%m-%d %H:%M:%S} UTC{where}{process}"
