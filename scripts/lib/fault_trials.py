@@ -27,7 +27,7 @@ HEAD: Final = f"""\
 1. **Accounting.** Every accepted request gets exactly one terminal reply handed to the broker, by its deadline, while
    the process lives. A request that is not accepted gets exactly one refusal, where its reply topic is legal.
 2. **Bounded memory.** What waits for the engine, what waits for the broker, sessions and their histories, remembered
-   retries and rate limits: each has a bound.
+   retries and rate limits: each has a bound, a setting for it, and its level in the stats.
 3. **Isolation.** Nothing of one session reaches another. MQTT does not say who published: with the flat topics a
    session's id is a bearer secret; with the identity in the topic, and a broker that binds it to the login, the owner
    is (user, session).

@@ -21,7 +21,7 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Job
-from inferbus_worker.rate_limit import RateLimiter
+from inferbus_worker.limits import RateLimits
 from inferbus_worker.reception import Reception
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream
@@ -30,6 +30,7 @@ from inferbus_worker.retries import RecentRequests
 from inferbus_worker.sessions import MemorySessions
 from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
 from inferbus_worker.stats import Meter
+from inferbus_worker.token_budget import TokenBudget
 from inferbus_worker.turn import TurnRunner
 
 
@@ -145,26 +146,35 @@ class Rooms:
     ) -> None:
         self.clock = FakeClock()
         self.engine = ScriptedEngine() if script is None else ScriptedEngine(script)
-        self.settings = Settings(projects=dict(projects or {"general": ProjectSettings()}), **settings)
+        projects = dict(projects or {"general": ProjectSettings()})
+        self.settings = Settings(projects=projects, rate_limit=rate, **settings)
         self.gate: Failure | None = None
         self.active = 0
         self.acknowledged: list[Incoming] = []
         self.replies = RecordedReplies()
         self.sessions = MemorySessions(10, 3600, clock=self.clock)
-        self.limiter = RateLimiter(rate, clock=self.clock)
+        self.limits = RateLimits(self.settings, clock=self.clock)
         self.queue = RequestQueue(queue_size, self.settings.projects, clock=self.clock)
         self.in_flight = InFlight()
         self.recent = RecentRequests(1_000_000, 300, clock=self.clock)
         self.meter = Meter(active=lambda: self.active, clock=self.clock)
         self.turns = TurnRunner(self.engine, self.settings)
+        self.budget = None
+        if self.settings.token_budget is not None:
+            self.budget = TokenBudget(
+                self.settings.token_budget,
+                self.turns.most,
+                clock=self.clock,
+                max_keys=self.settings.rate_limit_sessions,
+            )
         self.reception = self._reception(Addressing(self.replies, reply_topics))
 
     def _reception(self, addressing: Addressing) -> Reception:
         admission = Admission(
-            projects=self.settings.projects,
-            max_message_bytes=self.settings.max_message_bytes,
+            settings=self.settings,
             sessions=self.sessions,
-            limiter=self.limiter,
+            limits=self.limits,
+            budget=self.budget,
             queue=self.queue,
             in_flight=self.in_flight,
             recent=self.recent,
@@ -180,6 +190,7 @@ class Rooms:
             in_flight=self.in_flight,
             queue=self.queue,
             acknowledgements=Acknowledgements(self.acknowledged.append, attempts=None, max_attempts=3),
+            users=self.settings.identity == "topic",
         )
 
     def receive(self, topic: str, payload: bytes | str | Mapping[str, Any] = b"", **more: Any) -> list[Outgoing]:

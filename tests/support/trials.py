@@ -40,6 +40,7 @@ _BROKER: Final = "tests/faults/test_broker.py::"
 _LINK: Final = "tests/faults/test_link.py::"
 _ENGINE: Final = "tests/faults/test_engine.py::"
 _TOPICS: Final = "tests/faults/test_topics.py::"
+_LIMITS: Final = "tests/faults/test_limits.py::"
 _ISOLATION: Final = "tests/faults/test_isolation.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
@@ -49,7 +50,6 @@ NOT_TRIED: Final = (
     "13, 22: need several workers that share their requests",
     "20: needs a remote engine",
     "21: needs Redis",
-    "32: limits per client and for all together",
 )
 
 TRIALS: Final = (
@@ -63,7 +63,7 @@ TRIALS: Final = (
         2,
         "the broker stalls (SIGSTOP)",
         "outbound bytes are capped, drops are counted",
-        (f"{_BROKER}test_a_stalled_broker",),
+        (f"{_BROKER}test_a_stalled_broker", f"{_LIMITS}test_outbound_bytes_of_a_stalled_broker"),
     ),
     Trial(
         3,
@@ -83,7 +83,7 @@ TRIALS: Final = (
         "all intact",
         (f"{_BROKER}test_parallel_large_replies_under_back_pressure",),
     ),
-    Trial(6, "two workers of one id", "one of them ends, with the reason", (f"{_BROKER}test_two_workers_of_one_id",)),
+    Trial(6, "two workers of one id", "the second ends, with the reason", (f"{_BROKER}test_two_workers_of_one_id",)),
     Trial(
         7,
         "a QoS 0 burst at a worker that does not read",
@@ -172,7 +172,7 @@ TRIALS: Final = (
         24,
         "soak: every request in a session of its own",
         "memory, threads and files reach a plateau",
-        ("tests/faults/test_soak.py",),
+        ("tests/faults/test_soak.py", f"{_LIMITS}test_a_level_stays_under_its_bound"),
     ),
     Trial(
         25,
@@ -200,6 +200,12 @@ TRIALS: Final = (
         "retained requests, redelivered requests",
         "dropped; run once",
         (f"{_TOPICS}test_retained_requests_are_never_run", f"{_TOPICS}test_a_redelivered_request_runs_once"),
+    ),
+    Trial(
+        32,
+        "rate evasion: many session ids, made-up clients",
+        "a limit per user where the topic has the identity, a total limit everywhere",
+        (f"{_LIMITS}test_one_user_with_many_session_ids", f"{_LIMITS}test_made_up_clients_with_flat_topics"),
     ),
     Trial(
         33,

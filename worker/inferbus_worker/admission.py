@@ -1,14 +1,16 @@
-"""Who gets in: decode, known duplicate, rate limit, claim the session, room in the queue.
+"""Who gets in: decode, known duplicate, rate limits, claim the session, room in the queue, token budget.
 
 The first that says no answers at once. A refused request leaves nothing behind, except that every well-formed one which
-the rate limit let through counts in its window. Runs in the network thread: nothing here waits.
+the rate limits let through counts in their windows. The token budget comes last: it has to know the session's history,
+which is the claim's; it counts tokens, which costs more than all the rest, and in vain where there is no room; and what
+it charges is charged for good. Runs in the network thread: nothing here waits.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from inferbus_client.link_options import Incoming
@@ -25,13 +27,14 @@ from inferbus_client.wire import (
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Answer, Job
-from inferbus_worker.rate_limit import RateLimiter
+from inferbus_worker.limits import RateLimits
 from inferbus_worker.reply_stream import Answered, ReplyStream
 from inferbus_worker.request_queue import RequestQueue
 from inferbus_worker.retries import Finished, RecentRequests, RetryKey
 from inferbus_worker.sessions import Claim, SessionKey, SessionStore
-from inferbus_worker.settings import ProjectSettings
+from inferbus_worker.settings import Settings
 from inferbus_worker.stats import Meter
+from inferbus_worker.token_budget import TokenBudget
 
 log = logging.getLogger("inferbus.admission")
 
@@ -47,10 +50,10 @@ class Admission:
     def __init__(
         self,
         *,
-        projects: Mapping[str, ProjectSettings],
-        max_message_bytes: int,
+        settings: Settings,
         sessions: SessionStore,
-        limiter: RateLimiter,
+        limits: RateLimits,
+        budget: TokenBudget | None,
         queue: RequestQueue,
         in_flight: InFlight,
         recent: RecentRequests,
@@ -59,10 +62,12 @@ class Admission:
         gate: Callable[[], Failure | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._projects = projects
-        self._max_message_bytes = max_message_bytes
+        self._projects = settings.projects
+        self._max_tokens_caps = {name: settings.max_tokens_cap_of(name) for name in settings.projects}
+        self._max_message_bytes = settings.max_message_bytes
         self._sessions = sessions
-        self._limiter = limiter
+        self._limits = limits
+        self._budget = budget
         self._queue = queue
         self._in_flight = in_flight
         self._recent = recent
@@ -119,6 +124,10 @@ class Admission:
         if wants_format and not self._projects[project].response_format:
             detail = "params.response_format is not allowed in this project."
             raise InvalidPayloadError(Failure("invalid_request", detail), request)
+        cap = self._max_tokens_caps[project]
+        if cap is not None and request.max_tokens is not None and request.max_tokens > cap:
+            detail = f"maxTokens: at most {cap} are allowed in this project."
+            raise InvalidPayloadError(Failure("invalid_request", detail), request)
 
     def _envelope_of_large(self, payload: bytes) -> Envelope:
         if len(payload) > _READABLE * self._max_message_bytes:
@@ -150,7 +159,7 @@ class Admission:
     ) -> None:
         now = self._clock()
         deadline = _deadline(request, expiry, now)
-        failure = self._gate() or self._over_limit(key)
+        failure = self._gate() or self._over_limit(key, request)
         if failure is not None:
             self._refuse(failure, replies)
             return
@@ -164,23 +173,31 @@ class Admission:
             claim.release()
             self._refuse(failure or Failure("overloaded"), replies)
             return
+        job = self._job(request, retry, key, claim, replies, now, deadline)
+        failure = None if self._budget is None else self._budget.admit(job)
+        if failure is not None:
+            claim.release()
+            self._refuse(failure, replies)
+            return
         replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
-        self._enqueue(request, retry, key, claim, replies, now, deadline)
+        if retry is not None:
+            self._recent.begin(retry)
+        self._in_flight.add(job)
+        self._queue.put(job)
 
-    def _over_limit(self, key: SessionKey) -> Failure | None:
-        wait = self._limiter.admit(key)
+    def _over_limit(self, key: SessionKey, request: Request) -> Failure | None:
+        wait = self._limits.admit(key, request.client_id)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
 
     def _no_room(self, position: int | None, deadline: float | None, now: float) -> Failure | None:
         if position is None:
             wait = self._meter.wait_estimate(0)
             return Failure("overloaded", retry_after_ms=_milliseconds(wait) if wait else None)
-        wait = self._meter.wait_estimate(position)
-        if deadline is not None and wait is not None and now + wait > deadline:
+        if deadline is not None and now + (self._meter.wait_estimate(position) or 0) > deadline:
             return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
         return None
 
-    def _enqueue(
+    def _job(
         self,
         request: Request,
         retry: RetryKey | None,
@@ -189,17 +206,16 @@ class Admission:
         replies: ReplyStream,
         now: float,
         deadline: float | None,
-    ) -> None:
-        if retry is not None:
-            self._recent.begin(retry)
-
+    ) -> Job:
         def ended(job: Job, outcome: Answer | Failure) -> None:
             self._in_flight.remove(job)
             self._meter.ended(job, outcome)
+            if self._budget is not None:
+                self._budget.ended(job, outcome)
             if retry is not None:
                 self._recent.end(retry, Finished(key.session, job.terminal(outcome)))
 
-        job = Job(
+        return Job(
             request=request,
             key=key,
             claim=claim,
@@ -209,8 +225,6 @@ class Admission:
             clock=self._clock,
             on_end=ended,
         )
-        self._in_flight.add(job)
-        self._queue.put(job)
 
     def _reset(self, key: SessionKey, replies: ReplyStream) -> None:
         claim = self._sessions.claim(key)

@@ -26,6 +26,7 @@ from typing import Final
 from inferbus_client.cli.exits import Exit
 from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
+from inferbus_client.presence import Level
 from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
@@ -34,7 +35,7 @@ from inferbus_worker.bus import Bus
 from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Job
-from inferbus_worker.rate_limit import RateLimiter
+from inferbus_worker.limits import RateLimits
 from inferbus_worker.reception import Reception
 from inferbus_worker.replies import Replies
 from inferbus_worker.request_queue import RequestQueue
@@ -42,6 +43,7 @@ from inferbus_worker.retries import RecentRequests
 from inferbus_worker.sessions import MemorySessions
 from inferbus_worker.settings import Settings
 from inferbus_worker.stats import Meter
+from inferbus_worker.token_budget import TokenBudget
 from inferbus_worker.turn import TurnRunner
 from inferbus_worker.watchdog import Watchdog, probe
 from inferbus_worker.worker_pool import WorkerPool
@@ -89,18 +91,28 @@ class Daemon:
         )
         self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
         self._in_flight = InFlight()
-        self._sessions = MemorySessions(settings.max_sessions, settings.session_ttl)
+        self._sessions = MemorySessions(
+            settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes
+        )
+        self._recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
+        self._limits = RateLimits(settings)
+        self._turns = TurnRunner(self._engine, settings)
+        self._budget = (
+            TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
+            if settings.token_budget is not None
+            else None
+        )
         self._meter = Meter(active=self._active)
         self._pool: WorkerPool | None = None
         addressing = Addressing(self._replies, settings.reply_topics)
         admission = Admission(
-            projects=settings.projects,
-            max_message_bytes=settings.max_message_bytes,
+            settings=settings,
             sessions=self._sessions,
-            limiter=RateLimiter(settings.rate_limit, max_keys=settings.rate_limit_sessions),
+            limits=self._limits,
+            budget=self._budget,
             queue=self._queue,
             in_flight=self._in_flight,
-            recent=RecentRequests(settings.retry_memory_bytes, settings.retry_memory),
+            recent=self._recent,
             addressing=addressing,
             meter=self._meter,
             gate=self._closed,
@@ -170,6 +182,7 @@ class Daemon:
         loader.start()
         while loader.is_alive() and not self._signals:
             loader.join(_TICK)
+            self._watch_link()
         if failure and not self._signals:
             raise failure[0]
         return not self._signals
@@ -188,11 +201,10 @@ class Daemon:
                 "the engine runs %d requests at once; %d worker threads would wait for it", slots, settings.workers
             )
         self._meter.slots = size
-        runner = TurnRunner(self._engine, settings)
 
         def run_turn(job: Job) -> None:
             self._acknowledgements.turn_begins(job.replies.address.request)
-            runner.run(job)
+            self._turns.run(job)
 
         self._pool = WorkerPool(size, self._queue, run_turn)
         self._pool.start()
@@ -247,9 +259,27 @@ class Daemon:
             queued=len(self._queue),
             queue_size=self._queue.size,
             sessions=len(self._sessions),
+            levels=self._levels(),
+            replies_dropped=self._replies.dropped,
         )
         self._bus.publish_stats(stats)
         log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))
+
+    def _levels(self) -> dict[str, Level]:
+        """Everything that is bounded, by the name that the stats give it."""
+        settings = self._settings
+        levels = {
+            "queue": (len(self._queue), settings.queue_size),
+            "outboundBytes": (self._replies.backlog, settings.max_outbound_bytes),
+            "sessions": (self._sessions.idle, settings.max_sessions),
+            "historyBytes": (self._sessions.idle_bytes, settings.max_history_bytes),
+            "retryMemoryBytes": (self._recent.bytes, settings.retry_memory_bytes),
+        }
+        keys = self._limits.keys_counted()
+        if self._budget is not None:
+            keys["tokenBudgetSessions"] = len(self._budget)
+        levels |= {name: (counted, settings.rate_limit_sessions) for name, counted in keys.items()}
+        return {name: Level(now=now, bound=bound) for name, (now, bound) in levels.items()}
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -277,7 +307,8 @@ class Daemon:
 
     def _drain(self) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
-        patience = 0.0 if self._state is State.DEAD else self._settings.drain_timeout
+        unheard = self._bus.link.fatal is not None
+        patience = 0.0 if self._state is State.DEAD or unheard else self._settings.drain_timeout
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
@@ -327,10 +358,6 @@ class Daemon:
 
     def _closed(self) -> Failure | None:
         """Why admission takes nothing now; None while it does."""
-        match self._state:
-            case State.LOADING | State.DEAD:
-                return Failure("engine_unavailable")
-            case State.DRAINING:
-                return Failure("shutting_down")
-            case State.READY:
-                return Failure("overloaded") if self._replies.congested else None
+        if self._state is State.READY:
+            return Failure("overloaded") if self._replies.congested else None
+        return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")

@@ -1,54 +1,57 @@
 """A sliding window per key, on an injected monotonic clock.
 
 The exact window, not an approximation by buckets: the times of the last `limit` requests are kept, and the oldest of
-them decides. Memory is bounded by the number of keys; the least recently used key is forgotten first.
+them decides. Memory is bounded by the number of keys, of which each has at most `limit` times; the least recently used
+key is forgotten first.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 
 from cachetools import TTLCache
 
 from inferbus_worker.settings import RateLimit
 
+# The smallest deque takes 760 bytes, and most keys are seen once or twice; yet the head of a long list is dear to drop.
+_LONGEST_LIST = 64
+
+Times = list[float] | deque[float]
+
 
 class RateLimiter:
-    """Says yes to at most `rate.limit` requests of one key in any `rate.window` seconds."""
+    """Lets at most `rate.limit` requests of one key through in any `rate.window` seconds.
+
+    For one thread at a time. To look, to ask and to count are three steps, so that several limiters decide together.
+    """
 
     def __init__(
-        self, rate: RateLimit | None, *, clock: Callable[[], float] = time.monotonic, max_keys: int = 100_000
+        self, rate: RateLimit, *, clock: Callable[[], float] = time.monotonic, max_keys: int = 100_000
     ) -> None:
-        self._rate = rate
-        self._clock = clock
-        window = rate.window if rate else 1.0
+        self._limit, self._window = rate.limit, rate.window
+        self._new: Callable[[], Times] = list if rate.limit <= _LONGEST_LIST else deque
         # A key untouched for a whole window has nothing left that counts.
-        self._times: TTLCache[Hashable, list[float]] = TTLCache(max_keys, window, timer=clock)
-        self._lock = threading.Lock()
+        self._times: TTLCache[Hashable, Times] = TTLCache(max_keys, rate.window, timer=clock)
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._times)
+        return len(self._times)
 
-    def admit(self, key: Hashable) -> float | None:
-        """Count a request of `key`, or refuse it uncounted.
+    def times(self, key: Hashable) -> Times:
+        """When the latest requests of `key` came, oldest first; at most `limit` of them."""
+        times = self._times.get(key)
+        return self._new() if times is None else times
 
-        Returns:
-            None: admitted. Otherwise the seconds until the next one would be.
-        """
-        if self._rate is None:
-            return None
-        now = self._clock()
-        with self._lock:
-            times = self._times.get(key)
-            if times is None:
-                times = []  # no deque: the smallest takes 760 bytes, and most keys are seen once or twice
-            if len(times) == self._rate.limit:
-                if now - times[0] < self._rate.window:
-                    return times[0] + self._rate.window - now
-                del times[0]
-            times.append(now)
-            self._times[key] = times  # also renews the key's time to live
-        return None
+    def wait(self, times: Times, now: float) -> float:
+        """Seconds until a request of the key with these times would be let through; 0: now."""
+        if len(times) < self._limit:
+            return 0.0
+        return max(times[0] + self._window - now, 0.0)
+
+    def count(self, key: Hashable, times: Times, now: float) -> None:
+        """Count a request of `key`, after `wait` said that there is none."""
+        if len(times) == self._limit:
+            del times[0]
+        times.append(now)
+        self._times[key] = times  # also renews the key's time to live

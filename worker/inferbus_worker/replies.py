@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from inferbus_client.link_options import Handle, Incoming, Packed
@@ -57,7 +57,7 @@ class Publisher(Protocol):
 
 
 class _Source(Protocol):
-    def outgoing(self) -> Iterator[Outgoing]: ...
+    def outgoing(self) -> Iterable[Outgoing]: ...
 
 
 class Unacknowledged:
@@ -129,7 +129,7 @@ class Replies:
         """Publish what `source` has to say (a message says itself). From any thread."""
         self._inbox.append(source)
         # The newest stays, however large it is: on a link that works it leaves at once.
-        while len(self._inbox) > 1 and self.congested:
+        while self.congested and len(self._inbox) > 1:
             self._drop_oldest()
         if self._link is not None:
             self._link.wake()
@@ -141,7 +141,7 @@ class Replies:
 
     @property
     def backlog(self) -> int:
-        """About how many bytes wait for the broker."""
+        """About how many bytes wait for the broker; the message that the sender has in hand counts as an empty one."""
         waiting = len(self._inbox) + len(self._current)
         return waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
 

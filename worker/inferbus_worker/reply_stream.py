@@ -6,8 +6,9 @@ slow link become one, and `seq` has no gaps of our own making.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from inferbus_client.link_options import Incoming
@@ -58,9 +59,9 @@ class Outgoing(NamedTuple):
     retry_after_ms: int | None = None
     address: ReplyAddress | None = None
 
-    def outgoing(self) -> Iterator[Outgoing]:
+    def outgoing(self) -> Iterable[Outgoing]:
         """A message is its own queue of one."""
-        yield self
+        return (self,)
 
 
 class _Unsent:
@@ -76,7 +77,7 @@ class _Unsent:
 
 
 class Backlog:
-    """How much text waits in reply streams for the sender, in characters; any thread may add to it."""
+    """How much text waits in reply streams for the sender, in bytes of memory; any thread may add to it."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -114,24 +115,25 @@ class ReplyStream:
     def delta(self, text: str, reasoning: str = "") -> None:
         """More of the answer. The text half waits for the whole."""
         if self.address.json:
-            self._note(len(text) + len(reasoning), delta=(text, reasoning))
+            self._note(_memory(text, reasoning), delta=(text, reasoning))
 
     def end(self, outcome: Answered | Failure) -> None:
         """The terminal reply. The caller sees to it that there is one, and nothing after it."""
-        size = len(outcome.text) + len(outcome.reasoning or "") if isinstance(outcome, Answered) else 0
+        size = _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
         self._note(size, terminal=outcome)
 
-    def outgoing(self) -> Iterator[Outgoing]:
+    def outgoing(self) -> Iterable[Outgoing]:
         """What is to be published now, in order. For the sender thread alone."""
         with self._lock:
             unsent, self._unsent = self._unsent, None
         if unsent is None:
-            return
+            return ()
         self._backlog.add(-unsent.size)
-        if not self.address.json:
-            if unsent.terminal is not None:
-                yield self._in_text(unsent.terminal)
-            return
+        if self.address.json:
+            return self._in_json_half(unsent)
+        return () if unsent.terminal is None else (self._in_text(unsent.terminal),)
+
+    def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
@@ -202,6 +204,11 @@ class ReplyStream:
     def _head(self) -> dict[str, Any]:
         seq, self._seq = self._seq, self._seq + 1
         return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+
+
+def _memory(text: str, reasoning: str | None) -> int:
+    """What the words take, in bytes: one, two or four a character."""
+    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
 
 
 def _publishable(text: str) -> str:

@@ -6,6 +6,7 @@ reply asked for, and has to run.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from cachetools import TTLCache
 from inferbus_client.wire import Failure
 from inferbus_worker.reply_stream import Answered
 
-_ENTRY_BYTES = 512
+# What an outcome takes besides its texts and ids; measured, rounded up.
+_ENTRY_BYTES = 1024
 
 
 class RetryKey(NamedTuple):
@@ -38,13 +40,20 @@ class Finished(NamedTuple):
     outcome: Answered | Failure
 
 
+class _Kept(NamedTuple):
+    """An outcome, and about how many bytes it takes together with its key."""
+
+    finished: Finished
+    size: int
+
+
 class RecentRequests:
     """Knows requests in flight and, for a while, their outcomes."""
 
     def __init__(self, max_bytes: int, ttl: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._in_flight: set[RetryKey] = set()
-        self._outcomes: TTLCache[RetryKey, Finished] = TTLCache(
-            max_bytes, max(ttl, 0.001), timer=clock, getsizeof=_size
+        self._outcomes: TTLCache[RetryKey, _Kept] = TTLCache(
+            max_bytes, max(ttl, 0.001), timer=clock, getsizeof=lambda kept: kept.size
         )
         self._lock = threading.Lock()
 
@@ -52,10 +61,19 @@ class RecentRequests:
         with self._lock:
             return len(self._outcomes)
 
+    @property
+    def bytes(self) -> int:
+        """What the outcomes kept take in memory, about."""
+        with self._lock:
+            return int(self._outcomes.currsize)
+
     def known(self, key: RetryKey) -> Finished | Literal["in flight"] | None:
         """What became of this request; None: it is new."""
         with self._lock:
-            return "in flight" if key in self._in_flight else self._outcomes.get(key)
+            if key in self._in_flight:
+                return "in flight"
+            kept = self._outcomes.get(key)
+            return None if kept is None else kept.finished
 
     def begin(self, key: RetryKey) -> None:
         with self._lock:
@@ -66,11 +84,12 @@ class RecentRequests:
             self._in_flight.discard(key)
             if isinstance(finished.outcome, Failure) and finished.outcome.retryable:
                 return
-            if _size(finished) <= self._outcomes.maxsize:
-                self._outcomes[key] = finished
+            size = _size(key, finished)
+            if size <= self._outcomes.maxsize:
+                self._outcomes[key] = _Kept(finished, size)
 
 
-def _size(finished: Finished) -> int:
+def _size(key: RetryKey, finished: Finished) -> int:
     outcome = finished.outcome
-    said = outcome.text + (outcome.reasoning or "") if isinstance(outcome, Answered) else outcome.detail
-    return _ENTRY_BYTES + 4 * len(said)
+    said = (outcome.text, outcome.reasoning or "") if isinstance(outcome, Answered) else (outcome.detail,)
+    return _ENTRY_BYTES + sum(map(sys.getsizeof, (*said, *key, finished.session)))

@@ -6,6 +6,8 @@ outside the cache that forgets, so that no claim can lose its session; the numbe
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,15 @@ from cachetools import TTLCache
 
 from inferbus_client import topics
 from inferbus_worker.engines.base import Message
+
+log = logging.getLogger("inferbus.sessions")
+
+# What an idle session takes besides its texts: key, conversation, their places in the cache; measured, rounded up.
+_SESSION_BYTES = 1024
+# And an exchange: two messages, their places in the lists.
+_EXCHANGE_BYTES = 512
+# And a content part: its dictionaries.
+_PART_BYTES = 512
 
 
 class SessionKey(NamedTuple):
@@ -34,13 +45,17 @@ class SessionKey(NamedTuple):
         return topics.scope(self.project, self.user)
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One question with its answer; `tokens` counts both, by the model's tokenizer."""
 
     question: str | list[dict[str, Any]]
     answer: str
     tokens: int
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, about."""
+        return _EXCHANGE_BYTES + _size(self.question) + _size(self.answer)
 
 
 @dataclass(slots=True)
@@ -60,12 +75,21 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     tokens: int = 0
     _sizes: list[int] = field(default_factory=list)
+    _bytes: list[int] = field(default_factory=list)
+    _sum_of_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, about."""
+        return _SESSION_BYTES + self._sum_of_bytes + _size(self.system_prompt or "")
 
     def append(self, exchange: Exchange) -> None:
         self.messages.append({"role": "user", "content": exchange.question})
         self.messages.append({"role": "assistant", "content": exchange.answer})
         self._sizes.append(exchange.tokens)
         self.tokens += exchange.tokens
+        self._bytes.append(exchange.bytes)
+        self._sum_of_bytes += self._bytes[-1]
 
     def excess(self, budget: int) -> int:
         """How many whole oldest exchanges are too many for `budget` tokens.
@@ -86,15 +110,31 @@ class Conversation:
 
     def forget(self, count: int) -> None:
         """Drop the oldest exchanges. Part of committing a turn: one that fails costs the conversation nothing."""
+        if not count:
+            return
         self.tokens = self.tokens_without(count)
+        self._sum_of_bytes -= sum(self._bytes[:count])
         del self._sizes[:count]
+        del self._bytes[:count]
         del self.messages[: 2 * count]
 
     def clear(self) -> None:
         self.system_prompt = None
         self.messages.clear()
         self._sizes.clear()
-        self.tokens = 0
+        self._bytes.clear()
+        self.tokens = self._sum_of_bytes = 0
+
+
+def _size(content: str | list[dict[str, Any]]) -> int:
+    """The memory of a message's content; an image counts as the data URI that it is."""
+    if isinstance(content, str):
+        return sys.getsizeof(content)
+    return sum(_PART_BYTES + sys.getsizeof(text) for part in content for text in _texts(part))
+
+
+def _texts(part: dict[str, Any]) -> list[str]:
+    return [part["text"]] if part["type"] == "text" else [part["image_url"]["url"]]
 
 
 class Claim(Protocol):
@@ -117,10 +157,23 @@ class SessionStore(Protocol):
 
 
 class MemorySessions:
-    """Sessions in this process: at most `max_sessions` idle ones, each at most `ttl` seconds idle."""
+    """Sessions in this process: at most `max_sessions` idle ones, of `max_bytes` together, none idle for over `ttl` s.
 
-    def __init__(self, max_sessions: int, ttl: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._idle: TTLCache[SessionKey, Conversation] = TTLCache(max_sessions, ttl, timer=clock)
+    What goes for want of room is the least recently used. Claimed ones come on top: as many as wait or run.
+    """
+
+    def __init__(
+        self,
+        max_sessions: int,
+        ttl: float,
+        *,
+        max_bytes: int = 256 * 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_sessions = max_sessions
+        self._idle: TTLCache[SessionKey, Conversation] = TTLCache(
+            max_bytes, ttl, timer=clock, getsizeof=lambda conversation: conversation.bytes
+        )
         self._claimed: dict[SessionKey, Conversation] = {}
         self._lock = threading.Lock()
 
@@ -138,11 +191,30 @@ class MemorySessions:
         with self._lock:
             conversation = self._claimed.pop(key)
             if conversation.messages or conversation.system_prompt is not None:
-                self._idle[key] = conversation
+                self._keep(key, conversation)
+
+    def _keep(self, key: SessionKey, conversation: Conversation) -> None:
+        if conversation.bytes > self._idle.maxsize:
+            log.warning("forgot a conversation of %d bytes, more than all together may have", conversation.bytes)
+            return
+        while len(self._idle) >= self._max_sessions:
+            self._idle.popitem()
+        self._idle[key] = conversation  # the cache itself makes room for its bytes
 
     @property
     def claimed(self) -> int:
         return len(self._claimed)
+
+    @property
+    def idle(self) -> int:
+        with self._lock:
+            return len(self._idle)
+
+    @property
+    def idle_bytes(self) -> int:
+        """What the idle ones take in memory, about."""
+        with self._lock:
+            return int(self._idle.currsize)
 
     def __len__(self) -> int:
         # Under the lock: to be counted, the cache drops what is too old.

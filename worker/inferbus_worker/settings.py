@@ -23,28 +23,10 @@ MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `limit` requests in any `window` seconds."""
+    """At most `limit` requests (of a token budget: tokens) in any `window` seconds."""
 
     limit: int
     window: float
-
-
-class ProjectSettings(BaseModel):
-    """One project: what its requests get where they do not say, and its place in the queue.
-
-    A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
-    turns in proportion to its `weight`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    system_prompt: str | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    max_tokens: MaxTokens | None = None
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    thinking: Thinking = "hide"
-    response_format: bool = False
 
 
 def _parse_rate_limit(value: object) -> object:
@@ -54,11 +36,41 @@ def _parse_rate_limit(value: object) -> object:
         return value
     limit, _, window = value.partition("/")
     if not limit.strip().isdecimal() or int(limit) < 1 or not window:
-        raise ValueError("must be a number of requests per time, such as 10/60s, or off")
+        raise ValueError("must be a number per time, such as 10/60s, or off")
     seconds = parse_duration(window)
     if not isinstance(seconds, float) or seconds <= 0:
-        raise ValueError("the rate limit's window must be longer than nothing")
+        raise ValueError("the window must be longer than nothing")
     return RateLimit(int(limit), seconds)
+
+
+#: `10/60s`, or `off`.
+Rate = Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit)]
+
+#: The same, or `inherit`: whatever holds for every project.
+OwnRate = Annotated[
+    RateLimit | Literal["inherit"] | None,
+    BeforeValidator(lambda value: value if value == "inherit" else _parse_rate_limit(value)),
+]
+
+
+class ProjectSettings(BaseModel):
+    """One project: what its requests get where they do not say, and its place in the queue.
+
+    A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
+    turns in proportion to its `weight`. `max_tokens_cap` and `project_rate_limit` stand in the place of the worker's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    system_prompt: str | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: MaxTokens | None = None
+    max_tokens_cap: MaxTokens | None = None
+    project_rate_limit: OwnRate = "inherit"
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    thinking: Thinking = "hide"
+    response_format: bool = False
 
 
 def _names_to_projects(value: object) -> object:
@@ -130,19 +142,44 @@ class Settings(ConnectionSettings):
         description="How much waiting makes up for one step of priority.",
         json_schema_extra={"default": "5s", "metavar": "TIME"},
     )
-    rate_limit: Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit)] = Field(
+    rate_limit: Rate = Field(
         RateLimit(10, 60.0),
         description="Requests per session in a sliding window, or off.",
         json_schema_extra={"default": "10/60s"},
     )
+    client_rate_limit: Rate = Field(
+        None,
+        description="Requests per client: the topic's user with --identity topic, else the payload's clientId; those "
+        "that name none share one limit in their project.",
+        json_schema_extra={"default": "off"},
+    )
+    project_rate_limit: Rate = Field(
+        None,
+        description="Requests per project; a project in the file may have its own.",
+        json_schema_extra={"default": "off"},
+    )
+    total_rate_limit: Rate = Field(
+        None, description="Requests of all projects together.", json_schema_extra={"default": "off"}
+    )
     rate_limit_sessions: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="Sessions whose requests are counted; the least recently counted is forgotten first."
+        100_000,
+        description="Sessions, clients and token budgets that are counted, of each so many; the least recently "
+        "counted is forgotten first.",
+    )
+    token_budget: Rate = Field(
+        None,
+        description="Tokens per session in a sliding window, such as 20000/60s: the prompt and what may be generated, "
+        "checked at admission; at the end what was used counts.",
+        json_schema_extra={"default": "off"},
     )
     max_message_bytes: Annotated[int, Field(ge=64, le=256_000_000)] = Field(
         65536, description="Largest request payload."
     )
     max_sessions: Annotated[int, Field(ge=1)] = Field(
         1000, description="Conversations kept; least recently used goes first."
+    )
+    max_history_bytes: Annotated[int, Field(ge=65536)] = Field(
+        256 * 1024 * 1024, description="Idle conversations' histories together; least recently used goes first."
     )
     session_ttl: Duration = Field(
         3600.0,
@@ -155,6 +192,11 @@ class Settings(ConnectionSettings):
     temperature: Temperature = Field(0.6, description="Where neither request nor project says.")
     top_p: TopP = Field(0.9, description="Where neither request nor project says.")
     max_tokens: MaxTokens = Field(512, description="Longest answer where neither request nor project says.")
+    max_tokens_cap: MaxTokens | None = Field(
+        None,
+        description="Longest answer that a request may ask for; a project in the file may have its own.",
+        json_schema_extra={"default": "none"},
+    )
 
     reply_qos: Annotated[int, Field(ge=0, le=1)] = Field(0, description="MQTT QoS of replies.")
     request_qos: Annotated[int, Field(ge=0, le=1)] = Field(1, description="MQTT QoS of our subscriptions.")
@@ -240,6 +282,35 @@ class Settings(ConnectionSettings):
         if self.ack == "after-reply" and self.request_qos == 0:
             raise ValueError("--ack after-reply needs --request-qos 1: QoS 0 has no acknowledgement")
         return self
+
+    @model_validator(mode="after")
+    def _defaults_fit_the_token_budget(self) -> Self:
+        """A conversation that has grown to its full length must still be answered, whatever else the budget refuses."""
+        if self.token_budget is None:
+            return self
+        for project in self.projects:
+            least = self.max_history_tokens + self.max_tokens_of(project)
+            if least >= self.token_budget.limit:
+                raise ValueError(
+                    f"token_budget: {self.token_budget.limit} tokens must be more than max_history_tokens and "
+                    f"max_tokens together, which are {least} in project {project}"
+                )
+        return self
+
+    def max_tokens_cap_of(self, project: str) -> int | None:
+        """The longest answer that a request in this project may ask for; None: any."""
+        return self.projects[project].max_tokens_cap or self.max_tokens_cap
+
+    def max_tokens_of(self, project: str) -> int:
+        """The longest answer of a request that does not say. The cap holds here too: a default is nobody's wish."""
+        longest = self.projects[project].max_tokens or self.max_tokens
+        cap = self.max_tokens_cap_of(project)
+        return longest if cap is None else min(longest, cap)
+
+    def project_rate_limit_of(self, name: str) -> RateLimit | None:
+        """The limit of a project as a whole: its own, also where that is `off`, or the one for every project."""
+        own = self.projects[name].project_rate_limit
+        return self.project_rate_limit if own == "inherit" else own
 
     def masked(self) -> dict[str, Any]:
         """The effective settings for logs and `doctor`; secrets print as stars."""

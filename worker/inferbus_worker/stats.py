@@ -6,15 +6,15 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from inferbus_client.presence import Latency, Stats
+from inferbus_client.presence import Latency, Level, Stats
 from inferbus_client.wire import Failure
 from inferbus_worker.job import Answer, Job
 
 # Latencies kept for one interval's percentiles; more requests than that are sampled by their latest.
 _SAMPLES = 10_000
-# Turn durations that the estimate of the wait looks back on.
+# Turns that the estimate of the wait looks back on, about.
 _RECENT_TURNS = 64
 
 
@@ -36,7 +36,8 @@ class Meter:
         self._rejected: Counter[str] = Counter()
         self._interval_ended = self._interval_tokens = 0
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
-        self._turns: deque[float] = deque(maxlen=_RECENT_TURNS)
+        self._turns = 0
+        self._mean_turn = 0.0
 
     def rejected(self, code: str) -> None:
         with self._lock:
@@ -55,7 +56,9 @@ class Meter:
             if isinstance(outcome, Answer):
                 self._processed += 1
                 self._interval_tokens += outcome.usage.completion_tokens
-                self._turns.append(timings.total - timings.queue)
+                # A running mean that forgets: the estimate is asked for with every request, and must cost nothing.
+                self._turns = min(self._turns + 1, _RECENT_TURNS)
+                self._mean_turn += (timings.total - timings.queue - self._mean_turn) / self._turns
             else:
                 self._errors += 1
 
@@ -64,10 +67,7 @@ class Meter:
         ahead = position + self._active() - self.slots + 1
         if ahead <= 0:
             return 0.0
-        with self._lock:
-            if not self._turns:
-                return None
-            return ahead / self.slots * sum(self._turns) / len(self._turns)
+        return ahead / self.slots * self._mean_turn if self._turns else None
 
     @property
     def finished(self) -> int:
@@ -80,7 +80,16 @@ class Meter:
         with self._lock:
             return not self._interval_ended and self._total_rejected == self._rejected_before
 
-    def take_interval(self, worker: str, *, queued: int, queue_size: int, sessions: int) -> Stats:
+    def take_interval(
+        self,
+        worker: str,
+        *,
+        queued: int,
+        queue_size: int,
+        sessions: int,
+        levels: Mapping[str, Level],
+        replies_dropped: int,
+    ) -> Stats:
         """The figures for the interval that ends now; the next one begins."""
         now = self._clock()
         with self._lock:
@@ -96,6 +105,8 @@ class Meter:
                 active=self._active(),
                 capacity=self.slots,
                 sessions=sessions,
+                levels=dict(levels),
+                replies_dropped=replies_dropped,
                 latency_ms=_latency(sorted(self._latencies)),
                 tokens_per_s=round(self._interval_tokens / seconds, 1),
                 requests_per_s=round(self._interval_ended / seconds, 2),

@@ -19,6 +19,7 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
     Message,
     Sampling,
+    Usage,
 )
 from inferbus_worker.job import Answer, Job
 from inferbus_worker.sessions import Exchange, SessionKey
@@ -39,6 +40,15 @@ class TurnRunner:
         self._engine = engine
         self._settings = settings
         self._projects: Mapping[str, ProjectSettings] = settings.projects
+        #: What a request gets where it does not say.
+        self._sampling_of = {
+            name: Sampling(
+                _first(project.temperature, settings.temperature),
+                _first(project.top_p, settings.top_p),
+                settings.max_tokens_of(name),
+            )
+            for name, project in settings.projects.items()
+        }
 
     def run(self, job: Job) -> None:
         """Answer the job. Whatever happens, it has ended when this returns."""
@@ -52,9 +62,17 @@ class TurnRunner:
             log.exception("a turn failed")
             job.end(Failure("engine_error"))
 
+    def most(self, job: Job) -> Usage:
+        """The longest prompt that this job's turn can send, by our own estimate, and the longest answer to it."""
+        system, question = self._system_tokens(job), self._question_tokens(job)
+        max_tokens = self._sampling(job).max_tokens
+        conversation = job.claim.conversation
+        history = conversation.tokens_without(conversation.excess(self._history_room(system + question, max_tokens)))
+        prompt = system + question + history
+        return Usage(prompt, min(max_tokens, max(self._engine.context_tokens - prompt, 0)))
+
     def _answer(self, job: Job) -> Answer:
-        images = job.request.image_count * _IMAGE_TOKENS
-        question_tokens = self._engine.count_tokens(job.request.text) + images + _TEMPLATE_TOKENS
+        question_tokens = self._question_tokens(job)
         sampling = self._sampling(job)
         conversation = job.claim.conversation
         skip = conversation.excess(self._history_budget(job, question_tokens, sampling.max_tokens))
@@ -105,22 +123,30 @@ class TurnRunner:
         return _first(job.request.system_prompt, job.claim.conversation.system_prompt, project.system_prompt) or None
 
     def _sampling(self, job: Job) -> Sampling:
-        request, project, settings = job.request, self._projects[job.key.project], self._settings
+        request, otherwise = job.request, self._sampling_of[job.key.project]
         return Sampling(
-            temperature=_first(request.temperature, project.temperature, settings.temperature),
-            top_p=_first(request.top_p, project.top_p, settings.top_p),
-            max_tokens=_first(request.max_tokens, project.max_tokens, settings.max_tokens),
-            extra={} if request.params is None else request.params.model_dump(exclude_none=True),
+            _first(request.temperature, otherwise.temperature),
+            _first(request.top_p, otherwise.top_p),
+            _first(request.max_tokens, otherwise.max_tokens),
+            otherwise.extra if request.params is None else request.params.model_dump(exclude_none=True),
         )
 
     def _history_budget(self, job: Job, question_tokens: int, max_tokens: int) -> int:
         """How many tokens of history fit beside system prompt, question and answer."""
-        system = self._system_prompt(job)
-        system_tokens = 0 if system is None else self._engine.count_tokens(system) + _TEMPLATE_TOKENS
+        return self._history_room(self._system_tokens(job) + question_tokens, max_tokens)
+
+    def _history_room(self, other_tokens: int, max_tokens: int) -> int:
         # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
         answer = min(max_tokens, self._engine.context_tokens // 2)
-        room = self._engine.context_tokens - system_tokens - question_tokens - answer
-        return min(self._settings.max_history_tokens, room)
+        return min(self._settings.max_history_tokens, self._engine.context_tokens - other_tokens - answer)
+
+    def _system_tokens(self, job: Job) -> int:
+        system = self._system_prompt(job)
+        return 0 if system is None else self._engine.count_tokens(system) + _TEMPLATE_TOKENS
+
+    def _question_tokens(self, job: Job) -> int:
+        images = job.request.image_count * _IMAGE_TOKENS
+        return self._engine.count_tokens(job.request.text) + images + _TEMPLATE_TOKENS
 
 
 def _cache_salt(key: SessionKey) -> str:

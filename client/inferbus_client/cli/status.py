@@ -23,6 +23,7 @@ from inferbus_client.watch import Watch, WorkerView
 
 _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "offline": "red"}
 _REFRESH: Final = 0.5
+_WORTH_A_GLANCE: Final = 0.5
 #: Retained presence comes with the subscription; this is for a slow link.
 _GATHER: Final = 1.0
 
@@ -81,10 +82,7 @@ def as_fields(workers: Mapping[str, WorkerView]) -> dict[str, Any]:
 
 def table(workers: Mapping[str, WorkerView], *, stale: bool = False) -> Table:
     """The workers, at most 80 columns wide."""
-    caption = "No worker has said anything on this broker." if not workers else None
-    shown = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), caption="the broker is away; this is old" if stale else caption
-    )
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), caption=_caption(workers, stale=stale))
     for name in ("worker", "state", "model"):
         shown.add_column(name, overflow="ellipsis", no_wrap=True, max_width=18)
     for name in ("active", "queue", "req/s", "tok/s", "p50", "p95", "errors"):
@@ -92,6 +90,33 @@ def table(workers: Mapping[str, WorkerView], *, stale: bool = False) -> Table:
     for worker, view in workers.items():
         shown.add_row(*_identity(worker, view), *_figures(view))
     return shown
+
+
+def _caption(workers: Mapping[str, WorkerView], *, stale: bool) -> Text | None:
+    if stale:
+        return Text("the broker is away; this is old")
+    if not workers:
+        return Text("No worker has said anything on this broker.")
+    lines = [f"{worker}: {filling}" for worker, view in workers.items() if (filling := _filling(view))]
+    return Text("\n".join(lines)) if lines else None
+
+
+def _filling(view: WorkerView) -> str:
+    """What is worth a glance: bounded things that are more than half full, and replies that were given up."""
+    if view.stats is None or _is_gone(view):
+        return ""
+    full = {
+        name: level.now / level.bound
+        for name, level in view.stats.levels.items()
+        if level.bound and level.now / level.bound > _WORTH_A_GLANCE
+    }
+    said = [f"{name} {share:.0%} full" for name, share in full.items()]
+    dropped = view.stats.replies_dropped
+    return ", ".join([*said, f"{dropped} replies dropped"] if dropped else said)
+
+
+def _is_gone(view: WorkerView) -> bool:
+    return view.presence is not None and view.presence.state == "offline"
 
 
 def _identity(worker: str, view: WorkerView) -> tuple[Text, Text, Text]:
@@ -105,7 +130,7 @@ def _identity(worker: str, view: WorkerView) -> tuple[Text, Text, Text]:
 
 def _figures(view: WorkerView) -> tuple[str, ...]:
     stats = view.stats
-    if stats is None or (view.presence is not None and view.presence.state == "offline"):
+    if stats is None or _is_gone(view):
         return ("-",) * 7
     return (
         _of(stats.active, stats.capacity),

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from inferbus_client.cli.status import format_age, table
-from inferbus_client.presence import Latency, Presence, State, Stats
+from inferbus_client.presence import Latency, Level, Presence, State, Stats
 from inferbus_client.watch import WorkerView
 
 
@@ -48,6 +48,29 @@ def test_old_figures_of_a_worker_that_is_gone_are_not_shown() -> None:
     shown = rendered({"w": view("offline", BUSY)})
     assert "offline" in shown
     assert "120/1000" not in shown
+
+
+FILLING = Stats(
+    worker="w",
+    levels={
+        "queue": Level(now=500, bound=1000),
+        "historyBytes": Level(now=71, bound=100),
+        "retryMemoryBytes": Level(now=0, bound=0),
+        "rateLimitSessions": Level(now=100_000, bound=100_000),
+    },
+    replies_dropped=3,
+)
+
+
+def test_what_is_more_than_half_full_is_said_below() -> None:
+    shown = " ".join(rendered({"w": view("ready", FILLING), "idle": view("ready", BUSY)}).split())
+    assert "w: historyBytes 71% full, rateLimitSessions 100% full, 3 replies dropped" in shown
+    for absent in ("queue 50%", "retryMemory", "idle:"):
+        assert absent not in shown
+
+
+def test_but_not_of_a_worker_that_is_gone() -> None:
+    assert "full" not in rendered({"w": view("offline", FILLING)})
 
 
 def test_an_empty_bus_and_a_lost_broker_are_said_in_words() -> None:

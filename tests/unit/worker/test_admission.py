@@ -85,11 +85,11 @@ class TestRefused:
         ],
     )
     def test_what_cannot_be_decoded(self, payload: bytes, sentence: str) -> None:
-        rooms = Rooms()
+        rooms = Rooms(rate=RateLimit(1, 60))
         (reply,) = rooms.receive("general/user_input", payload)
         assert (reply.topic, reply.payload.decode()) == (HOME, sentence)
         assert rooms.left_behind == NOTHING
-        assert len(rooms.sessions) == len(rooms.limiter) == 0
+        assert (len(rooms.sessions), rooms.limits.keys_counted()) == (0, {"rateLimitSessions": 0})
 
     @pytest.mark.parametrize("payload", [b"\xff", b"[" * 10 + b"\xfe", b'{"a":' * 3000, b"   "])
     def test_on_a_session_s_topic_even_garbage_is_answered_there(self, payload: bytes) -> None:
@@ -117,7 +117,7 @@ class TestRefused:
         rooms.gate = Failure(code)
         assert texts(rooms.ask()) == [Failure(code).sentence]
         assert rooms.left_behind == NOTHING
-        assert len(rooms.limiter) == 0
+        assert rooms.limits.keys_counted() == {"rateLimitSessions": 0}
 
     def test_the_rate_limit(self) -> None:
         rooms = Rooms(rate=RateLimit(10, 60))
@@ -128,6 +128,41 @@ class TestRefused:
         assert reply.payload.decode() == LIMITED
         assert reply.retry_after_ms == 40_000
         assert rooms.left_behind == NOTHING
+
+    def test_a_client_s_limit(self) -> None:
+        rooms = Rooms(client_rate_limit="1/60s")
+        assert texts(rooms.answer("a", clientId="c")) == ["fine"]
+        rooms.clock.pass_(20)
+        (reply,) = rooms.answer("b", clientId="c")
+        assert (reply.payload.decode(), reply.retry_after_ms) == (LIMITED, 40_000)
+        assert rooms.left_behind == NOTHING
+        assert texts(rooms.answer("a", clientId="d")) == ["fine"]
+
+    def test_a_project_s_and_the_total_limit(self) -> None:
+        projects = {"a": ProjectSettings.model_validate({"project_rate_limit": "1/60s"}), "b": ProjectSettings()}
+        rooms = Rooms(projects=projects, total_rate_limit="2/60s")
+        said = []
+        for topic in ("a/user_input/1", "a/user_input/2", "b/user_input/1", "b/user_input/2"):
+            said += texts([*rooms.receive(topic, "hello"), *rooms.work()])
+        assert said == ["fine", LIMITED, "fine", LIMITED]
+
+    def test_an_answer_longer_than_the_cap(self) -> None:
+        rooms = Rooms(max_tokens_cap=100)
+        (reply,) = rooms.ask(maxTokens=101)
+        assert reply.payload == b"Error: Invalid request. maxTokens: at most 100 are allowed in this project."
+        assert rooms.left_behind == NOTHING
+        assert texts(rooms.answer(maxTokens=100)) == ["fine"]
+        assert texts(rooms.answer()) == ["fine"]
+        assert [call.sampling.max_tokens for call in rooms.engine.calls] == [100, 100]
+
+    def test_a_project_has_a_cap_of_its_own(self) -> None:
+        projects = {"a": ProjectSettings(max_tokens_cap=10), "b": ProjectSettings()}
+        rooms = Rooms(projects=projects, max_tokens_cap=100)
+        for project, most in (("a", 10), ("b", 100)):
+            (reply,) = rooms.receive(f"{project}/user_input/s", {"message": "hello", "maxTokens": most + 1})
+            assert f"at most {most} are allowed".encode() in reply.payload
+            rooms.receive(f"{project}/user_input/s", {"message": "hello", "maxTokens": most})
+            assert texts(rooms.work()) == ["fine"]
 
     def test_a_busy_session(self) -> None:
         rooms = Rooms()
@@ -201,7 +236,7 @@ class TestRefused:
         rooms.ask()
         rooms.ask()
         rooms.ask(message="")
-        stats = rooms.meter.take_interval("w", queued=0, queue_size=1, sessions=0)
+        stats = rooms.meter.take_interval("w", queued=0, queue_size=1, sessions=0, levels={}, replies_dropped=0)
         assert stats.rejected == {"session_busy": 1, "invalid_request": 1}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +13,29 @@ from inferbus_worker.settings import RateLimit
 from support.rooms import FakeClock
 
 
-def limiter(limit: int, window: float, **more: int) -> tuple[RateLimiter, FakeClock]:
+@dataclass
+class Alone:
+    """A limiter that decides by itself."""
+
+    limiter: RateLimiter
+    clock: FakeClock
+
+    def admit(self, key: object) -> float | None:
+        """Count a request, or say how long to wait."""
+        times = self.limiter.times(key)
+        wait = self.limiter.wait(times, self.clock())
+        if wait:
+            return wait
+        self.limiter.count(key, times, self.clock())
+        return None
+
+    def __len__(self) -> int:
+        return len(self.limiter)
+
+
+def limiter(limit: int, window: float, **more: int) -> tuple[Alone, FakeClock]:
     clock = FakeClock()
-    return RateLimiter(RateLimit(limit, window), clock=clock, **more), clock
+    return Alone(RateLimiter(RateLimit(limit, window), clock=clock, **more), clock), clock
 
 
 def test_the_eleventh_is_refused() -> None:
@@ -60,10 +83,21 @@ def test_sessions_do_not_share_a_window() -> None:
     assert limit.admit(("q", "a")) is None
 
 
-def test_off_is_off() -> None:
-    limit = RateLimiter(None)
-    assert all(limit.admit("s") is None for _ in range(1000))
+def test_asking_counts_nothing() -> None:
+    limit, clock = limiter(1, 60)
+    assert [limit.limiter.wait(limit.limiter.times("s"), clock()) for _ in range(5)] == [0] * 5
     assert len(limit) == 0
+
+
+def test_a_large_limit_is_as_exact_and_drops_its_oldest_at_no_cost() -> None:
+    limit, clock = limiter(1000, 60)
+    for _ in range(1000):
+        assert limit.admit("s") is None
+        clock.pass_(0.03125)
+    assert limit.admit("s") == 60 - 1000 * 0.03125
+    clock.pass_(60 - 1000 * 0.03125)
+    assert [limit.admit("s"), limit.admit("s")] == [None, 0.03125]
+    assert isinstance(limit.limiter.times("s"), deque)
 
 
 def test_the_number_of_keys_is_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -107,11 +108,17 @@ def test_a_lone_surrogate_becomes_a_question_mark(in_json: bool) -> None:  # noq
 def test_the_backlog_is_what_waits() -> None:
     stream = Stream()
     stream.replies.delta("12345", "67")
-    assert stream.backlog.size == 7
+    assert stream.backlog.size == sys.getsizeof("12345") + sys.getsizeof("67")
     stream.replies.end(Answered("12345"))
-    assert stream.backlog.size == 12
+    assert stream.backlog.size == 2 * sys.getsizeof("12345") + sys.getsizeof("67")
     stream.outgoing()
     assert stream.backlog.size == 0
+
+
+def test_the_backlog_counts_memory_not_characters() -> None:
+    stream = Stream()
+    stream.replies.end(Answered("\U0001f600" * 1000))
+    assert stream.backlog.size >= 4000
 
 
 @given(st.lists(st.one_of(st.text(min_size=1, max_size=5), st.none()), max_size=40))

@@ -64,8 +64,18 @@ def test_memory_is_bounded_by_bytes() -> None:
     for number in range(1000):
         recent.end(key(f"r{number}"), finished("x" * 2000))
     assert 0 < len(recent) <= 100_000 // 2000
+    assert 50_000 < recent.bytes <= 100_000
     assert recent.known(key("r999")) is not None
     assert recent.known(key("r0")) is None
+
+
+def test_long_ids_count() -> None:
+    recent = RecentRequests(100_000, 60)
+    for number in range(1000):
+        recent.end(
+            RetryKey("general", "s" * 128, "\U0001f600" * 128, f"{number:04}" + "\U0001f600" * 124), finished("x")
+        )
+    assert 0 < len(recent) <= 100_000 // 2000
 
 
 def test_reasoning_counts() -> None:

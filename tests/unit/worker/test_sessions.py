@@ -147,6 +147,81 @@ class TestForgetting:
         assert counted == [1]
 
 
+class TestBytes:
+    """All idle histories together have a bound in bytes; what is claimed is not in it."""
+
+    KILOBYTE = "x" * 1000
+
+    def talk(self, store: MemorySessions, session: str, answer: str, times: int = 1) -> None:
+        claim = claimed(store, session)
+        for _ in range(times):
+            claim.conversation.append(Exchange("q", answer, 1))
+        claim.release()
+
+    def test_the_least_recently_used_go_for_a_new_one(self) -> None:
+        store = MemorySessions(1000, 60, max_bytes=100_000)
+        for number in range(200):
+            self.talk(store, f"s{number}", self.KILOBYTE)
+            assert store.idle_bytes <= 100_000
+        assert 20 < store.idle < 60
+        assert is_known(store, "s199")
+        assert not is_known(store, "s0")
+
+    def test_for_one_that_grows_too(self) -> None:
+        store = MemorySessions(1000, 60, max_bytes=100_000)
+        self.talk(store, "old", self.KILOBYTE)
+        for _ in range(50):
+            self.talk(store, "grows", self.KILOBYTE)
+        assert store.idle == 2
+        while store.idle == 2:
+            self.talk(store, "grows", self.KILOBYTE)
+            assert store.idle_bytes <= 100_000
+        assert is_known(store, "grows")
+
+    def test_one_that_is_larger_than_all_is_forgotten_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        store = MemorySessions(1000, 60, max_bytes=100_000)
+        self.talk(store, "small", self.KILOBYTE)
+        self.talk(store, "large", self.KILOBYTE * 100)
+        assert (is_known(store, "small"), is_known(store, "large")) == (True, False)
+        assert "forgot a conversation of" in caplog.text
+        assert store.claimed == 0
+
+    def test_claimed_ones_take_nothing_of_it(self) -> None:
+        store = MemorySessions(1000, 60, max_bytes=100_000)
+        self.talk(store, "s", self.KILOBYTE)
+        before = store.idle_bytes
+        claim = claimed(store, "s")
+        assert (store.idle, store.idle_bytes) == (0, 0)
+        claim.release()
+        assert (store.idle, store.idle_bytes) == (1, before)
+
+    def test_time_takes_them_out(self) -> None:
+        clock = FakeClock()
+        store = MemorySessions(10, 60, clock=clock)
+        remember(store, "s")
+        assert store.idle_bytes > 0
+        clock.pass_(61)
+        assert (store.idle, store.idle_bytes) == (0, 0)
+
+    def test_what_a_conversation_counts(self) -> None:
+        """About its memory: texts by their characters' width, images by their data URI."""
+        conversation = Conversation()
+        empty = conversation.bytes
+        conversation.append(Exchange("q" * 10_000, "a", 1))
+        assert 10_000 < conversation.bytes - empty < 12_000
+        conversation.append(Exchange("q", "\U0001f600" * 10_000, 1))
+        assert 50_000 < conversation.bytes - empty < 54_000
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 30_000}}
+        conversation.append(Exchange([{"type": "text", "text": "what?"}, image], "a", 1))
+        assert 80_000 < conversation.bytes - empty < 86_000
+        conversation.system_prompt = "s" * 5000
+        assert 85_000 < conversation.bytes - empty < 92_000
+        conversation.forget(2)
+        assert 35_000 < conversation.bytes - empty < 39_000
+        conversation.clear()
+        assert conversation.bytes == empty
+
+
 class TestConversation:
     def conversation(self, *tokens: int) -> Conversation:
         conversation = Conversation()

@@ -99,6 +99,57 @@ class TestRateLimit:
             Settings.load({"rate_limit": text})
 
 
+class TestLimits:
+    def test_are_off_by_default_but_the_session_s(self) -> None:
+        settings = Settings.load()
+        others = settings.client_rate_limit, settings.project_rate_limit, settings.total_rate_limit
+        assert (others, settings.token_budget, settings.max_tokens_cap) == ((None, None, None), None, None)
+
+    @pytest.mark.parametrize(
+        "name", ["client_rate_limit", "project_rate_limit", "total_rate_limit", "token_budget", "rate_limit"]
+    )
+    def test_are_written_alike(self, name: str) -> None:
+        assert getattr(Settings.load({name: "20000/1m"}), name) == RateLimit(20000, 60)
+        assert getattr(Settings.load({name: "off"}), name) is None
+        with pytest.raises(SettingsError, match=f"{name}: must be a number per time"):
+            Settings.load({name: "fast"})
+
+    def test_of_a_project(self, file: Path) -> None:
+        text = "projects: {a: {project_rate_limit: 5/1s}, b: {project_rate_limit: off}, c: }\nproject_rate_limit: 9/1s"
+        settings = load(file, text)
+        found = {name: settings.project_rate_limit_of(name) for name in settings.projects}
+        assert found == {"a": RateLimit(5, 1), "b": None, "c": RateLimit(9, 1)}
+
+    def test_the_cap_holds_for_the_default_too(self, file: Path) -> None:
+        text = (
+            "projects: {a: , b: {max_tokens: 300}, c: {max_tokens_cap: 50}, d: {max_tokens_cap: 400, max_tokens: 500}}"
+        )
+        settings = load(file, f"{text}\nmax_tokens_cap: 100")
+        assert {name: settings.max_tokens_cap_of(name) for name in "abcd"} == {"a": 100, "b": 100, "c": 50, "d": 400}
+        assert {name: settings.max_tokens_of(name) for name in "abcd"} == {"a": 100, "b": 100, "c": 50, "d": 400}
+
+    def test_without_a_cap(self, file: Path) -> None:
+        settings = load(file, "projects: {a: , b: {max_tokens: 300}}")
+        assert [settings.max_tokens_of(name) for name in "ab"] == [512, 300]
+        assert [settings.max_tokens_cap_of(name) for name in "ab"] == [None, None]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "token_budget: 3512/60s",
+            "token_budget: 500/60s\nmax_history_tokens: 0",
+            "token_budget: 4000/60s\nprojects: {a: , b: {max_tokens: 1000}}",
+        ],
+    )
+    def test_a_token_budget_that_no_long_conversation_could_keep(self, file: Path, text: str) -> None:
+        with pytest.raises(SettingsError, match="must be more than max_history_tokens and max_tokens together"):
+            load(file, text)
+
+    def test_the_cap_makes_a_small_token_budget_possible(self, file: Path) -> None:
+        settings = load(file, "token_budget: 500/60s\nmax_history_tokens: 300\nmax_tokens_cap: 100")
+        assert settings.token_budget == RateLimit(500, 60)
+
+
 class TestProjects:
     def test_names(self) -> None:
         assert list(Settings.load({"projects": ("a", "b")}).projects) == ["a", "b"]
@@ -114,7 +165,18 @@ class TestProjects:
         with pytest.raises(SettingsError, match="projects"):
             Settings.load({"projects": (name,)})
 
-    @pytest.mark.parametrize("text", ["weight: 0", "weight: -1", "temperature: 3", "colour: red", "max_tokens: 0"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "weight: 0",
+            "weight: -1",
+            "temperature: 3",
+            "colour: red",
+            "max_tokens: 0",
+            "max_tokens_cap: 0",
+            "project_rate_limit: fast",
+        ],
+    )
     def test_with_settings_that_are_none(self, file: Path, text: str) -> None:
         with pytest.raises(SettingsError):
             load(file, f"projects: {{a: {{{text}}}}}")

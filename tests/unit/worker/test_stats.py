@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from inferbus_client.presence import Stats
+from inferbus_client.presence import Level, Stats, decode_announcement
 from inferbus_worker.engines.base import Chunk, EngineError, Usage
 from inferbus_worker.stats import _latency
 from support.rooms import Rooms, Script, fail
 
 
 def take(rooms: Rooms) -> Stats:
-    return rooms.meter.take_interval("w", queued=len(rooms.queue), queue_size=100, sessions=len(rooms.sessions))
+    return rooms.meter.take_interval(
+        "w",
+        queued=len(rooms.queue),
+        queue_size=100,
+        sessions=len(rooms.sessions),
+        levels={"queue": Level(now=len(rooms.queue), bound=100)},
+        replies_dropped=0,
+    )
 
 
 def lasting(rooms: Rooms, seconds: float, tokens: int = 1) -> Script:
@@ -93,3 +102,19 @@ def test_the_wait_follows_the_latest_turns() -> None:
     rooms.meter.slots = rooms.active = 4
     assert rooms.meter.wait_estimate(0) == 2
     assert rooms.meter.wait_estimate(7) == 16
+
+
+def test_levels_travel_with_their_bounds() -> None:
+    rooms = Rooms()
+    rooms.ask()
+    stats = take(rooms)
+    assert stats.levels == {"queue": Level(now=1, bound=100)}
+    decoded = decode_announcement(Stats, stats.encode())
+    assert decoded == stats
+    assert json.loads(stats.encode())["levels"] == {"queue": {"now": 1, "bound": 100}}
+
+
+def test_an_older_worker_s_stats_have_none() -> None:
+    stats = decode_announcement(Stats, b'{"worker": "w", "queued": 3}')
+    assert stats is not None
+    assert (stats.levels, stats.replies_dropped) == ({}, 0)
