@@ -26,7 +26,6 @@ from typing import Final
 from inferbus_client.cli.exits import Exit
 from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
-from inferbus_client.presence import Level
 from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
@@ -38,6 +37,7 @@ from inferbus_worker.job import Job
 from inferbus_worker.limits import RateLimits
 from inferbus_worker.reception import Reception
 from inferbus_worker.replies import Replies
+from inferbus_worker.reporter import Reporter
 from inferbus_worker.request_queue import RequestQueue
 from inferbus_worker.retries import RecentRequests
 from inferbus_worker.sessions import MemorySessions
@@ -57,7 +57,6 @@ _DISCONNECT: Final = 0.2
 _ENGINE_STOP: Final = 0.5
 #: Promise 4: the process ends within `drain_timeout` plus this.
 _GRACE: Final = 1.9
-_QUEUE_WARNING: Final = 0.7
 _WARM_UP_TIMEOUT: Final = 120.0
 
 
@@ -78,8 +77,6 @@ class Daemon:
         self._engine = engine
         self._state = State.LOADING
         self._signals = 0
-        self._queue_was_long = False
-        self._next_stats = time.monotonic() + settings.stats_interval
         self._build()
 
     def _build(self) -> None:
@@ -91,28 +88,26 @@ class Daemon:
         )
         self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
         self._in_flight = InFlight()
-        self._sessions = MemorySessions(
-            settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes
-        )
-        self._recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
-        self._limits = RateLimits(settings)
         self._turns = TurnRunner(self._engine, settings)
-        self._budget = (
-            TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
-            if settings.token_budget is not None
-            else None
-        )
         self._meter = Meter(active=self._active)
         self._pool: WorkerPool | None = None
+        self._build_rooms()
+
+    def _build_rooms(self) -> None:
+        """The way of a request from the bus to the queue, and what tells of it."""
+        settings, queue, in_flight = self._settings, self._queue, self._in_flight
+        sessions = MemorySessions(settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes)
+        recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
+        limits, budget = RateLimits(settings), self._token_budget()
         addressing = Addressing(self._replies, settings.reply_topics)
         admission = Admission(
             settings=settings,
-            sessions=self._sessions,
-            limits=self._limits,
-            budget=self._budget,
-            queue=self._queue,
-            in_flight=self._in_flight,
-            recent=self._recent,
+            sessions=sessions,
+            limits=limits,
+            budget=budget,
+            queue=queue,
+            in_flight=in_flight,
+            recent=recent,
             addressing=addressing,
             meter=self._meter,
             gate=self._closed,
@@ -121,14 +116,32 @@ class Daemon:
             projects=settings.projects,
             admission=admission,
             addressing=addressing,
-            in_flight=self._in_flight,
-            queue=self._queue,
+            in_flight=in_flight,
+            queue=queue,
             acknowledgements=self._acknowledgements,
             users=settings.identity == "topic",
         )
         if settings.ack == "after-reply":
             self._reception.hold()
         self._bus = Bus(settings, replies=self._replies, receive=self._reception.receive, model=self._engine.model)
+        self._reporter = Reporter(
+            settings,
+            meter=self._meter,
+            queue=queue,
+            in_flight=in_flight,
+            sessions=sessions,
+            replies=self._replies,
+            recent=recent,
+            limits=limits,
+            budget=budget,
+            publish=self._bus.publish_stats,
+        )
+
+    def _token_budget(self) -> TokenBudget | None:
+        settings = self._settings
+        if settings.token_budget is None:
+            return None
+        return TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
 
     def _acknowledge(self, request: Incoming) -> None:
         self._bus.link.acknowledge(request)
@@ -226,8 +239,7 @@ class Daemon:
                 self._state = State.DEAD
                 return Exit.FAILED
             self._watch_link()
-            self._watch_queue()
-            self._tell_stats()
+            self._reporter.look()
         return Exit.OK
 
     def _expire(self, job: Job) -> None:
@@ -240,46 +252,6 @@ class Daemon:
             raise self._bus.link.fatal
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
-
-    def _watch_queue(self) -> None:
-        is_long = len(self._queue) > _QUEUE_WARNING * self._queue.size
-        if is_long and not self._queue_was_long:
-            log.warning("the queue is more than 70 %% full: %d of %d", len(self._queue), self._queue.size)
-        self._queue_was_long = is_long
-
-    def _tell_stats(self) -> None:
-        """One line an interval, quiet while nothing happens."""
-        now = time.monotonic()
-        if not self._settings.stats_interval or now < self._next_stats:
-            return
-        self._next_stats = now + self._settings.stats_interval
-        quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
-        stats = self._meter.take_interval(
-            self._settings.worker_id,
-            queued=len(self._queue),
-            queue_size=self._queue.size,
-            sessions=len(self._sessions),
-            levels=self._levels(),
-            replies_dropped=self._replies.dropped,
-        )
-        self._bus.publish_stats(stats)
-        log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))
-
-    def _levels(self) -> dict[str, Level]:
-        """Everything that is bounded, by the name that the stats give it."""
-        settings = self._settings
-        levels = {
-            "queue": (len(self._queue), settings.queue_size),
-            "outboundBytes": (self._replies.backlog, settings.max_outbound_bytes),
-            "sessions": (self._sessions.idle, settings.max_sessions),
-            "historyBytes": (self._sessions.idle_bytes, settings.max_history_bytes),
-            "retryMemoryBytes": (self._recent.bytes, settings.retry_memory_bytes),
-        }
-        keys = self._limits.keys_counted()
-        if self._budget is not None:
-            keys["tokenBudgetSessions"] = len(self._budget)
-        levels |= {name: (counted, settings.rate_limit_sessions) for name, counted in keys.items()}
-        return {name: Level(now=now, bound=bound) for name, (now, bound) in levels.items()}
 
     # --- shutdown; see the module's docstring for the order ---
 

@@ -1,0 +1,109 @@
+"""What the worker tells of itself while it serves: the interval's line and message, and a queue that grows long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sized
+from typing import Final
+
+from inferbus_client.presence import Level, Stats
+from inferbus_worker.limits import RateLimits
+from inferbus_worker.replies import Replies
+from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.retries import RecentRequests
+from inferbus_worker.sessions import MemorySessions
+from inferbus_worker.settings import Settings
+from inferbus_worker.stats import Meter
+
+log = logging.getLogger("inferbus.reporter")
+
+_QUEUE_WARNING: Final = 0.7
+
+
+class Reporter:
+    """Looks at the rooms, and says what it sees. For the main thread.
+
+    Args:
+        settings: the worker's: the interval, and the bounds.
+        meter: counts and latencies.
+        queue: what waits.
+        in_flight: what waits or runs.
+        sessions: conversations.
+        replies: the sender.
+        recent: finished requests that are remembered.
+        limits: the rate limits.
+        budget: the token budgets, where there are any.
+        publish: puts the stats on the bus.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        meter: Meter,
+        queue: RequestQueue,
+        in_flight: Sized,
+        sessions: MemorySessions,
+        replies: Replies,
+        recent: RecentRequests,
+        limits: RateLimits,
+        budget: Sized | None,
+        publish: Callable[[Stats], None],
+    ) -> None:
+        self._settings = settings
+        self._meter = meter
+        self._queue = queue
+        self._in_flight = in_flight
+        self._sessions = sessions
+        self._replies = replies
+        self._recent = recent
+        self._limits = limits
+        self._budget = budget
+        self._publish = publish
+        self._queue_was_long = False
+        self._next_stats = time.monotonic() + settings.stats_interval
+
+    def look(self) -> None:
+        """Say what there is to say now; called all the time."""
+        self._watch_queue()
+        now = time.monotonic()
+        if self._settings.stats_interval and now >= self._next_stats:
+            self._next_stats = now + self._settings.stats_interval
+            self._tell_stats()
+
+    def _watch_queue(self) -> None:
+        is_long = len(self._queue) > _QUEUE_WARNING * self._queue.size
+        if is_long and not self._queue_was_long:
+            log.warning("the queue is more than 70 %% full: %d of %d", len(self._queue), self._queue.size)
+        self._queue_was_long = is_long
+
+    def _tell_stats(self) -> None:
+        """One line an interval, quiet while nothing happens."""
+        quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
+        stats = self._meter.take_interval(
+            self._settings.worker_id,
+            queued=len(self._queue),
+            queue_size=self._queue.size,
+            sessions=len(self._sessions),
+            levels=self._levels(),
+            replies_dropped=self._replies.dropped,
+        )
+        self._publish(stats)
+        log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))
+
+    def _levels(self) -> dict[str, Level]:
+        """Everything that is bounded, by the name that the stats give it."""
+        settings = self._settings
+        levels = {
+            "queue": (len(self._queue), settings.queue_size),
+            "outboundBytes": (self._replies.backlog, settings.max_outbound_bytes),
+            "sessions": (self._sessions.idle, settings.max_sessions),
+            "historyBytes": (self._sessions.idle_bytes, settings.max_history_bytes),
+            "retryMemoryBytes": (self._recent.bytes, settings.retry_memory_bytes),
+        }
+        keys = self._limits.keys_counted()
+        if self._budget is not None:
+            keys["tokenBudgetSessions"] = len(self._budget)
+        levels |= {name: (counted, settings.rate_limit_sessions) for name, counted in keys.items()}
+        return {name: Level(now=now, bound=bound) for name, (now, bound) in levels.items()}
