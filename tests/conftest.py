@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from support.mosquitto import Mosquitto
+from support.needs import needs_module
 from support.processes import adopt_orphans, assert_gone, descendants
 from support.worker import WorkerProcess
 
@@ -54,3 +56,31 @@ def start_worker(broker: Mosquitto) -> Iterator[StartWorker]:
             return running.enter_context(WorkerProcess(broker, model, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def starting_worker(broker: Mosquitto) -> Iterator[Future[WorkerProcess]]:
+    """The run's one worker with a real engine, from the moment when it begins to start.
+
+    Whoever asks for this first, and for another engine before `real_worker`, has both started at once: a start takes
+    half a minute, and keeps one core busy.
+    """
+    needs_module("vllm")
+    # Hot by default: whoever says nothing gets noise, whoever says 0 must get greedy answers.
+    options: dict[str, Any] = {"workers": 64, "rate_limit": "off", "temperature": 2.0, "max_message_bytes": 1_000_000}
+    worker = WorkerProcess(broker, "demo", project=["real", "engine"], **options)
+    with ExitStack() as running, ThreadPoolExecutor(1) as pool:
+        start = pool.submit(running.enter_context, worker)
+        try:
+            yield start
+        finally:
+            start.exception()
+
+
+@pytest.fixture
+def real_worker(starting_worker: Future[WorkerProcess]) -> WorkerProcess:
+    """A worker with the demo model, serving the projects `real` and `engine`. A test may kill it."""
+    worker = starting_worker.result()
+    if worker.process.poll() is not None:
+        worker.start()
+    return worker

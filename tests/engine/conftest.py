@@ -12,12 +12,17 @@ from support.needs import needs_module
 
 
 @pytest.fixture(scope="session")
-def vllm_installed() -> None:
-    """Skip, or fail in CI, where vLLM is not installed; where it is, import it.
+def vllm_needed() -> None:
+    """Skip, or fail in CI, where vLLM is not installed."""
+    needs_module("vllm")
+
+
+@pytest.fixture(scope="session")
+def vllm_installed(vllm_needed: None) -> None:  # noqa: ARG001 - it has to be asked first
+    """The same, and import it here.
 
     Its imports warn about their own dependencies, which is not for us to mend.
     """
-    needs_module("vllm")
     with warnings.catch_warnings(action="ignore"):
         parse_options("demo", [])
 

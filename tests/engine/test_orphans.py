@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,9 @@ else:
 
 DRIVER = Path(__file__).with_name("engine_driver.py")
 #: A process that the guard kills is gone at once; one that still imports vLLM notices when it has done that.
-SOON, AFTER_IMPORTS = 5.0, 60.0
+SOON, AFTER_IMPORTS = 20.0, 60.0
 
-pytestmark = pytest.mark.usefixtures("vllm_installed")
+pytestmark = pytest.mark.usefixtures("vllm_needed")
 
 
 class Worker:
@@ -60,6 +61,11 @@ class Worker:
                 self._descendants.update(ancestor.children(recursive=True))
         return [process for process in self._descendants if is_alive(process)]
 
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        assert eventually(lambda: not self.engine_processes(), AFTER_IMPORTS)
+
 
 def is_alive(process: psutil.Process) -> bool:
     try:
@@ -75,17 +81,50 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
+class Supply:
+    """As many workers as there are tests for them, two of which start at a time: a start keeps one core busy."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.started: deque[Worker] = deque()
+
+    def take(self) -> Worker:
+        while self._left and len(self.started) < 2:
+            self._left -= 1
+            self.started.append(Worker())
+        return self.started.popleft()
+
+
+@pytest.fixture(scope="module")
+def supply(request: pytest.FixtureRequest) -> Iterator[Supply]:
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    supply = Supply(sum(test.module is request.module and "worker" in test.fixturenames for test in tests))
+    yield supply
+    for worker in supply.started:  # not taken, since the run was cut short
+        worker.end()
+
+
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker(supply: Supply) -> Iterator[Worker]:
+    worker = supply.take()
+    try:
+        worker.hear("ready")
+        yield worker
+    finally:
+        worker.end()
+
+
+@pytest.fixture
+def loading() -> Iterator[Worker]:
     worker = Worker()
-    yield worker
-    worker.process.kill()
-    worker.process.communicate()
-    assert eventually(lambda: not worker.engine_processes(), AFTER_IMPORTS)
+    try:
+        assert eventually(lambda: len(worker.engine_processes()) >= 2, AFTER_IMPORTS)
+        yield worker
+    finally:
+        worker.end()
 
 
 def test_signals_to_the_group_truncate_nothing_and_sigkill_leaves_nothing(worker: Worker) -> None:
-    worker.hear("ready")
     assert len(worker.engine_processes()) >= 2
     worker.tell("generate 300")
     worker.hear("text")
@@ -97,7 +136,6 @@ def test_signals_to_the_group_truncate_nothing_and_sigkill_leaves_nothing(worker
 
 
 def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
-    worker.hear("ready")
     worker.tell("generate 100000")
     worker.hear("text")
     [core] = [process for process in worker.engine_processes() if "EngineCore" in process.name()]
@@ -112,7 +150,6 @@ def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
 
 
 def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
-    worker.hear("ready")
     worker.tell("generate 100000")
     worker.hear("text")
     worker.tell("stop")
@@ -123,22 +160,19 @@ def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
 
 
 def test_an_idle_engines_death_is_noticed(worker: Worker) -> None:
-    worker.hear("ready")
     [core] = [process for process in worker.engine_processes() if "EngineCore" in process.name()]
     worker.tell("watch")
     core.kill()
     worker.hear("dead")
 
 
-def test_a_stop_while_the_model_loads_is_a_start_that_failed_in_words(worker: Worker) -> None:
-    assert eventually(lambda: len(worker.engine_processes()) >= 2, AFTER_IMPORTS)
-    worker.process.terminate()
-    assert worker.hear("failed to start") == "failed to start: The engine was stopped while it started."
-    assert worker.process.wait(SOON) == 0
-    assert eventually(lambda: not worker.engine_processes(), SOON)
+def test_a_stop_while_the_model_loads_is_a_start_that_failed_in_words(loading: Worker) -> None:
+    loading.process.terminate()
+    assert loading.hear("failed to start") == "failed to start: The engine was stopped while it started."
+    assert loading.process.wait(SOON) == 0
+    assert eventually(lambda: not loading.engine_processes(), SOON)
 
 
-def test_sigkill_while_the_model_loads_leaves_nothing(worker: Worker) -> None:
-    assert eventually(lambda: len(worker.engine_processes()) >= 2, AFTER_IMPORTS)
-    worker.process.kill()
-    assert eventually(lambda: not worker.engine_processes(), AFTER_IMPORTS)
+def test_sigkill_while_the_model_loads_leaves_nothing(loading: Worker) -> None:
+    loading.process.kill()
+    assert eventually(lambda: not loading.engine_processes(), AFTER_IMPORTS)

@@ -29,15 +29,12 @@ NAMES = tuple(
 )
 
 
-@pytest.fixture(scope="module")
-def worker(broker: Mosquitto, vllm_installed: None) -> Iterator[WorkerProcess]:  # noqa: ARG001 - it has to be asked first
-    """Hot by default: whoever says nothing gets noise, whoever says 0 must get greedy answers."""
-    with WorkerProcess(broker, "demo", project=PROJECT, workers=64, rate_limit="off", temperature=2.0) as worker:
-        yield worker
+# Before the engine, which so starts beside it.
+pytestmark = pytest.mark.usefixtures("starting_worker")
 
 
 @pytest.fixture
-def replies(broker: Mosquitto, worker: WorkerProcess) -> Iterator[Listener]:  # noqa: ARG001 - it answers
+def replies(broker: Mosquitto, real_worker: WorkerProcess) -> Iterator[Listener]:  # noqa: ARG001 - it answers
     with Listener(broker, REPLIES) as listener:
         yield listener
 

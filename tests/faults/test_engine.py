@@ -7,6 +7,8 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Final
 
 import psutil
@@ -58,19 +60,16 @@ _ABSURD: Final[tuple[dict[str, Any], ...]] = (
     {"maxTokens": "many"},
 )
 
-pytestmark = pytest.mark.usefixtures("vllm")
-
 
 @pytest.fixture(scope="module")
-def vllm() -> None:
+def doomed(broker: Mosquitto) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
+    """The workers of trials 17 and 12, which end them. They start together: a start keeps one core busy."""
     needs_module("vllm")
-
-
-@pytest.fixture(scope="module")
-def worker(vllm: None, broker: Mosquitto) -> Iterator[WorkerProcess]:  # noqa: ARG001 - it has to be asked first
-    """One real worker for all; the last trial of this module kills its engine."""
-    with WorkerProcess(broker, "demo", project="engine", workers=8, **_OPTIONS) as worker:
-        yield worker
+    workers = [WorkerProcess(broker, "demo", project=project, **_OPTIONS) for project in ("hang", "left")]
+    with ExitStack() as running:
+        with ThreadPoolExecutor() as pool:
+            hang, left = pool.map(running.enter_context, workers)
+        yield hang, left
 
 
 @pytest.fixture
@@ -90,7 +89,9 @@ def ends(requester: Requester, request: str, timeout: float = 60) -> list[str]:
     return until(lambda: requester.ledger.rows[request].ends, timeout)
 
 
-def test_absurd_sampling_fails_alone(worker: WorkerProcess, requester: Requester, report: Callable[..., None]) -> None:
+def test_absurd_sampling_fails_alone(
+    real_worker: WorkerProcess, requester: Requester, report: Callable[..., None]
+) -> None:
     """Trial 15: the requests beside them are all answered."""
     rounds = size(1, 50)
     absurd, good = [], []
@@ -103,10 +104,12 @@ def test_absurd_sampling_fails_alone(worker: WorkerProcess, requester: Requester
     report(15, f"{len(absurd)} absurd requests: {served} of {len(good)} others answered")
     assert served == len(good)
     assert outcomes <= {("done",), ("invalid_request",)}
-    assert worker.process.poll() is None
+    assert real_worker.process.poll() is None
 
 
-def test_a_prompt_over_the_capacity(worker: WorkerProcess, requester: Requester, report: Callable[..., None]) -> None:
+def test_a_prompt_over_the_capacity(
+    real_worker: WorkerProcess, requester: Requester, report: Callable[..., None]
+) -> None:
     """Trial 18: refused before the engine; the others notice nothing."""
     others = []
     began = time.monotonic()
@@ -117,14 +120,14 @@ def test_a_prompt_over_the_capacity(worker: WorkerProcess, requester: Requester,
         assert ends(requester, others[-1]) == ["done"]
     seconds = (time.monotonic() - began) / len(others)
     report(18, f"refused, {len(others)} of {len(others)} others answered, {1000 * seconds:.0f} ms a pair")
-    assert worker.process.poll() is None
+    assert real_worker.process.poll() is None
 
 
 def test_cancel_and_deadline_stop_the_engine(
-    broker: Mosquitto, worker: WorkerProcess, requester: Requester, report: Callable[..., None]
+    broker: Mosquitto, real_worker: WorkerProcess, requester: Requester, report: Callable[..., None]
 ) -> None:
     """Trial 19: what nobody waits for is not computed any more."""
-    core = core_of(worker)
+    core = core_of(real_worker)
     with Listener(broker) as publisher:
         late = [requester.send("go on", deadlineMs=200, **_ENDLESS) for _ in range(4)]
         outcomes = {tuple(ends(requester, request)) for request in late}
@@ -142,15 +145,13 @@ def test_cancel_and_deadline_stop_the_engine(
     until(lambda: core.cpu_percent(0.25) < 20, 20)
     idle = time.monotonic() - began
     report(19, f"8 cancelled: answered within {seconds:.2f} s, the engine idle {idle:.2f} s after the first")
-    assert worker.process.poll() is None
+    assert real_worker.process.poll() is None
 
 
-def test_a_hanging_engine(broker: Mosquitto, report: Callable[..., None]) -> None:
+def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], report: Callable[..., None]) -> None:
     """Trial 17: its health check sees nothing. Deadlines hold, the watchdog speaks, the process ends."""
-    with (
-        WorkerProcess(broker, "demo", project="hang", **_OPTIONS) as worker,
-        Requester(broker, "hang", echo=False) as requester,
-    ):
+    worker, _ = doomed
+    with Requester(broker, "hang", echo=False) as requester:
         relatives = family(worker.pid)
         requester.send("Hello", maxTokens=5)
         requester.settle(60)
@@ -171,15 +172,15 @@ def test_a_hanging_engine(broker: Mosquitto, report: Callable[..., None]) -> Non
         assert_gone(relatives)
 
 
-def test_sigkill_leaves_no_engine(broker: Mosquitto, report: Callable[..., None]) -> None:
+def test_sigkill_leaves_no_engine(doomed: tuple[WorkerProcess, ...], report: Callable[..., None]) -> None:
     """Trial 12, the engine's processes: killed while it answers, and (in the long form) while it loads."""
     points, slowest = size(1, 20), 0.0
-    with WorkerProcess(broker, "demo", project="left", **_OPTIONS) as worker:
-        for point in range(points):
-            if point:
-                worker.process = worker._popen()
-                time.sleep(random.uniform(0, _LOADED))  # noqa: S311 - no secret
-            slowest = max(slowest, seconds_until_gone(worker))
+    _, worker = doomed
+    for point in range(points):
+        if point:
+            worker.process = worker._popen()
+            time.sleep(random.uniform(0, _LOADED))  # noqa: S311 - no secret
+        slowest = max(slowest, seconds_until_gone(worker))
     report(12, f"{points} points with a real engine: engine processes left 0, the last gone after {slowest:.1f} s")
 
 
@@ -195,23 +196,23 @@ def seconds_until_gone(worker: WorkerProcess) -> float:
 
 
 def test_a_dying_engine(
-    broker: Mosquitto, worker: WorkerProcess, requester: Requester, report: Callable[..., None]
+    broker: Mosquitto, real_worker: WorkerProcess, requester: Requester, report: Callable[..., None]
 ) -> None:
-    """Trial 16, which ends this module's worker."""
-    relatives = family(worker.pid)
-    core = core_of(worker)
+    """Trial 16, which ends its worker."""
+    relatives = family(real_worker.pid)
+    core = core_of(real_worker)
     running = [requester.send("go on", **_ENDLESS) for _ in range(8)]
     until(lambda: all(requester.ledger.rows[request].accepted for request in running), 20)
     time.sleep(0.1)
     core.kill()
     began = time.monotonic()
-    status = worker.process.wait(30)
+    status = real_worker.process.wait(30)
     seconds = time.monotonic() - began
     requester.settle(10)
     report(16, f"exit {status} after {seconds:.1f} s", requester.ledger)
     outcomes = {tuple(ends(requester, request)) for request in running}
     assert ("engine_unavailable",) in outcomes <= {("engine_unavailable",), ("done",)}
     assert status != 0
-    state = json.loads(mosquitto_sub(broker, f"inferbus/workers/{worker.id}/status"))["state"]
+    state = json.loads(mosquitto_sub(broker, f"inferbus/workers/{real_worker.id}/status"))["state"]
     assert state == "offline"
     assert_gone(relatives)
