@@ -32,6 +32,7 @@ from inferbus_client.subscriptions import Subscriptions
 
 log = logging.getLogger("inferbus.link")
 
+#: The longest wait for a broker's answer to CONNECT.
 _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
 _FLAPS: Final = 4
@@ -90,9 +91,11 @@ class Link:
             BrokerRefusedError: the broker said no, which trying again does not change.
         """
         deadline = time.monotonic() + timeout
+        # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of the time for it.
+        patience = min(_CONNACK_TIMEOUT, timeout / 2)
         while True:
             try:
-                self._connect_with_fallback()
+                self._connect_with_fallback(patience)
                 break
             except BrokerUnreachableError:
                 if time.monotonic() + _RETRY_EVERY >= deadline:
@@ -237,18 +240,18 @@ class Link:
 
     # --- connecting ---
 
-    def _connect_with_fallback(self) -> None:
+    def _connect_with_fallback(self, patience: float) -> None:
         """MQTT 5 first. A broker that refuses it, in words, by closing the connection or by silence, gets 3.1.1."""
         if self._options.protocol is not None:
-            self._attempt(self._options.protocol)
+            self._attempt(self._options.protocol, patience)
             return
         try:
-            self._attempt(MQTTProtocolVersion.MQTTv5)
+            self._attempt(MQTTProtocolVersion.MQTTv5, patience)
         except (_ProtocolRefusedError, _SilentError) as refusal:
             log.info("the broker speaks no MQTT 5 (%s); using MQTT 3.1.1", refusal.reason)
-            self._attempt(MQTTProtocolVersion.MQTTv311)
+            self._attempt(MQTTProtocolVersion.MQTTv311, patience)
 
-    def _attempt(self, protocol: MQTTProtocolVersion) -> None:
+    def _attempt(self, protocol: MQTTProtocolVersion, patience: float) -> None:
         paho = build_paho(self._options, protocol, self._will)
         paho.on_connect = self._connected
         paho.on_disconnect = self._disconnected
@@ -258,13 +261,13 @@ class Link:
         paho.on_socket_open = _opened
         self._paho = paho
         try:
-            self._handshake(paho, lambda: open_connection(paho, self._options))
+            self._handshake(paho, lambda: open_connection(paho, self._options), patience)
         except BrokerError:
             self._paho = None
             raise
 
-    def _handshake(self, paho: PahoClient, open_socket: Callable[[], Any]) -> None:
-        """Open the connection and wait for the broker's CONNACK.
+    def _handshake(self, paho: PahoClient, open_socket: Callable[[], Any], patience: float) -> None:
+        """Open the connection and wait for the broker's CONNACK, for at most `patience` seconds.
 
         Raises:
             BrokerUnreachableError: nobody answers, or nobody who speaks MQTT.
@@ -272,7 +275,7 @@ class Link:
         """
         url = self._options.url
         self._refusal, self._last_reason = None, ""
-        deadline = time.monotonic() + _CONNACK_TIMEOUT
+        deadline = time.monotonic() + patience
         try:
             open_socket()
         except ssl.SSLError as error:
@@ -354,7 +357,7 @@ class Link:
         delay = _RETRY_EVERY
         while not self._closing.wait(random.uniform(delay / 2, delay)):  # noqa: S311 - no secret
             try:
-                self._handshake(paho, paho.reconnect)
+                self._handshake(paho, paho.reconnect, _CONNACK_TIMEOUT)
             except BrokerError as error:
                 log.warning("no connection yet: %s", error.reason)
                 delay = min(2 * delay, self._options.reconnect_max)
