@@ -4,7 +4,8 @@ InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
-│   └── ConnectionLostError       it was there, and went away for good (another client has this id, closed)
+│   └── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
+│       └── IdTakenError          another client uses this client id, and stays
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
 │   ├── SessionBusyError          session_busy
@@ -50,6 +51,10 @@ class BrokerRefusedError(BrokerError):
 
 class ConnectionLostError(BrokerError):
     """The connection is gone and will not come back by itself."""
+
+
+class IdTakenError(ConnectionLostError):
+    """Another client uses this client id on the same broker; to come back would throw it out."""
 
 
 class RequestTimeoutError(InferbusError):

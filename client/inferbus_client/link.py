@@ -22,7 +22,13 @@ from typing import Any, Final, cast
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ConnectionLostError,
+    IdTakenError,
+)
 from inferbus_client.incoming import incoming
 from inferbus_client.link_options import Handle, Incoming, LinkOptions, Packed, Will
 from inferbus_client.link_socket import send_at_once
@@ -347,7 +353,7 @@ class Link:
             return None
         identity = f"the client id {self._options.client_id!r}"
         if taken_over:
-            return ConnectionLostError(f"another client uses {identity} on this broker")
+            return IdTakenError(f"another client uses {identity} on this broker")
         return ConnectionLostError(
             f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
         )

@@ -29,9 +29,6 @@ _NOT_IN_MQTT = re.compile(
 _MAX_REPLY_TOPIC_BYTES = 1024
 _MAX_REPLY_TOPIC_LEVELS = 32
 
-PRESENCE_FILTER = "inferbus/workers/+/status"
-STATS_FILTER = "inferbus/workers/+/stats"
-
 
 class Kind(Enum):
     """What a message on an inbound topic asks for."""
@@ -55,6 +52,10 @@ class Address(NamedTuple):
 
 
 def is_project(name: str) -> bool:
+    return _PROJECT.fullmatch(name) is not None
+
+
+def is_worker(name: str) -> bool:
     return _PROJECT.fullmatch(name) is not None
 
 

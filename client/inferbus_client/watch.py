@@ -40,12 +40,21 @@ class Watch:
     Args:
         settings: how to reach the broker.
         client_id: the MQTT client id.
+        worker: this one alone; else every worker on the bus.
 
     Raises:
         BrokerError: on entering, as `Link.connect` says.
     """
 
-    def __init__(self, settings: ClientSettings, client_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        client_id: str,
+        worker: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._filters = {topics.presence(worker or "+"): 1, topics.stats(worker or "+"): 0}
         self._timeout = settings.connect_timeout
         self._clock = clock
         self._lock = threading.Lock()
@@ -56,7 +65,7 @@ class Watch:
     def __enter__(self) -> Self:
         try:
             self._link.connect(self._timeout)
-            self._link.subscribe({topics.PRESENCE_FILTER: 1, topics.STATS_FILTER: 0})
+            self._link.subscribe(self._filters)
         except BaseException:
             self._link.close()
             raise

@@ -123,6 +123,16 @@ def test_status_shows_what_workers_say(own_broker: Mosquitto) -> None:
     assert (fields["w1"]["presence"]["state"], fields["w2"]["presence"]["projects"]) == ("ready", ["other"])
 
 
+@pytest.mark.parametrize(("worker", "status"), [("w1", 0), ("w2", 1), ("w3", 1), ("+", 2)])
+def test_status_of_one_worker(own_broker: Mosquitto, worker: str, status: int) -> None:
+    """What a health check asks: is mine ready, whatever the others are."""
+    announce(own_broker, "w1", "ready", "general")
+    announce(own_broker, "w2", "offline", "other")
+    run = inferbus("status", "--broker", own_broker.url, "--once", "--worker", worker, "--json")
+    assert run.returncode == status
+    assert set(json.loads(run.stdout or "{}")) == {worker} & {"w1", "w2"}
+
+
 def test_status_follows_the_stats(own_broker: Mosquitto) -> None:
     announce(own_broker, "w1", "ready", "general")
     stats = Stats(worker="w1", processed=41, latency_ms=Latency(p50=12.0))

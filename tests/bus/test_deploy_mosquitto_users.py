@@ -160,7 +160,7 @@ def test_the_second_worker_of_an_id_ends(shipped: ShippedMosquitto, tmp_path: Pa
             assert alice.subscribe("inferbus/workers/w7/status")
             until(lambda: "ready" in _states(alice), 60)
             with _serve(shipped, tmp_path / "second") as second:
-                assert second.wait(30) == Exit.BROKER
+                assert second.wait(30) == Exit.ID_TAKEN
             assert "another worker already has the id 'w7'" in (tmp_path / "second").read_text()
             until(lambda: _states(alice)[-1] == "ready")
         finally:

@@ -61,7 +61,7 @@ def test_the_second_ends(own_broker: Mosquitto, tmp_path: Path, options: dict[st
         twin(first, own_broker, state_dir=tmp_path, **options) as second,
     ):
         assert one_ends(first, second) is first
-        assert second.process.returncode == Exit.BROKER
+        assert second.process.returncode == Exit.ID_TAKEN
         assert f"another worker already has the id '{first.id}'" in second.log
         serves(own_broker)
         assert json.loads(mosquitto_sub(own_broker, f"inferbus/workers/{first.id}/status"))["state"] == "ready"

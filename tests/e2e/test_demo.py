@@ -12,7 +12,7 @@ import pexpect
 import psutil
 import pytest
 
-from inferbus_client.topics import PRESENCE_FILTER
+from inferbus_client import topics
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module
@@ -99,7 +99,7 @@ def test_a_running_broker_is_used_and_left_as_it_was(own_broker: Mosquitto) -> N
             assert demo.wait(60) == 0, demo.err
             assert demo.out == "hello\n"
         assert any(heard.topic.startswith("general/assistant_response/") for heard in listener.heard)
-    with Listener(own_broker, PRESENCE_FILTER, "end") as late:
+    with Listener(own_broker, topics.presence("+"), "end") as late:
         late.publish("end", "")
         assert [heard.topic for heard in late.wait(1)] == ["end"]
 

@@ -12,7 +12,7 @@ import re
 from contextlib import ExitStack
 from typing import Final
 
-from inferbus_client.topics import PRESENCE_FILTER
+from inferbus_client import topics
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module, needs_program
@@ -66,7 +66,7 @@ class Terminal(Running):
     def wait_until_ready(self, broker: Mosquitto) -> None:
         """A worker that it starts is ready, a subscription is made: then the reader goes on to the next terminal."""
         if "inferbus serve" in self.block:
-            with Listener(broker, PRESENCE_FILTER) as presence:
+            with Listener(broker, topics.presence("+")) as presence:
                 until(lambda: any('"ready"' in heard.text for heard in presence.heard), 120)
         elif "mosquitto_sub" in self.block:
             until(lambda: _subscriptions(broker) > self._subscriptions_before)

@@ -148,7 +148,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
             second = WorkerProcess(own_broker, project="twins", worker_id=first.id, **_OPTIONS)
             with second:
                 one_ends(first, second)
-                assert (first.process.poll(), second.process.returncode) == (None, Exit.BROKER)
+                assert (first.process.poll(), second.process.returncode) == (None, Exit.ID_TAKEN)
                 assert f"another worker already has the id '{first.id}': started 2" in second.log
                 assert f", process {first.pid}; give this one" in second.log
                 until(lambda: answers(requester), 30)
@@ -158,7 +158,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
                 kicks.append(f"{reconnects(first) - before} + {reconnects(second)}")
                 before = reconnects(first)
         assert first.process.poll() is None
-    report(6, f"{rounds} of {rounds}: the second ends with status 3; reconnects of both: {', '.join(kicks)}")
+    report(6, f"{rounds} of {rounds}: the second ends with status 6; reconnects of both: {', '.join(kicks)}")
 
 
 def one_ends(first: WorkerProcess, second: WorkerProcess) -> None:

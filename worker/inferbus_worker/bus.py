@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from inferbus_client import topics
-from inferbus_client.errors import BrokerError, ConnectionLostError
+from inferbus_client.errors import BrokerError, ConnectionLostError, IdTakenError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, Will
 from inferbus_client.presence import Presence, State, Stats, decode_announcement
@@ -108,7 +108,7 @@ class Bus:
             reason = self._rivals.heard(presence.instance, self._instance.connection)
             if reason is not None:
                 self.announce("offline")
-                self.link.give_up(ConnectionLostError(reason))
+                self.link.give_up(IdTakenError(reason))
 
     def _connection_lost(self) -> None:
         """The next one counts as another, in presence and Last Will."""

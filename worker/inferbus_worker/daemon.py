@@ -23,7 +23,7 @@ from enum import Enum
 from types import FrameType
 from typing import Final
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Failure
@@ -157,7 +157,7 @@ class Daemon:
             status = self._startup() or self._serve()
         except BrokerError as error:
             log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
-            status = Exit.BROKER
+            status = exit_of(error)
         except EngineStartError as error:
             log.error("%s", error)  # noqa: TRY400
             status = Exit.FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from inferbus_client.errors import BrokerError, DeadlineExceededError, RequestTimeoutError
+from inferbus_client.errors import BrokerError, DeadlineExceededError, IdTakenError, RequestTimeoutError
 from inferbus_client.settings import SettingsError
 
 
@@ -17,6 +17,7 @@ class Exit(IntEnum):
     BROKER = 3
     OBJECTIVE_MISSED = 4
     TIMEOUT = 5
+    ID_TAKEN = 6
     INTERRUPTED = 130
 
 
@@ -25,6 +26,8 @@ def exit_of(error: Exception) -> Exit:
     match error:
         case SettingsError():
             return Exit.USAGE
+        case IdTakenError():
+            return Exit.ID_TAKEN
         case BrokerError():
             return Exit.BROKER
         case RequestTimeoutError() | DeadlineExceededError():

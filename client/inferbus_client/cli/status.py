@@ -18,6 +18,7 @@ from rich.text import Text
 
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
+from inferbus_client.topics import is_worker
 from inferbus_client.units import format_duration
 from inferbus_client.watch import Watch, WorkerView
 
@@ -30,12 +31,15 @@ _GATHER: Final = 1.0
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print it once and leave: 0 if a worker is ready, 1 if none is.")
+@click.option("--worker", metavar="NAME", help="This one alone.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
 @client_options()
-def status(config: Path | None, *, once: bool, as_json: bool, **flags: Any) -> int:
+def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool, **flags: Any) -> int:
     """Show every worker: state, model, load, rates and latencies, from what they say of themselves."""
     settings = load_settings(flags, config)
-    with Watch(settings, settings.client_id or f"inferbus-status-{uuid.uuid4().hex[:8]}") as watch:
+    if worker is not None and not is_worker(worker):
+        raise click.BadParameter("a worker's name matches [A-Za-z0-9_.-]{1,64}", param_hint="--worker")
+    with Watch(settings, settings.client_id or f"inferbus-status-{uuid.uuid4().hex[:8]}", worker) as watch:
         watch.wait_for(bool, _GATHER)
         if once:
             return _print_once(watch, as_json=as_json)
