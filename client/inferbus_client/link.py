@@ -239,10 +239,13 @@ class Link:
         self._loop.call(wish)
 
     def acknowledge(self, message: Incoming) -> None:
-        """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us."""
-        paho = self._paho
-        if self._options.manual_ack and message.qos and paho is not None:
-            self._loop.call(lambda: _ignore(paho.ack(message.ack_id, message.qos)))
+        """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us.
+
+        From the network thread, behind what was sent before: where the connection breaks, its answer and the
+        acknowledgement are lost together. Put off, it could leave on the next connection, and nobody would answer.
+        """
+        if self._options.manual_ack and message.qos and self._paho is not None:
+            self._paho.ack(message.ack_id, message.qos)
 
     # --- connecting ---
 

@@ -64,6 +64,12 @@ class Ledger:
             return sum(not row.ends for row in self.rows.values())
 
     @property
+    def heard_of(self) -> int:
+        """Requests that the worker has said something of."""
+        with self._lock:
+            return sum(bool(row.accepted or row.ends) for row in self.rows.values())
+
+    @property
     def replies(self) -> int:
         """Terminal replies so far."""
         return sum(self.outcomes.values())

@@ -91,7 +91,9 @@ class Acknowledgements:
         self._acknowledge = acknowledge
         self._attempts = attempts
         self._max_attempts = max_attempts
-        self._open: set[int] = set()
+        # By packet identifier. A broker that has forgotten us gives an identifier away again while the message that had
+        # it before is still under way: then that one must not be acknowledged in the place of the new one.
+        self._open: dict[int, Incoming] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -104,7 +106,7 @@ class Acknowledgements:
         """Note a new message; False where it is poison, and has been set aside."""
         if self._attempts is None or not message.qos:
             return True
-        self._open.add(message.ack_id)
+        self._open[message.ack_id] = message
         if not message.dup or self._attempts.of(message) < self._max_attempts - 1:
             return True
         log.error("set aside a message on %r: its turn ended %d workers", message.topic, self._max_attempts)
@@ -120,7 +122,9 @@ class Acknowledgements:
         """The terminal reply has been sent, or there is none to send."""
         if self._attempts is None or not message.qos:
             return
-        self._open.discard(message.ack_id)
+        if self._open.get(message.ack_id) is not message:
+            return
+        del self._open[message.ack_id]
         if message.dup:
             self._attempts.forget(message)
         self._acknowledge(message)

@@ -132,7 +132,10 @@ class Bus:
     def _say_presence(self) -> None:
         """Also after every reconnect: the broker has published the Last Will meanwhile."""
         presence = self._presence.model_copy(update={"instance": self._instance})
-        self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=1))
+        # `draining` is not acknowledged: if the broker reads it only after we have gone, what it writes back must not
+        # show it a dead connection before it has read the replies that follow.
+        qos = 0 if presence.state == "draining" else 1
+        self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=qos))
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:

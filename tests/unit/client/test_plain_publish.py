@@ -15,6 +15,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from inferbus_client import plain_publish
 from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.incoming import incoming
+from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, LinkOptions
 from inferbus_client.paho_client import PahoClient, build_paho
 
@@ -179,4 +180,20 @@ class TestWriting:
             ear.paho.publish("waits", b"2")
             assert not ear.paho.publish_plain("later", b"3", None)
         finally:
+            ear.close()
+
+    def test_an_acknowledgement_leaves_behind_the_answer_on_the_same_connection(self) -> None:
+        """Put off until the next connection, it would end a request whose answer was lost with this one."""
+        ear = Ear()
+        options = LinkOptions(BrokerUrl.parse("mqtt://localhost"), "ear", manual_ack=True)
+        link = Link(options, on_message=ear.heard.append)
+        try:
+            ear.paho.manual_ack_set(True)
+            link._paho = ear.paho
+            link.send("answer", b"1")
+            link.acknowledge(Incoming("t", b"x", qos=1, ack_id=7))
+            assert ear.paho.flush()
+            assert ear.wire.recv(4096) == packet("answer", b"1") + b"\x40\x02\x00\x07"
+        finally:
+            link.close()
             ear.close()
