@@ -104,7 +104,7 @@ class Stats(_Announcement):
         queued: requests waiting now, of at most `queue_size`.
         active: requests in the engine now, of at most `capacity`.
         sessions: conversations in memory.
-        levels: everything that is bounded, by name (`queue`, `outboundBytes`, `sessions`, those that are idle,
+        levels: everything that is bounded, by name (`queue`, `outboundBytes`, `sessions`, those that are kept,
             `historyBytes`, `retryMemoryBytes`, and, where they are on, the tables `rateLimitSessions`,
             `rateLimitClients` and `tokenBudgetSessions`).
         replies_dropped: messages to the broker that were given up, since it took no more or none so large.

@@ -98,8 +98,8 @@ class Reporter:
         levels = {
             "queue": (len(self._queue), settings.queue_size),
             "outboundBytes": (self._replies.backlog, settings.max_outbound_bytes),
-            "sessions": (self._sessions.idle, settings.max_sessions),
-            "historyBytes": (self._sessions.idle_bytes, settings.max_history_bytes),
+            "sessions": (self._sessions.kept, settings.max_sessions),
+            "historyBytes": (self._sessions.kept_bytes, settings.max_history_bytes),
             "retryMemoryBytes": (self._recent.bytes, settings.retry_memory_bytes),
         }
         keys = self._limits.keys_counted()

@@ -1,7 +1,8 @@
 """Conversations, and the claim on one.
 
-A session is claimed at admission and belongs to one request until that request's terminal reply. Claimed sessions live
-outside the cache that forgets, so that no claim can lose its session; the number of claims is bounded by the queue.
+A session is claimed at admission and belongs to one request until that request's terminal reply. The claim holds its
+conversation, whatever the cache forgets meanwhile, so that no claim can lose its session; the number of claims is
+bounded by the queue.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from inferbus_worker.engines.base import Message
 
 log = logging.getLogger("inferbus.sessions")
 
-# What an idle session takes besides its texts: key, conversation, their places in the cache; measured, rounded up.
+# What a session takes besides its texts: key, conversation, their places in the cache; measured, rounded up.
 _SESSION_BYTES = 1024
 # And an exchange: two messages, their places in the lists.
 _EXCHANGE_BYTES = 512
@@ -157,9 +158,10 @@ class SessionStore(Protocol):
 
 
 class MemorySessions:
-    """Sessions in this process: at most `max_sessions` idle ones, of `max_bytes` together, none idle for over `ttl` s.
+    """Sessions in this process: at most `max_sessions` kept, of `max_bytes` together, none idle for over `ttl` s.
 
-    What goes for want of room is the least recently used. Claimed ones come on top: as many as wait or run.
+    What goes for want of room is the least recently used. A claim holds its conversation itself: forgotten meanwhile,
+    it is kept again when the claim ends. Such, and those that are new, come on top: at most as many as wait or run.
     """
 
     def __init__(
@@ -171,7 +173,7 @@ class MemorySessions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_sessions = max_sessions
-        self._idle: TTLCache[SessionKey, Conversation] = TTLCache(
+        self._kept: TTLCache[SessionKey, Conversation] = TTLCache(
             max_bytes, ttl, timer=clock, getsizeof=lambda conversation: conversation.bytes
         )
         self._claimed: dict[SessionKey, Conversation] = {}
@@ -182,7 +184,10 @@ class MemorySessions:
         with self._lock:
             if key in self._claimed:
                 return None
-            conversation = self._idle.pop(key, None) or Conversation()
+            try:
+                conversation = self._kept[key]  # and stays there: to take it out and put it back costs three times this
+            except KeyError:
+                conversation = Conversation()
             self._claimed[key] = conversation
         return _MemoryClaim(self, key, conversation)
 
@@ -192,34 +197,39 @@ class MemorySessions:
             conversation = self._claimed.pop(key)
             if conversation.messages or conversation.system_prompt is not None:
                 self._keep(key, conversation)
+            else:
+                self._kept.pop(key, None)
 
     def _keep(self, key: SessionKey, conversation: Conversation) -> None:
-        if conversation.bytes > self._idle.maxsize:
+        if key not in self._kept:
+            while len(self._kept) >= self._max_sessions:
+                self._kept.popitem()
+        try:
+            self._kept[key] = conversation  # the cache itself makes room for its bytes
+        except ValueError:
+            self._kept.pop(key, None)
             log.warning("forgot a conversation of %d bytes, more than all together may have", conversation.bytes)
-            return
-        while len(self._idle) >= self._max_sessions:
-            self._idle.popitem()
-        self._idle[key] = conversation  # the cache itself makes room for its bytes
 
     @property
     def claimed(self) -> int:
         return len(self._claimed)
 
     @property
-    def idle(self) -> int:
+    def kept(self) -> int:
+        """Sessions that are kept, also while they are claimed."""
         with self._lock:
-            return len(self._idle)
+            return len(self._kept)
 
     @property
-    def idle_bytes(self) -> int:
-        """What the idle ones take in memory, about."""
+    def kept_bytes(self) -> int:
+        """What they take in memory, about."""
         with self._lock:
-            return int(self._idle.currsize)
+            return int(self._kept.currsize)
 
     def __len__(self) -> int:
         # Under the lock: to be counted, the cache drops what is too old.
         with self._lock:
-            return len(self._idle) + len(self._claimed)
+            return len(self._kept) + sum(key not in self._kept for key in self._claimed)
 
 
 class _MemoryClaim:

@@ -179,7 +179,7 @@ class Settings(ConnectionSettings):
         1000, description="Conversations kept; least recently used goes first."
     )
     max_history_bytes: Annotated[int, Field(ge=65536)] = Field(
-        256 * 1024 * 1024, description="Idle conversations' histories together; least recently used goes first."
+        256 * 1024 * 1024, description="Kept conversations' histories together; least recently used goes first."
     )
     session_ttl: Duration = Field(
         3600.0,

@@ -162,8 +162,8 @@ class TestBytes:
         store = MemorySessions(1000, 60, max_bytes=100_000)
         for number in range(200):
             self.talk(store, f"s{number}", self.KILOBYTE)
-            assert store.idle_bytes <= 100_000
-        assert 20 < store.idle < 60
+            assert store.kept_bytes <= 100_000
+        assert 20 < store.kept < 60
         assert is_known(store, "s199")
         assert not is_known(store, "s0")
 
@@ -172,10 +172,10 @@ class TestBytes:
         self.talk(store, "old", self.KILOBYTE)
         for _ in range(50):
             self.talk(store, "grows", self.KILOBYTE)
-        assert store.idle == 2
-        while store.idle == 2:
+        assert store.kept == 2
+        while store.kept == 2:
             self.talk(store, "grows", self.KILOBYTE)
-            assert store.idle_bytes <= 100_000
+            assert store.kept_bytes <= 100_000
         assert is_known(store, "grows")
 
     def test_one_that_is_larger_than_all_is_forgotten_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,22 +186,41 @@ class TestBytes:
         assert "forgot a conversation of" in caplog.text
         assert store.claimed == 0
 
-    def test_claimed_ones_take_nothing_of_it(self) -> None:
+    def test_a_claimed_one_counts_on(self) -> None:
         store = MemorySessions(1000, 60, max_bytes=100_000)
         self.talk(store, "s", self.KILOBYTE)
-        before = store.idle_bytes
+        before = (store.kept, store.kept_bytes)
         claim = claimed(store, "s")
-        assert (store.idle, store.idle_bytes) == (0, 0)
+        assert (store.kept, store.kept_bytes, len(store)) == (*before, 1)
         claim.release()
-        assert (store.idle, store.idle_bytes) == (1, before)
+        assert (store.kept, store.kept_bytes, len(store)) == (*before, 1)
+
+    def test_one_that_is_forgotten_while_it_is_claimed_loses_nothing(self) -> None:
+        store = MemorySessions(2, 60)
+        self.talk(store, "claimed", self.KILOBYTE)
+        claim = claimed(store, "claimed")
+        for name in ("a", "b", "c"):
+            self.talk(store, name, self.KILOBYTE)
+        assert (store.kept, len(store)) == (2, 3)
+        claim.release()
+        assert is_known(store, "claimed")
+        assert store.kept == 2
+
+    def test_one_that_is_cleared_takes_nothing_more(self) -> None:
+        store = MemorySessions(1000, 60)
+        self.talk(store, "s", self.KILOBYTE)
+        claim = claimed(store, "s")
+        claim.conversation.clear()
+        claim.release()
+        assert (store.kept, store.kept_bytes, len(store)) == (0, 0, 0)
 
     def test_time_takes_them_out(self) -> None:
         clock = FakeClock()
         store = MemorySessions(10, 60, clock=clock)
         remember(store, "s")
-        assert store.idle_bytes > 0
+        assert store.kept_bytes > 0
         clock.pass_(61)
-        assert (store.idle, store.idle_bytes) == (0, 0)
+        assert (store.kept, store.kept_bytes) == (0, 0)
 
     def test_what_a_conversation_counts(self) -> None:
         """About its memory: texts by their characters' width, images by their data URI."""
