@@ -63,6 +63,13 @@ class Ledger:
         with self._lock:
             return sum(not row.ends for row in self.rows.values())
 
+    def describe_unanswered(self, most: int = 5) -> str:
+        """How many requests wait for a terminal reply, and how far the first of them have come."""
+        with self._lock:
+            waiting = [(name, row) for name, row in self.rows.items() if not row.ends]
+        rows = (f"{name}: taken {row.taken()}, accepted {row.accepted} times" for name, row in waiting[:most])
+        return f"{len(waiting)} requests; {'; '.join(rows)}"
+
     @property
     def heard_of(self) -> int:
         """Requests that the worker has said something of."""

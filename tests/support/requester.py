@@ -102,9 +102,12 @@ class Requester:
         """Wait until every request has been answered.
 
         Raises:
-            AssertionError: some still wait after `timeout` seconds.
+            AssertionError: some still wait after `timeout` seconds; it says what is known of them.
         """
-        until(lambda: not self.ledger.unanswered, timeout, every=0.05)
+        try:
+            until(lambda: not self.ledger.unanswered, timeout, every=0.05)
+        except AssertionError:
+            raise AssertionError(f"unanswered after {timeout:g} s: {self.ledger.describe_unanswered()}") from None
 
     def settle_or_quiet(self, quiet: float, timeout: float = 60.0) -> None:
         """Wait until every request has been answered, or nothing has been heard for `quiet` seconds."""
