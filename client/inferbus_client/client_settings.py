@@ -18,7 +18,7 @@ _MOSQUITTO_VERSIONS: Final = {"mqttv5": "5", "mqttv311": "3.1.1", "311": "3.1.1"
 
 def _check_project(name: str) -> str:
     if not topics.is_project(name):
-        raise ValueError("must match [A-Za-z0-9_.-]{1,64}")
+        raise ValueError(f"must match {topics.NAME}")
     return name
 
 

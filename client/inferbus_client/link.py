@@ -138,7 +138,7 @@ class Link:
 
     @property
     def is_v5(self) -> bool:
-        return self._paho is not None and self._paho.protocol == MQTTProtocolVersion.MQTTv5
+        return self._paho is not None and self._paho.is_v5
 
     @property
     def is_alive(self) -> bool:
@@ -210,11 +210,10 @@ class Link:
         paho = self._paho
         if paho is None:
             return None
-        is_v5 = paho.protocol == MQTTProtocolVersion.MQTTv5
-        if is_v5 and not qos and not retain and paho.publish_plain(topic, payload, properties):
+        if not qos and not retain and paho.publish_plain(topic, payload, properties):
             return _SENT
         # paho's type is its own `Properties`; all that it asks of one is `pack`.
-        info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if is_v5 else None)
+        info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if paho.is_v5 else None)
         return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0 else info
 
     @property

@@ -70,6 +70,10 @@ class PahoClient(Client):
         return result
 
     @property
+    def is_v5(self) -> bool:
+        return self.protocol == MQTTProtocolVersion.MQTTv5
+
+    @property
     def _has_unread(self) -> bool:
         return self._read_to < len(self._page)
 
@@ -86,7 +90,7 @@ class PahoClient(Client):
     def _read_plain_messages(self) -> None:
         """Hand on the everyday messages that come next on the page, between two packets of paho's."""
         heard, page = self.on_plain_message, self._page
-        if heard is None or self._in_packet["command"] or self.protocol != MQTTProtocolVersion.MQTTv5:
+        if heard is None or self._in_packet["command"] or not self.is_v5:
             return
         while self._read_to < len(page) and (plain := plain_publish.decode(page, self._read_to)) is not None:
             message, self._read_to = plain
@@ -107,8 +111,8 @@ class PahoClient(Client):
         return self._send_collected()
 
     def publish_plain(self, topic: str, payload: bytes, properties: Packed | None) -> bool:
-        """Send a message of QoS 0 with MQTT 5, past paho's queue; False where it must wait for what is queued there."""
-        if self._sock is None or super().want_write():
+        """Send a message of QoS 0 past paho's queue; False where it waits for what is queued there, or is no MQTT 5."""
+        if self._sock is None or super().want_write() or not self.is_v5:
             return False
         # paho does not see this traffic, and pings the broker once every keepalive as if there were none.
         self._unsent += plain_publish.encode(topic.encode(), payload, properties.pack() if properties else b"\0")

@@ -13,11 +13,14 @@ import re
 import uuid
 from collections.abc import Iterable
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from paho.mqtt.client import topic_matches_sub
 
-_PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: What the names of projects and workers match.
+NAME: Final = "[A-Za-z0-9_.-]{1,64}"
+
+_NAME = re.compile(NAME)
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _USER = re.compile(r"[A-Za-z0-9_.@:-]{1,128}")
 # Control characters, surrogates, and the "non-characters": U+FDD0 to U+FDEF, and the two last of every plane.
@@ -52,11 +55,11 @@ class Address(NamedTuple):
 
 
 def is_project(name: str) -> bool:
-    return _PROJECT.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None
 
 
 def is_worker(name: str) -> bool:
-    return _PROJECT.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None
 
 
 def is_session(name: str) -> bool:

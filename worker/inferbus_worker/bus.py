@@ -90,14 +90,17 @@ class Bus:
         while True:
             try:
                 return self.link.subscribe(filters)
-            except ConnectionLostError:
-                while not self.link.wait_up(_LOOK_EVERY):
-                    if self.link.fatal is not None:
-                        raise self.link.fatal from None
-                    if time.monotonic() > deadline:
-                        raise
-                if time.monotonic() > deadline:
-                    raise
+            except ConnectionLostError as lost:
+                self._wait_up(deadline, lost)
+
+    def _wait_up(self, deadline: float, lost: ConnectionLostError) -> None:
+        """Wait for the link to come back; raises why it never will, or `lost` when `deadline` has passed."""
+        while time.monotonic() <= deadline:
+            if self.link.wait_up(_LOOK_EVERY):
+                return
+            if self.link.fatal is not None:
+                raise self.link.fatal from None
+        raise lost
 
     def _received(self, message: Incoming) -> None:
         if message.topic != self._topic:

@@ -63,8 +63,8 @@ class Job:
         self.taken_at: float | None = None
         self.first_token_at: float | None = None
         self.outcome: Answer | Failure | None = None
-        self.ended_at: float | None = None
-        self._timings: Timings | None = None
+        #: Where the time went; of a job that has ended.
+        self.timings = Timings(0.0, None, 0.0)
         self._clock = clock
         self._on_end = on_end
         self._generation: Generation | None = None
@@ -107,7 +107,7 @@ class Job:
             if self.ended:
                 return False
             self.outcome = outcome
-            self.ended_at = self._clock()
+            self.timings = self._timings(self._clock())
             generation = self._generation
         if isinstance(outcome, Answer):
             self._commit(outcome)
@@ -129,12 +129,11 @@ class Job:
         """What the terminal reply says of an outcome."""
         if isinstance(outcome, Failure):
             return outcome
-        return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings(), outcome.reasoning)
+        return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
 
-    def timings(self) -> Timings:
-        """Where the time of a job that has ended went, in seconds since admission."""
-        if self._timings is None:
-            ended = self._clock() if self.ended_at is None else self.ended_at
-            first = None if self.first_token_at is None else self.first_token_at - self.admitted_at
-            self._timings = Timings((self.taken_at or ended) - self.admitted_at, first, ended - self.admitted_at)
-        return self._timings
+    def _timings(self, ended: float) -> Timings:
+        return Timings(
+            queue=(self.taken_at or ended) - self.admitted_at,
+            first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
+            total=ended - self.admitted_at,
+        )

@@ -142,8 +142,7 @@ class Replies:
     @property
     def backlog(self) -> int:
         """About how many bytes wait for the broker; the message that the sender has in hand counts as an empty one."""
-        waiting = len(self._inbox) + len(self._current)
-        return waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
+        return self.waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
 
     @property
     def congested(self) -> bool:

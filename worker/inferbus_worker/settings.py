@@ -83,7 +83,7 @@ def _names_to_projects(value: object) -> object:
 def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSettings]:
     for name in projects:
         if not topics.is_project(name):
-            raise ValueError(f"{name!r} is no project name: it must match [A-Za-z0-9_.-]{{1,64}}")
+            raise ValueError(f"{name!r} is no project name: it must match {topics.NAME}")
     if not projects:
         raise ValueError("at least one project is needed")
     return projects
@@ -122,7 +122,7 @@ class Settings(ConnectionSettings):
         description="A project to serve; in the file, with its settings.",
         json_schema_extra={"flags": ["--project"], "metavar": "NAME", "default": "general"},
     )
-    worker_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+    worker_id: Annotated[str, Field(pattern=f"^{topics.NAME}$")] = Field(
         default_factory=_host_name,
         description="This worker's name on the bus; also its MQTT client id, so it must be the only one.",
         json_schema_extra={"default": "the host's name"},

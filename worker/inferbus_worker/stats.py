@@ -49,7 +49,7 @@ class Meter:
 
     def ended(self, job: Job, outcome: Answer | Failure) -> None:
         """An admitted request has reached its terminal state."""
-        timings = job.timings()
+        timings = job.timings
         with self._lock:
             self._interval_ended += 1
             self._latencies.append(timings.total)

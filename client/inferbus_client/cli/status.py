@@ -18,7 +18,7 @@ from rich.text import Text
 
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
-from inferbus_client.topics import is_worker
+from inferbus_client.topics import NAME, is_worker
 from inferbus_client.units import format_duration
 from inferbus_client.watch import Watch, WorkerView
 
@@ -38,7 +38,7 @@ def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool
     """Show every worker: state, model, load, rates and latencies, from what they say of themselves."""
     settings = load_settings(flags, config)
     if worker is not None and not is_worker(worker):
-        raise click.BadParameter("a worker's name matches [A-Za-z0-9_.-]{1,64}", param_hint="--worker")
+        raise click.BadParameter(f"a worker's name matches {NAME}", param_hint="--worker")
     with Watch(settings, settings.client_id or f"inferbus-status-{uuid.uuid4().hex[:8]}", worker) as watch:
         watch.wait_for(bool, _GATHER)
         if once:

@@ -83,7 +83,7 @@ class _Echo:
         self._engine = engine
         self._call = call
         self._is_cancelled = False
-        # Only who waits has to be woken, and an event costs as much as all the rest of an unpaced echo.
+        # Only who waits has to be woken; without it an unpaced echo makes no objects of its own.
         self._waker = threading.Event() if engine.behaviour.is_paced else None
 
     def cancel(self) -> None:
