@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from inferbus_client.settings import FileSettings
+from inferbus_client.units import bare_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,10 +43,10 @@ def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flags = [*(str(flag) for flag in _listed(extra.get("flags"))), f"--{name.replace('_', '-')}", name]
-    if _inner_type(field) is bool:
+    if bare_type(field.annotation) is bool:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
         return click.option(*flags, default=None, help=_help(field))
-    repeated = get_origin(_inner_type(field)) in {list, dict, tuple}
+    repeated = get_origin(bare_type(field.annotation)) in {list, dict, tuple}
     return click.option(*flags, default=None, multiple=repeated, metavar=_metavar(field, extra), help=_help(field))
 
 
@@ -55,7 +55,7 @@ def _listed(value: object) -> list[object]:
 
 
 def _metavar(field: FieldInfo, extra: dict[str, Any]) -> str:
-    kind = _inner_type(field)
+    kind = bare_type(field.annotation)
     if get_origin(kind) is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     return str(extra.get("metavar", _METAVARS.get(kind, "VALUE")))
@@ -68,14 +68,5 @@ def _help(field: FieldInfo) -> str:
     return f"{text} [default: {shown}]" if shown not in (None, [], {}, ()) else text
 
 
-def _inner_type(field: FieldInfo) -> Any:
-    """The field's type without `| None`."""
-    kind = field.annotation
-    if get_origin(kind) in {Union, UnionType}:
-        inner = [arm for arm in get_args(kind) if arm is not type(None)]
-        return inner[0] if len(inner) == 1 else str
-    return kind
-
-
 def _is_secret(field: FieldInfo) -> bool:
-    return _inner_type(field) is SecretStr
+    return bare_type(field.annotation) is SecretStr
