@@ -93,6 +93,13 @@ class FileSettings(Written, BaseSettings):
             _file.reset(token)
 
     @classmethod
+    def places(cls, flags: Mapping[str, Any], file: Path | None) -> dict[str, str]:
+        """Where each setting stands that is no default, in words, for the same arguments as `load`."""
+        sources = cls._sources(flags, SettingsFile() if file is None else SettingsFile.read(file))
+        found = ((name, place_of((name,), sources)) for name in cls.model_fields)
+        return {name: place for name, place in found if place} | dict.fromkeys(flags, "the command line")
+
+    @classmethod
     def _sources(cls, flags: Mapping[str, Any], file: SettingsFile) -> list[Source]:
         """Where settings are looked for, the highest precedence first."""
         return [

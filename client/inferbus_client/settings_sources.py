@@ -108,11 +108,11 @@ def place_of(keys: Keys, sources: Iterable[Source]) -> str:
 
 def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
     """A sentence for each variable `INFERBUS_…` that no setting of these models has, and nothing else of ours reads."""
-    known = {f"{PREFIX}{name}".upper() for model in models for name in model.model_fields} | _NO_SETTINGS
-    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    return [f"nothing reads {name}{nearest(name.upper(), known)}" for name in unknown]
+    known = {name.upper() for model in models for name in model.model_fields} | _NO_SETTINGS
+    ours = ((name, name.upper().removeprefix(PREFIX)) for name in sorted(os.environ) if name.upper().startswith(PREFIX))
+    return [f"nothing reads {name}{nearest(bare, known, PREFIX)}" for name, bare in ours if bare not in known]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`; is … meant?`, where a known name is much like this one."""
-    return "".join(f"; is {match} meant?" for match in get_close_matches(name, known, n=1))
+    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1))

@@ -281,3 +281,38 @@ class TestEffective:
         assert (written["token_budget"], written["rate_limit"]) == ("20000/90s", "off")
         assert (written["session_ttl"], written["max_message_bytes"]) == ("1234567s", "64 KiB")
         assert settings.token_budget == RateLimit(20000, 90)
+
+
+class TestPairs:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("ack: after-reply\nsession_expiry: 500ms", "--ack after-reply needs a --session-expiry of 1s or more"),
+            (
+                "max_message_bytes: 2 MiB\nmax_history_bytes: 1 MiB",
+                "max_history_bytes must be max_message_bytes or more",
+            ),
+            ("ack: after-reply\nrequest_qos: 0", "--ack after-reply needs --request-qos 1"),
+            ("broker_timeout: 0", "broker_timeout: input should be greater than 0"),
+        ],
+    )
+    def test_that_cannot_be_meant_are_refused(self, file: Path, text: str, words: str) -> None:
+        assert words in complaint(file, text)
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            ({"user": "alice"}, "--user needs --identity topic"),
+            ({"identity": "topic"}, "--identity topic needs a user"),
+            ({"connect_timeout": "0"}, "connect_timeout: input should be greater than 0"),
+            ({"timeout": "1e9"}, "timeout: input should be less than or equal to"),
+        ],
+    )
+    def test_of_a_client_too(self, flags: dict[str, str], words: str) -> None:
+        with pytest.raises(SettingsError, match=words):
+            ClientSettings.load(flags)
+
+    def test_no_duration_is_longer_than_a_clock(self) -> None:
+        for name in (name for name, field in Settings.model_fields.items() if field.annotation is float):
+            with pytest.raises(SettingsError, match="less than or equal to"):
+                Settings.load({name: "1e10"})

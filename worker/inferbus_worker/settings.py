@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from inferbus_client import topics
-from inferbus_client.errors import ConflictError
 from inferbus_client.settings import ConnectionSettings
 from inferbus_client.units import Duration, Size, Written, format_duration, parse_duration
 from inferbus_worker.engines.base import Thinking
+from inferbus_worker.settings_pairs import conflicts
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -261,7 +261,7 @@ class Settings(ConnectionSettings):
         json_schema_extra={"default": "16 MiB", "metavar": "SIZE"},
     )
 
-    broker_timeout: Duration = Field(
+    broker_timeout: Annotated[Duration, Field(gt=0)] = Field(
         10.0,
         description="How long to try the broker at the start.",
         json_schema_extra={"default": "10s", "metavar": "TIME"},
@@ -300,26 +300,9 @@ class Settings(ConnectionSettings):
     )
 
     @model_validator(mode="after")
-    def _can_ack_after_reply(self) -> Self:
-        if self.ack == "after-reply" and self.request_qos == 0:
-            raise ConflictError(
-                "--ack after-reply needs --request-qos 1: QoS 0 has no acknowledgement", "ack", "request_qos"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _defaults_fit_the_token_budget(self) -> Self:
-        """A conversation that has grown to its full length must still be answered, whatever else the budget refuses."""
-        if self.token_budget is None:
-            return self
-        for project in self.projects:
-            least = self.max_history_tokens + self.max_tokens_of(project)
-            if least >= self.token_budget.limit:
-                raise ConflictError(
-                    f"token_budget: {self.token_budget.limit} tokens must be more than max_history_tokens and "
-                    f"max_tokens together, which are {least} in project {project}",
-                    *("token_budget", "max_history_tokens", "max_tokens"),
-                )
+    def _can_be_meant(self) -> Self:
+        for conflict in conflicts(self):
+            raise conflict
         return self
 
     def max_tokens_cap_of(self, project: str) -> int | None:
