@@ -175,7 +175,7 @@ class Transport:
     # --- the link's callbacks; all run in its network thread ---
 
     def _received(self, message: Incoming) -> None:
-        if message.retain:
+        if message.retain or message.cut:
             return
         try:
             reply = decode_reply(message.payload)

@@ -219,4 +219,10 @@ TRIALS: Final = (
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
     ),
+    Trial(
+        39,
+        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
+        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
+        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
+    ),
 )

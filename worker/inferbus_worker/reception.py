@@ -118,6 +118,6 @@ class Reception:
 
 
 def _control(message: Incoming) -> Control:
-    if len(message.payload) > _MAX_CONTROL_BYTES:
+    if message.cut or len(message.payload) > _MAX_CONTROL_BYTES:
         raise InvalidPayloadError(Failure("message_too_large"))
     return decode_control(decode_object(message.payload))

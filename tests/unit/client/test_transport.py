@@ -75,6 +75,13 @@ def test_what_is_retained_is_old(desk: Desk) -> None:
     assert inbox == []
 
 
+def test_what_was_cut_is_no_answer(desk: Desk) -> None:
+    with desk.waiting("s1") as (call, inbox):
+        for payload in (done(call).encode(), b"half an ans"):
+            desk.transport._received(Incoming(call.reply_topic, payload, cut=True))
+    assert (inbox, desk.strays) == ([], [])
+
+
 def test_text_goes_to_whoever_waits_on_its_topic(desk: Desk) -> None:
     with desk.waiting("s1") as (_, first), desk.waiting("s2") as (_, second):
         desk.receive("Grüße".encode(), session="s2")

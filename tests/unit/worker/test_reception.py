@@ -125,6 +125,12 @@ class TestCancelling:
         assert rooms.receive("general/cancel/s1", payload) == []
         assert texts(rooms.work()) == ["fine"]
 
+    def test_what_was_cut_cancels_nothing(self) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        assert rooms.receive("general/cancel/s1", b"", cut=True) == []
+        assert texts(rooms.work()) == ["fine"]
+
     def test_a_repeat_is_told_that_it_was_cancelled(self) -> None:
         rooms = Rooms()
         ids = {"clientId": "c", "requestId": "r"}
