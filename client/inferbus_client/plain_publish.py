@@ -68,6 +68,9 @@ def encode(topic: bytes, payload: bytes, properties: bytes) -> bytes:
         topic: in UTF-8.
         payload: as it is.
         properties: packed, with their length before them.
+
+    Raises:
+        ValueError: no packet is as large.
     """
     length = 2 + len(topic) + len(properties) + len(payload)
     return b"".join(
@@ -76,9 +79,15 @@ def encode(topic: bytes, payload: bytes, properties: bytes) -> bytes:
 
 
 def variable_length(value: int) -> bytes:
-    """A variable byte integer (MQTT 5.0, section 1.5.5)."""
+    """A variable byte integer (MQTT 5.0, section 1.5.5).
+
+    Raises:
+        ValueError: it is larger than any may be.
+    """
     if value < _CONTINUES:
         return value.to_bytes(1, "big")
+    if value > LARGEST:
+        raise ValueError(f"too large for a packet: {value} bytes")
     encoded = bytearray()
     while True:
         value, low = divmod(value, _CONTINUES)
