@@ -28,6 +28,7 @@ from inferbus_client.errors import BrokerRefusedError
 from inferbus_client.link_options import Incoming, LinkOptions, Packed, Will
 from inferbus_client.publish_packet import UnreadableMessageError
 from inferbus_client.publish_reader import BrokenStreamError, PublishReader
+from inferbus_client.websocket import PiecewiseWebsocket
 
 _paho_log = logging.getLogger("inferbus.paho")
 
@@ -221,6 +222,10 @@ class PahoClient(Client):
             raise
         self._last_bytes_received = time.monotonic()  # paho's keepalive asks for it
         return data
+
+    def _create_socket(self) -> Any:
+        connection: Any = super()._create_socket()
+        return PiecewiseWebsocket(connection) if self._transport == "websockets" else connection
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         # paho leaves the socket of a failed handshake to the garbage collector.
