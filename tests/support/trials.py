@@ -222,6 +222,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        39,
+        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
+        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
+        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
+    ),
+    Trial(
         45,
         "settings and faults drawn at random, together",
         "promises 1 to 5 hold",

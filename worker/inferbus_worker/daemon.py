@@ -134,6 +134,7 @@ class Daemon:
             recent=recent,
             limits=limits,
             budget=budget,
+            unreadable=lambda: self._bus.link.unreadable,
             publish=self._bus.publish_stats,
         )
 

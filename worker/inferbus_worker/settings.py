@@ -297,6 +297,11 @@ class Settings(ConnectionSettings):
                 )
         return self
 
+    @property
+    def readable_bytes(self) -> int:
+        """Up to here a payload over `max_message_bytes` is still read for its sender's address, to refuse it there."""
+        return 16 * self.max_message_bytes
+
     def max_tokens_cap_of(self, project: str) -> int | None:
         """The longest answer that a request in this project may ask for; None: any."""
         return self.projects[project].max_tokens_cap or self.max_tokens_cap
