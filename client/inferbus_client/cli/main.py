@@ -14,6 +14,10 @@ from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import InferbusError, RequestTimeoutError
 from inferbus_client.settings import SettingsError
 
+#: Verbs that come with another distribution, and what to install for them.
+_WORKERS_VERBS = frozenset({"serve", "demo"})
+_WORKER = "pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
+
 #: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
 _OWN_VERBS = {
     "ask": "inferbus_client.cli.ask",
@@ -35,6 +39,8 @@ class _Verbs(click.Group):
             found = getattr(import_module(_OWN_VERBS[cmd_name]), cmd_name)
         elif cmd_name in (added := _added_verbs()):
             found = added[cmd_name].load()
+        elif cmd_name in _WORKERS_VERBS:
+            raise SettingsError(f"{cmd_name} comes with the worker: {_WORKER}")
         else:
             return None
         return found if isinstance(found, click.Command) else None

@@ -24,7 +24,7 @@ from inferbus_client.client import Client
 @click.option("--qos", metavar="0|1|2", help="Quality of service of requests. [default: 1]")
 @click.option("--plain", is_flag=True, help="No Markdown, no colour; as when the output is no terminal.")
 @sampling_options
-@client_options(skip={"qos"})
+@client_options(skip={"qos"}, defaults={"pacing": "0s"})
 def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flags: Any) -> int:
     """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
     settings = load_settings(flags, config, pacing=0.0)
