@@ -219,4 +219,10 @@ TRIALS: Final = (
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
     ),
+    Trial(
+        44,
+        "escape sequences and control characters in every field that a terminal shows",
+        "shown as text; a pipe gets answers as they are",
+        ("tests/faults/test_terminals.py",),
+    ),
 )

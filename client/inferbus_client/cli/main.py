@@ -11,6 +11,7 @@ import click
 
 from inferbus_client import __version__
 from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.cli.terminal import in_words
 from inferbus_client.errors import InferbusError, RequestTimeoutError
 from inferbus_client.settings import SettingsError
 
@@ -70,7 +71,7 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except (SettingsError, InferbusError) as error:
-        click.echo(f"inferbus: {error}{_hint(error)}", err=True)
+        click.echo(f"inferbus: {in_words(error)}{_hint(error)}", err=True)
         return exit_of(error)
     return status if isinstance(status, int) else Exit.OK
 
