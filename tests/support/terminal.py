@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pexpect
@@ -23,13 +24,15 @@ class Seen:
         return self.raw.decode(errors="replace").replace("\r\n", "\n")
 
 
-def in_terminal(*arguments: str, columns: int = 80, program: str = PROGRAM, **variables: str) -> Seen:
+def in_terminal(
+    *arguments: str, columns: int = 80, program: str = PROGRAM, env: Mapping[str, str] | None = None
+) -> Seen:
     """Run a command in a terminal of 24 lines to its end, with these environment variables besides."""
     child = pexpect.spawn(
         program,
         list(arguments),
         dimensions=(24, columns),
-        env=environment(**{"TERM": "xterm", **variables}),
+        env=environment(**{"TERM": "xterm", **(env or {})}),
         timeout=_TIMEOUT,
     )
     raw = child.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from inferbus_client.answer import Answer
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.streams import read_input
 from inferbus_client.cli.terminal import say
 from inferbus_client.client import Client
 from inferbus_client.errors import InferbusError, RequestFailedError
@@ -27,7 +27,7 @@ from inferbus_client.options import AskOptions
 @client_options()
 def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags: Any) -> int:
     """Ask TEXT (`-`: what standard input says) and print the answer."""
-    message = sys.stdin.read() if text == "-" else text
+    message = read_input() if text == "-" else text
     settings = load_settings(flags, config)
     options = ask_options(flags)
     try:

@@ -14,6 +14,7 @@ from inferbus_client.cli.chat.view import PlainView, TerminalView, View
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.streams import require_input
 from inferbus_client.client import Client
 
 
@@ -27,11 +28,11 @@ from inferbus_client.client import Client
 @client_options(skip={"qos"})
 def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flags: Any) -> int:
     """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
-    settings = load_settings(flags, config, pacing=0.0)
+    settings, options = load_settings(flags, config, pacing=0.0), ask_options(flags)
     interactive = not questions and sys.stdin.isatty()
     view: View = PlainView() if plain or not sys.stdout.isatty() else TerminalView()
     with Client(settings) as client:
-        conversation = Conversation(client, view, ask_options(flags))
+        conversation = Conversation(client, view, options)
         lines = _lines(questions, interactive=interactive)
         if interactive:
             view.welcome(client.settings.project, client.settings.broker, client.session)
@@ -42,4 +43,5 @@ def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flag
 def _lines(questions: tuple[str, ...], *, interactive: bool) -> Lines:
     if questions:
         return iter(questions)
+    require_input()
     return TerminalLines() if interactive else piped_lines(sys.stdin)
