@@ -22,7 +22,11 @@ from inferbus_client.client import Client
 @click.option(
     "-q", "--question", "questions", multiple=True, metavar="TEXT", help="Ask this once and leave; repeatable."
 )
-@click.option("--qos", metavar="0|1|2", help="Quality of service of requests. [default: 1]")
+@click.option(
+    "--qos",
+    metavar="0|1|2",
+    help="Quality of service of requests; the other verbs' -q is the question here. [default: 1]",
+)
 @click.option("--plain", is_flag=True, help="No Markdown, no colour; as when the output is no terminal.")
 @sampling_options
 @client_options(skip={"qos"})
