@@ -222,6 +222,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        44,
+        "escape sequences and control characters in every field that a terminal shows",
+        "shown as text; a pipe gets answers as they are",
+        ("tests/faults/test_terminals.py",),
+    ),
+    Trial(
         39,
         "every MQTT 5 property in legal and illegal forms, 100,000 of them",
         "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",

@@ -118,7 +118,10 @@ def _state_dir() -> Path:
     """Systemd's StateDirectory, else where the XDG base directory specification puts state."""
     if directory := os.environ.get("STATE_DIRECTORY"):
         return Path(directory.partition(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    except RuntimeError:  # a user without a home, as in a container
+        return Path("/var/lib/inferbus")
 
 
 Projects = Annotated[
