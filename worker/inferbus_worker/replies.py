@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from inferbus_client.link_options import Handle, Incoming, Packed
+from inferbus_client.link_options import Handle, Packed
 from inferbus_client.network_loop import Feed
 from inferbus_client.plain_publish import variable_length
 from inferbus_client.topics import is_mqtt_string
+from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.packed_properties import PackedProperties
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
 
@@ -99,11 +100,11 @@ class Replies:
     Args:
         qos: of replies.
         max_bytes: bound on what waits for the broker.
-        answered: told in the network thread when a QoS 1 request's terminal reply has been sent.
+        answered: told in the network thread when the terminal reply has been sent that an acknowledgement waits for.
     """
 
     def __init__(
-        self, *, qos: int, max_bytes: int, answered: Callable[[Incoming], None] = lambda _request: None
+        self, *, qos: int, max_bytes: int, answered: Callable[[Receipt], None] = lambda _receipt: None
     ) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
@@ -210,8 +211,8 @@ class Replies:
             return False
         if qos:
             self._unacknowledged.add(handle, size)
-        if message.terminal and message.address is not None and message.address.request is not None:
-            self._answered(message.address.request)
+        if message.terminal and message.address is not None and message.address.receipt is not None:
+            self._answered(message.address.receipt)
         return True
 
     def _all_left(self) -> bool:

@@ -11,21 +11,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing, decode_reply
 from inferbus_client.wire import Usage as WireUsage
+from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.engines.base import Usage
 
 
 class ReplyAddress(NamedTuple):
-    """Where a request's replies go, and how they are written. `request` is what they answer, to acknowledge it."""
+    """Where a request's replies go, and how they are written; a `receipt` where the broker waits for it."""
 
     topic: str
     request_id: str
     session_id: str
     json: bool = False
     correlation_data: bytes | None = None
-    request: Incoming | None = None
+    receipt: Receipt | None = None
 
 
 class Timings(NamedTuple):

@@ -214,7 +214,7 @@ class Settings(ConnectionSettings):
     )
     state_dir: Path = Field(
         default_factory=_state_dir,
-        description="With --ack after-reply: where attempts and requests set aside are kept.",
+        description="With --ack after-reply: where attempts are kept; requests set aside, for a week, 16 MiB at most.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
     reply_topics: Annotated[list[str], AfterValidator(_check_filters)] = Field(
