@@ -228,7 +228,8 @@ class Settings(ConnectionSettings):
         json_schema_extra={"default": "50ms", "metavar": "TIME"},
     )
     max_outbound_bytes: Annotated[int, Field(ge=65536)] = Field(
-        64 * 1024 * 1024, description="Replies that may wait for the broker; more are dropped and counted."
+        64 * 1024 * 1024,
+        description="Replies that may wait for the broker. Of more, refusals are dropped and answers become errors.",
     )
     retry_memory: Duration = Field(
         300.0,
