@@ -240,14 +240,14 @@ class Link:
         """Let the network thread do something, between two messages."""
         self._loop.call(wish)
 
-    def acknowledge(self, message: Incoming) -> None:
-        """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us.
+    def acknowledge(self, ack_id: int) -> None:
+        """Acknowledge a QoS 1 message to the broker, where `LinkOptions.manual_ack` left that to us.
 
         From the network thread, behind what was sent before: where the connection breaks, its answer and the
         acknowledgement are lost together. Put off, it could leave on the next connection, and nobody would answer.
         """
-        if self._options.manual_ack and message.qos and self._paho is not None:
-            self._paho.ack(message.ack_id, message.qos)
+        if self._options.manual_ack and self._paho is not None:
+            self._paho.ack(ack_id, 1)
 
     # --- connecting ---
 

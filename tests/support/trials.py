@@ -64,7 +64,7 @@ TRIALS: Final = (
     Trial(
         2,
         "the broker stalls (SIGSTOP)",
-        "outbound bytes are capped, drops are counted",
+        "outbound bytes are capped, drops are counted and end in an error",
         (f"{_BROKER}test_a_stalled_broker", f"{_LIMITS}test_outbound_bytes_of_a_stalled_broker"),
     ),
     Trial(
@@ -220,6 +220,12 @@ TRIALS: Final = (
         "TLS: expired, wrong authority, wrong host",
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
+    ),
+    Trial(
+        41,
+        "the way out is blocked or slow, while the worker drains, drops, reconnects",
+        "one terminal reply each, or a redelivery; nothing open for ever",
+        ("tests/faults/test_way_out.py",),
     ),
     Trial(
         44,

@@ -26,12 +26,12 @@ from typing import Final
 
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
-from inferbus_client.link_options import Incoming
 from inferbus_client.settings import SettingsError
 from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Acknowledgements, Attempts
+from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
+from inferbus_worker.attempts import Attempts
 from inferbus_worker.bus import Bus
 from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
@@ -101,7 +101,7 @@ class Daemon:
         sessions = MemorySessions(settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes)
         recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
         limits, budget = RateLimits(settings), self._token_budget()
-        addressing = Addressing(self._replies, settings.reply_topics)
+        addressing = Addressing(self._replies, settings.reply_topics, self._acknowledgements.receipt_of)
         admission = Admission(
             settings=settings,
             sessions=sessions,
@@ -146,8 +146,8 @@ class Daemon:
             return None
         return TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
 
-    def _acknowledge(self, request: Incoming) -> None:
-        self._bus.link.acknowledge(request)
+    def _acknowledge(self, ack_id: int) -> None:
+        self._bus.link.acknowledge(ack_id)
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -219,7 +219,7 @@ class Daemon:
         self._meter.slots = size
 
         def run_turn(job: Job) -> None:
-            self._acknowledgements.turn_begins(job.replies.address.request)
+            self._acknowledgements.turn_begins(job.replies.address.receipt)
             self._turns.run(job)
 
         self._pool = WorkerPool(size, self._queue, run_turn)

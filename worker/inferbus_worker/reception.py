@@ -55,7 +55,7 @@ class Reception:
             return
         sound = self._acknowledgements.begin(message)
         if not self._answers(message, sound=sound):
-            self._acknowledgements.end(message)
+            self._acknowledgements.end(self._acknowledgements.receipt_of(message))
 
     def hold(self) -> None:
         """Keep QoS 1 messages instead of refusing them: what is acknowledged after its reply can wait for the model.

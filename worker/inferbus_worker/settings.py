@@ -235,7 +235,7 @@ class Settings(ConnectionSettings):
     )
     state_dir: Path = Field(
         default_factory=_state_dir,
-        description="With --ack after-reply: where attempts and requests set aside are kept.",
+        description="With --ack after-reply: where attempts are kept; requests set aside, for a week, 16 MiB at most.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
     reply_topics: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_filters)] = Field(
@@ -250,7 +250,7 @@ class Settings(ConnectionSettings):
     )
     max_outbound_bytes: Annotated[Size, Field(ge=65536)] = Field(
         64 * 1024 * 1024,
-        description="Replies that may wait for the broker; more are dropped and counted.",
+        description="Replies that may wait for the broker. Of more, refusals are dropped and answers become errors.",
         json_schema_extra={"default": "64 MiB", "metavar": "SIZE"},
     )
     retry_memory: Duration = Field(

@@ -156,7 +156,7 @@ class TestWriting:
             ear.paho.manual_ack_set(True)
             link._paho = ear.paho
             link.send("answer", b"1")
-            link.acknowledge(Incoming("t", b"x", qos=1, ack_id=7))
+            link.acknowledge(7)
             assert ear.paho.flush()
             assert ear.wire.recv(4096) == packet("answer", b"1") + b"\x40\x02\x00\x07"
         finally:
