@@ -57,7 +57,7 @@ class Acknowledgements:
 
     def begin(self, message: Incoming) -> bool:
         """Note a new message; False where it is poison, and has been set aside."""
-        if self._attempts is None or not message.qos:
+        if self._attempts is None or message.qos != 1:  # QoS 2 the link settles by itself
             return True
         receipt = self._open[message.ack_id] = Receipt(message.ack_id, _key(message) if message.dup else None)
         if receipt.key is None or self._attempts.of(receipt.key) < self._max_attempts - 1:
@@ -68,7 +68,7 @@ class Acknowledgements:
 
     def receipt_of(self, message: Incoming) -> Receipt | None:
         """The receipt of a message that has just begun; None where the broker waits for nothing."""
-        return self._open.get(message.ack_id) if message.qos else None
+        return self._open.get(message.ack_id) if message.qos == 1 else None
 
     def turn_begins(self, receipt: Receipt | None) -> None:
         """A worker thread takes the request; from any thread."""

@@ -110,3 +110,10 @@ def test_equal_messages_have_each_their_own_count(desk: Desk) -> None:
         desk.desk.turn_begins(desk.desk.receipt_of(again))
     desk.die()
     assert [desk.desk.begin(again) for again in asked] == [True] * 900
+
+
+def test_qos_2_is_settled_by_the_link_itself(desk: Desk) -> None:
+    asked = message(1, qos=2)
+    assert desk.desk.begin(asked)
+    desk.end(asked)
+    assert desk.told == []
