@@ -1,26 +1,49 @@
-"""The README's tour is executed, so that it stays true.
+"""Every block of the README is executed, or checked against what it speaks of, so that it stays true.
 
-A fenced block whose line before is `<!-- tour -->` is one terminal; the terminals open in order, each when the one
-before is ready, and the last one must end well. A fenced block after `<!-- tour output -->` holds lines that somebody
-must have printed by then. The tour runs on a broker of its own: wherever it says 1883, or leaves the port out.
+A block is tried by the mark in the line before it, else by its language; one that nobody tries fails a test here.
+Wherever a block says 1883, or leaves the port out, it runs on a broker of the test's own.
+
+Each block marked `tour` is one terminal; the terminals open in order, each when the one before is ready, and the last
+one must end well. `tour output` holds lines that somebody must have printed by then.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
+
+import pexpect
+import pytest
+import yaml
 
 from inferbus_client import topics
+from inferbus_worker.settings import Settings
+from support.inferbus import environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module, needs_program
+from support.readme import README, Block, all_blocks, blocks
 from support.scripts import ROOT, Running
 from support.waiting import until
 
-README: Final = ROOT / "README.md"
-BLOCK: Final = r"^<!-- {} -->\n```\w*\n(.*?)^```$"
+#: How each kind of block is tried: by the test of that name here, or elsewhere.
+TRIED: Final = {
+    "drawing": "test_the_drawing_names_topics_that_are_served",
+    "scripts": "test_the_scripts_are_there",
+    "tour": "test_the_tour_does_what_it_says",
+    "tour output": "test_the_tour_does_what_it_says",
+    "synopsis": "test_serve_takes_what_its_synopsis_says",
+    "yaml": "test_a_configuration_file_is_served",
+    "install": "tests/e2e/test_install.py",
+    "verbs": "test_each_verb_runs",
+    "python": "test_the_program_runs",
+}
 PRELUDE: Final = r"""
 set -euo pipefail
 for program in mosquitto_pub mosquitto_sub mosquitto_rr; do
@@ -29,14 +52,21 @@ done
 """
 
 
-def blocks(mark: str) -> list[str]:
-    pattern = re.compile(BLOCK.format(re.escape(mark)), re.MULTILINE | re.DOTALL)
-    return [match[1] for match in pattern.finditer(README.read_text())]
+StartWorker = Callable[..., Any]
 
 
-def test_the_readme_has_a_tour() -> None:
-    assert blocks("tour")
-    assert blocks("tour output")
+def test_every_block_is_tried() -> None:
+    untried = [f"README.md, line {block.line}" for block in all_blocks() if _kind(block) not in TRIED]
+    assert not untried, f"no test tries the block in {untried}: mark it, see {__name__}"
+    assert {_kind(block) for block in all_blocks()} == set(TRIED)
+
+
+def _kind(block: Block) -> str:
+    return block.mark or block.language
+
+
+def _of_kind(kind: str) -> list[str]:
+    return [block.text for block in all_blocks() if _kind(block) == kind]
 
 
 def test_the_tour_does_what_it_says() -> None:
@@ -83,3 +113,126 @@ def _wait_for_line(line: str, terminals: list[Terminal]) -> None:
     except AssertionError:
         shown = "\n".join(f"$ {terminal.block}{terminal.out}{terminal.err}" for terminal in terminals)
         raise AssertionError(f"nobody printed {line!r}:\n{shown}") from None
+
+
+# --- the other blocks ---
+
+
+def test_the_drawing_names_topics_that_are_served() -> None:
+    (drawing,) = _of_kind("drawing")
+    named = re.findall(r"\bgeneral/[\w/{}]+", drawing)
+    assert topics.assistant_response("general", "{session}") in named
+    assert set(named) - {topics.assistant_response("general", "{session}")} <= set(topics.inbound_filters("general"))
+
+
+def test_the_scripts_are_there() -> None:
+    """What they do, their own tests try: one of them runs this one."""
+    commands = [line.split()[0] for block in _of_kind("scripts") for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        assert os.access(ROOT / command, os.X_OK)
+        subprocess.run(["bash", "-n", ROOT / command], check=True, timeout=30)
+
+
+def test_serve_takes_what_its_synopsis_says() -> None:
+    (synopsis,) = _of_kind("synopsis")
+    command = synopsis.replace("MODEL", "demo").replace("[our options]", "--workers 2")
+    command = re.sub(r"\[any option of vLLM.*?\]", "--max-model-len 128", command)
+    run = inferbus(*command.split()[1:], "--check-config")
+    assert run.returncode == 0, run.stderr
+    assert "workers: 2" in run.stdout
+    assert "# for vLLM: --max-model-len 128" in run.stdout
+
+
+@pytest.mark.parametrize("text", _of_kind("yaml"))
+def test_a_configuration_file_is_served(
+    text: str, broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    file = tmp_path / "inferbus.yaml"
+    file.write_text(text)
+    written = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - it makes texts of everything
+    checked = inferbus("serve", "demo", "--config", str(file), "--check-config")
+    assert checked.returncode == 0, checked.stderr
+    in_force = yaml.load(checked.stdout, yaml.BaseLoader)  # noqa: S506
+    assert _says_all(in_force, written)
+    worker = start_worker(config=file)
+    with Listener(broker, "+/assistant_response/#") as listener:
+        for project in written["projects"]:
+            listener.publish(f"{project}/user_input/{worker.id}", "a b")
+            until(lambda: [heard.text for heard in listener.heard] == ["a b"])
+            listener.heard.clear()
+
+
+def _says_all(in_force: Any, written: Any) -> bool:
+    """Whether everything that is written is in force; `2` and `2.0` are the same."""
+    if isinstance(written, dict):
+        return all(_says_all(in_force[name], value) for name, value in written.items())
+    try:
+        return float(in_force) == float(written)
+    except ValueError:
+        return bool(in_force == written)
+
+
+@pytest.mark.parametrize("command", "".join(_of_kind("verbs")).splitlines())
+def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: StartWorker) -> None:
+    start_worker(broker=own_broker, rate_limit="off")
+    env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "INFERBUS_BROKER": own_broker.url}
+    if command.startswith("inferbus status"):
+        _watch(command, {**os.environ, **env}, "ready")
+        return
+    with Running(["bash", "-c", command], env) as terminal:
+        assert terminal.wait(120) == 0, terminal.out + terminal.err
+
+
+def _watch(command: str, env: Mapping[str, str], words: str) -> None:
+    """Until the words come up; a command that is live goes on until Ctrl-C."""
+    child = pexpect.spawn("bash", ["-c", command], env=env, encoding="utf-8", timeout=60)
+    try:
+        child.expect_exact(words)
+        child.sendintr()
+        child.expect(pexpect.EOF)
+    finally:
+        child.close()
+    assert child.exitstatus == 130
+
+
+@pytest.mark.parametrize("program", _of_kind("python"))
+def test_the_program_runs(program: str, broker: Mosquitto, start_worker: StartWorker) -> None:
+    start_worker()
+    run = subprocess.run(
+        [sys.executable, "-c", re.sub(r"\b1883\b", str(broker.port), program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Zorvek" in run.stdout
+
+
+# --- the tables ---
+
+ROWS: Final = re.findall(r"^\| (`--.+?) \| (.*?) \| .* \|$", README.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("options", "defaults"), ROWS)
+def test_a_table_s_options_are_there_and_have_these_defaults(options: str, defaults: str) -> None:
+    names = [_field(flag) for flag in re.findall(r"`--([\w-]+)", options)]
+    written = [default.strip("` ") for default in defaults.split(", ") if default]
+    for name, default in zip(names, written, strict=bool(written)):
+        in_force = getattr(Settings.load(), name)
+        is_none = default == "none" and in_force is None
+        assert is_none or in_force == getattr(Settings.load({name: default}), name)
+
+
+def _field(flag: str) -> str:
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if f"--{flag}" in {f"--{name.replace('_', '-')}", *map(str, _listed(extra.get("flags")))}:
+            return name
+    raise AssertionError(f"`inferbus serve` has no --{flag}")
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
