@@ -31,7 +31,12 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How to reach the broker. Times are seconds."""
+    """How to reach the broker. Times are seconds.
+
+    Attributes:
+        own_window: whoever sends keeps to `Link.receive_maximum` himself; else no more than 20 QoS 1 messages are in
+            flight, and the rest waits in here.
+    """
 
     url: BrokerUrl
     client_id: str
@@ -44,6 +49,7 @@ class LinkOptions:
     session_expiry: int = 0
     receive_maximum: int | None = None
     manual_ack: bool = False
+    own_window: bool = False
 
     @property
     def persistent(self) -> bool:

@@ -142,9 +142,14 @@ class Bus:
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:
-    """How the broker is to deliver requests: what link options acknowledging after the reply takes."""
+    """Delivery both ways: the sender counts what is in flight, and what acknowledging after the reply takes."""
     if settings.ack == "on-receipt":
-        return {}
+        return {"own_window": True}
     # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
     held = min(settings.queue_size + settings.workers, 65535)
-    return {"manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}
+    return {
+        "own_window": True,
+        "manual_ack": True,
+        "session_expiry": int(settings.session_expiry),
+        "receive_maximum": held,
+    }
