@@ -41,6 +41,7 @@ log = logging.getLogger("inferbus.link")
 _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
 _COMPLAIN_EVERY: Final = 1.0
+_IDENTIFIERS: Final = 65535
 _FLAPS: Final = 4
 _FLAP_WINDOW: Final = 15.0
 _FALLBACK_REASONS: Final = {"Unsupported protocol version", "Protocol error", "Malformed packet"}
@@ -89,6 +90,8 @@ class Link:
         #: Messages that were dropped, since their packets were not legal.
         self.unreadable = 0
         self._silent_until = 0.0
+        #: How many unacknowledged QoS 1 messages the broker takes at once.
+        self.receive_maximum = _IDENTIFIERS
 
     # --- lifecycle ---
 
@@ -208,7 +211,8 @@ class Link:
         """Publish from the network thread, straight to the socket.
 
         Returns:
-            What knows when a QoS 1 message was acknowledged; None where there is no connection.
+            What knows when a QoS 1 message was acknowledged, on this connection or, sent again, on a later one; None
+            where it was not taken, for want of a connection or of an identifier.
         """
         paho = self._paho
         if paho is None:
@@ -217,7 +221,14 @@ class Link:
             return _SENT
         # paho's type is its own `Properties`; all that it asks of one is `pack`.
         info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if paho.is_v5 else None)
-        return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0 else info
+        if not qos:
+            return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN else info
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            return None
+        # paho keeps it, and sends it on the next connection if it is not acknowledged on this one; but with this code
+        # its handle would call it lost for good.
+        info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        return info
 
     @property
     def has_room(self) -> bool:
@@ -392,6 +403,7 @@ class Link:
             self._refusal = (_ProtocolRefusedError if name in _FALLBACK_REASONS else BrokerRefusedError)(refused)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
         self._subscriptions.restore(paho)
         self._up.set()
         if self._on_up is not None:

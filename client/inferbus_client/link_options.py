@@ -37,6 +37,8 @@ class LinkOptions:
         max_incoming_bytes: what is kept of a message; a longer one is cut off while it comes (`Incoming.cut`). The
             broker is not asked to withhold it (MQTT 5's Maximum Packet Size): Mosquitto up to 2.1 never gives back the
             place that such a message takes among those it has under way, and after twenty of them sends nothing.
+        own_window: whoever sends keeps to `Link.receive_maximum` himself; else no more than 20 QoS 1 messages are in
+            flight, and the rest waits in here.
     """
 
     url: BrokerUrl
@@ -51,6 +53,7 @@ class LinkOptions:
     receive_maximum: int | None = None
     manual_ack: bool = False
     max_incoming_bytes: int = 16 * 1024 * 1024
+    own_window: bool = False
 
     @property
     def persistent(self) -> bool:

@@ -263,6 +263,8 @@ def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will |
         paho.username_pw_set(username, options.password)
     if will is not None:
         paho.will_set(will.topic, will.payload, will.qos, retain=True)
+    if options.own_window:
+        paho.max_inflight_messages_set(0)
     paho.suppress_exceptions = True
     paho.enable_logger(_paho_log)
     return paho

@@ -88,6 +88,7 @@ class FaultProxy:
         self._ready.set()
         await self._end.wait()
         server.close()
+        self.way_out = None
         self._reset_all()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
@@ -111,13 +112,14 @@ class FaultProxy:
 
     async def _outward(self, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
         """What comes from the client, no faster than `way_out` says."""
-        while not source.at_eof() and source.exception() is None:
-            if self.way_out is None:
-                yield await source.read(_CHUNK)
-                continue
-            await asyncio.sleep(_LOOK)
-            if self.way_out:
-                yield await source.read(int(self.way_out * _LOOK))
+        data = b""
+        while data or not source.at_eof():
+            data = data or await source.read(_CHUNK if self.way_out is None else max(int(self.way_out * _LOOK), 1))
+            if self.way_out is not None:
+                await asyncio.sleep(_LOOK)
+            if self.way_out != 0:
+                yield data
+                data = b""
 
     async def _forward(self, data: bytes, sink: asyncio.StreamWriter) -> None:
         while data:

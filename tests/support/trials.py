@@ -222,6 +222,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        40,
+        "SIGKILL in a burst, replies at QoS 1, --ack after-reply, a window of 20 and of 65,535",
+        "nothing lost",
+        ("tests/faults/test_burst.py",),
+    ),
+    Trial(
         41,
         "the way out is blocked or slow, while the worker drains, drops, reconnects",
         "one terminal reply each, or a redelivery; nothing open for ever",

@@ -21,7 +21,8 @@ from inferbus_client.topics import is_read_by_all
 from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.outbox import PER_MESSAGE, Outbox, Source
 from inferbus_worker.packed_properties import PackedProperties
-from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
+from inferbus_worker.reply_stream import Outgoing, ReplyAddress, ReplyStream, instead_of
+from inferbus_worker.unacknowledged import Unacknowledged
 
 log = logging.getLogger("inferbus.replies")
 
@@ -56,46 +57,8 @@ class Publisher(Protocol):
     @property
     def max_packet_size(self) -> int | None: ...
 
-
-class Unacknowledged:
-    """QoS 1 messages that the broker has not acknowledged yet.
-
-    paho's handles are asked, oldest first, rather than its `on_publish` callback used: paho makes two objects of some
-    15 microseconds each for every call of it.
-    """
-
-    def __init__(self, limit: int, texts: Backlog) -> None:
-        self._limit = limit
-        self._texts = texts
-        self._handles: deque[tuple[Handle, int]] = deque()
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._handles)
-
-    def add(self, handle: Handle, size: int) -> None:
-        self._handles.append((handle, size))
-        self._count(size)
-
     @property
-    def has_room(self) -> bool:
-        self.settle()
-        return self._bytes < self._limit
-
-    def settle(self) -> None:
-        while self._handles and _has_left(self._handles[0][0]):
-            self._count(-self._handles.popleft()[1])
-
-    def _count(self, change: int) -> None:
-        self._bytes += change
-        self._texts.add(change)
-
-
-def _has_left(handle: Handle) -> bool:
-    try:
-        return handle.is_published()
-    except (RuntimeError, ValueError):
-        return True  # lost with its connection: as good as gone
+    def receive_maximum(self) -> int: ...
 
 
 class Replies:
@@ -104,7 +67,8 @@ class Replies:
     Args:
         qos: of replies.
         max_bytes: bound on what waits for the broker.
-        answered: told in the network thread when the terminal reply has been sent that an acknowledgement waits for.
+        answered: told in the network thread when the terminal reply that an acknowledgement waits for has arrived (QoS
+            1), or has been written (QoS 0).
     """
 
     def __init__(
@@ -167,15 +131,28 @@ class Replies:
     @property
     def ready(self) -> bool:
         """See `network_loop.Feed`."""
-        return bool(self.waiting) and self._unacknowledged.has_room
+        self._settle()
+        return bool(self.waiting) and self._has_room
 
     def feed(self) -> None:
-        """Send while the socket takes it."""
+        """Acknowledge requests whose replies have arrived, and send while the socket takes it."""
         link = self._link
-        while link is not None and link.has_room and self._unacknowledged.has_room:
+        self._settle()
+        while link is not None and link.has_room and self._has_room:
             message = self._next()
             if message is None or not self._sent(link, message):
                 return
+
+    @property
+    def _has_room(self) -> bool:
+        return self._link is not None and self._unacknowledged.has_room(self._link.receive_maximum)
+
+    def _settle(self) -> None:
+        arrived, lost = self._unacknowledged.settle()
+        for message in arrived:
+            if message.terminal:
+                self._acknowledge(message.address)
+        self._current.extendleft(reversed(lost))
 
     def _next(self) -> Outgoing | None:
         while not self._current:
@@ -216,8 +193,8 @@ class Replies:
             self._current.appendleft(message)
             return False
         if qos:
-            self._unacknowledged.add(handle, size)
-        if message.terminal:
+            self._unacknowledged.add(handle, message, size + PER_MESSAGE)
+        elif message.terminal:
             self._acknowledge(message.address)
         return True
 
@@ -226,7 +203,6 @@ class Replies:
             self._answered(address.receipt)
 
     def _all_left(self) -> bool:
-        self._unacknowledged.settle()
         idle = not self.waiting and not len(self._unacknowledged)
         return self._link is None or (idle and self._link.is_drained)
 

@@ -48,9 +48,8 @@ def test_what_is_counted_outlives_the_worker(file: Path, attempts: Attempts) -> 
 
 
 def test_nobody_else_may_read_it(file: Path, attempts: Attempts) -> None:
-    attempts.set_aside(Incoming("p/user_input", b"secret"), "a")
-    attempts.close()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    attempts.count("a")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()] == [0o600] * 3  # two are SQLite's own
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 

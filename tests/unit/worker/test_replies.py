@@ -43,6 +43,7 @@ class FakeLink:
     up: bool = True
     is_v5: bool = True
     max_packet_size: int | None = None
+    receive_maximum: int = 65_535
     topics: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     properties: list[Any] = field(default_factory=list)
@@ -306,15 +307,29 @@ class TestBounds:
         replies.feed()
         assert len(link.payloads) == 3
 
-    def test_what_was_lost_with_its_connection_counts_no_more(self) -> None:
+    def test_what_was_lost_with_its_connection_is_sent_again(self) -> None:
+        """And counts no more: it once kept the next ones from being sent."""
         replies, link = started(qos=1, max_bytes=131_072)
-        for _ in range(2):
-            say(replies, "x" * 60_000)
+        for text in ("a", "b"):
+            say(replies, text * 60_000)
             replies.feed()
         link.handles[0].lost = link.handles[1].lost = True
         say(replies, "next")
         replies.feed()
-        assert link.payloads[-1] == b"next"
+        link.handles[2].acknowledged = link.handles[3].acknowledged = True
+        replies.feed()
+        assert [payload[:1] for payload in link.payloads] == [b"a", b"b", b"a", b"b", b"n"]
+
+    @pytest.mark.parametrize("window", [1, 20])
+    def test_no_more_are_in_flight_than_the_broker_takes(self, window: int) -> None:
+        replies, link = started(FakeLink(receive_maximum=window), qos=1)
+        for number in range(50):
+            say(replies, str(number))
+        replies.feed()
+        assert len(link.payloads) == window
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert len(link.payloads) == window + 1
 
 
 class TestWhatIsOwed:
@@ -410,6 +425,61 @@ class TestWhatIsOwed:
         assert taken <= replies.backlog
 
 
+class TestAcknowledging:
+    """A request is the broker's until its reply has arrived there."""
+
+    @pytest.fixture
+    def answered(self) -> list[Receipt]:
+        return []
+
+    def test_at_qos_0_behind_the_reply(self, answered: list[Receipt]) -> None:
+        replies, link = started(FakeLink(room=1), answered=answered.append)
+        for number in range(2):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
+
+    def test_at_qos_1_when_the_broker_has_acknowledged_it(self, answered: list[Receipt]) -> None:
+        """The acknowledgement once overtook replies that paho held back."""
+        replies, link = started(qos=1, answered=answered.append)
+        for number in range(3):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        assert (len(link.payloads), answered) == (3, [])
+        link.handles[0].acknowledged = link.handles[1].acknowledged = True
+        replies.feed()  # with nothing left to send
+        assert answered == [Receipt(0, None), Receipt(1, None)]
+
+    def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
+        replies, link = started(FakeLink(room=1), qos=1, answered=answered.append)
+        for number in range(2):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
+
+    def test_lost_is_not_arrived(self, answered: list[Receipt]) -> None:
+        replies, link = started(qos=1, answered=answered.append)
+        say(replies, "x", receipt=Receipt(1, None))
+        replies.feed()
+        link.handles[0].lost = True
+        replies.feed()
+        assert answered == []
+        link.handles[1].acknowledged = True
+        replies.feed()
+        assert answered == [Receipt(1, None)]
+
+    def test_only_the_end_counts(self, answered: list[Receipt]) -> None:
+        replies, link = started(qos=1, answered=answered.append)
+        stream = replies.open(ReplyAddress("t", "r1", "s1", json=True, receipt=Receipt(1, None)))
+        stream.accepted(0, None)
+        replies.feed()
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert answered == []
+
+
 class TestWhatNobodyHears:
     """A reply that can never be sent: to have its request delivered again would not change that."""
 
@@ -438,6 +508,7 @@ class TestFlushing:
         replies.feed()
         assert not replies.flush(0)
         link.handles[0].acknowledged = True
+        replies.feed()
         assert replies.flush(0)
 
     def test_without_a_link_there_is_nothing_to_wait_for(self) -> None:
