@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client import topics
 from inferbus_client.broker_url import BrokerUrl
+from inferbus_client.errors import ConflictError
 from inferbus_client.exchange import Terms
 from inferbus_client.settings import ConnectionSettings
 from inferbus_client.units import Duration
@@ -92,7 +93,7 @@ class ClientSettings(ConnectionSettings):
         description="The least time between two sends.",
         json_schema_extra={"metavar": "TIME", "default": "500ms"},
     )
-    connect_timeout: Duration = Field(
+    connect_timeout: Annotated[Duration, Field(gt=0)] = Field(
         10.0,
         description="How long to try to reach the broker.",
         json_schema_extra={"metavar": "TIME", "default": "10s"},
@@ -101,7 +102,12 @@ class ClientSettings(ConnectionSettings):
     @model_validator(mode="after")
     def _has_a_user(self) -> Self:
         if self.identity == "topic" and not topics.is_user(self._topic_user):
-            raise ValueError("--identity topic needs a user (or username) that matches [A-Za-z0-9_.@:-]{1,128}")
+            raise ConflictError(
+                "--identity topic needs a user (or username) that matches [A-Za-z0-9_.@:-]{1,128}",
+                *("identity", "user", "username"),
+            )
+        if self.identity == "none" and self.user is not None:
+            raise ConflictError("--user needs --identity topic: else no topic has a user", "user", "identity")
         return self
 
     @property

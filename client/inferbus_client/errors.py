@@ -15,6 +15,8 @@ InferbusError
 │   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
 │   └── DeadlineExceededError     deadline_exceeded
 └── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
+
+SettingsError                     settings that cannot be used: nothing was tried yet
 """
 
 from __future__ import annotations
@@ -27,6 +29,22 @@ if TYPE_CHECKING:
 
 class InferbusError(Exception):
     """Anything this library raises on purpose."""
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
+
+
+class ConflictError(ValueError):
+    """Settings that cannot be meant together.
+
+    Attributes:
+        names: which ones.
+    """
+
+    def __init__(self, text: str, *names: str) -> None:
+        super().__init__(text)
+        self.names = names
 
 
 class BrokerError(InferbusError):

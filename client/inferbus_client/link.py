@@ -29,7 +29,6 @@ from inferbus_client.errors import (
     ConnectionLostError,
     IdTakenError,
 )
-from inferbus_client.incoming import incoming
 from inferbus_client.link_options import Handle, Incoming, LinkOptions, Packed, Will
 from inferbus_client.link_socket import send_at_once
 from inferbus_client.network_loop import Feed, NetworkLoop
@@ -41,6 +40,7 @@ log = logging.getLogger("inferbus.link")
 #: The longest wait for a broker's answer to CONNECT.
 _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
+_COMPLAIN_EVERY: Final = 1.0
 _FLAPS: Final = 4
 _FLAP_WINDOW: Final = 15.0
 _FALLBACK_REASONS: Final = {"Unsupported protocol version", "Protocol error", "Malformed packet"}
@@ -86,6 +86,9 @@ class Link:
         self._losses: deque[float] = deque(maxlen=_FLAPS)
         self.fatal: BrokerError | None = None
         self.max_packet_size: int | None = None
+        #: Messages that were dropped, since their packets were not legal.
+        self.unreadable = 0
+        self._silent_until = 0.0
 
     # --- lifecycle ---
 
@@ -264,8 +267,8 @@ class Link:
         paho.on_connect = self._connected
         paho.on_disconnect = self._disconnected
         paho.on_subscribe = self._subscribed
-        paho.on_message = lambda _paho, _user, message: self._received(incoming(message))
-        paho.on_plain_message = self._received
+        paho.on_arrival = self._received
+        paho.on_unreadable = self._dropped
         paho.on_socket_open = _opened
         self._paho = paho
         try:
@@ -406,6 +409,13 @@ class Link:
             self._on_message(message)
         except Exception:
             log.exception("a message could not be handled")
+
+    def _dropped(self, why: str) -> None:
+        self.unreadable += 1
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _COMPLAIN_EVERY
+            log.warning("dropped a message that cannot be read: %s (%d so far)", why, self.unreadable)
 
 
 class _ProtocolRefusedError(BrokerRefusedError):

@@ -108,6 +108,7 @@ class Stats(_Announcement):
             `historyBytes`, `retryMemoryBytes`, and, where they are on, the tables `rateLimitSessions`,
             `rateLimitClients` and `tokenBudgetSessions`).
         replies_dropped: messages to the broker that were given up, since it took no more or none so large.
+        unreadable_messages: messages from the broker that were dropped, since their packets were not legal.
         tokens_per_s: generated tokens per second over the last interval.
         requests_per_s: terminal replies per second over the last interval.
     """
@@ -123,6 +124,7 @@ class Stats(_Announcement):
     sessions: int = 0
     levels: dict[str, Level] = Field(default_factory=dict)
     replies_dropped: int = 0
+    unreadable_messages: int = 0
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None

@@ -7,38 +7,54 @@ the default.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-import yaml
 from paho.mqtt.enums import MQTTProtocolVersion
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inferbus_client.broker_url import BrokerUrl
+from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.link_options import LinkOptions, Tls
+from inferbus_client.settings_file import Keys, SettingsFile
+from inferbus_client.settings_sources import (
+    PREFIX,
+    Environment,
+    Source,
+    mosquitto_environment,
+    mosquitto_place,
+    nearest,
+    place_of,
+)
+from inferbus_client.units import Written, bare_type
 
-_file: ContextVar[Mapping[str, Any]] = ContextVar("_file")
+__all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
+
+_file: ContextVar[SettingsFile] = ContextVar("_file")
 
 _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
-
-class SettingsError(Exception):
-    """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
+#: What pydantic says less plainly, by its name for the error.
+_IN_WORDS: Final = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+}
 
 
 def _check_broker(url: str) -> str:
     return str(BrokerUrl.parse(url))
 
 
-class FileSettings(BaseSettings):
+class FileSettings(Written, BaseSettings):
     """Settings from flags, environment and a YAML file, each said once."""
 
     model_config = SettingsConfigDict(
-        env_prefix="INFERBUS_", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, nested_model_default_partial_update=True
     )
 
     @classmethod
@@ -46,13 +62,13 @@ class FileSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        mosquitto = InitSettingsSource(settings_cls, init_kwargs=_mosquitto_environment(settings_cls))
-        file = InitSettingsSource(settings_cls, init_kwargs=dict(_file.get({})))
-        return init_settings, env_settings, mosquitto, file
+        file = dict(_file.get(SettingsFile()).values)
+        mosquitto = InitSettingsSource(settings_cls, init_kwargs=mosquitto_environment(settings_cls, file))
+        return init_settings, Environment(settings_cls), mosquitto, InitSettingsSource(settings_cls, init_kwargs=file)
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Self:
@@ -65,13 +81,48 @@ class FileSettings(BaseSettings):
         Raises:
             SettingsError: something given is not usable.
         """
-        token = _file.set({} if file is None else _read(file))
+        given = {name: value for name, value in (flags or {}).items() if value is not None}
+        written = SettingsFile() if file is None else SettingsFile.read(file)
+        token = _file.set(written)
         try:
-            return cls(**{name: value for name, value in (flags or {}).items() if value is not None})
+            return cls(**given)
         except ValidationError as error:
-            raise SettingsError(_in_a_sentence(error)) from None
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise SettingsError(cls._in_a_sentence(first, cls._sources(given, written))) from None
         finally:
             _file.reset(token)
+
+    @classmethod
+    def places(cls, flags: Mapping[str, Any], file: Path | None) -> dict[str, str]:
+        """Where each setting stands that is no default, in words, for the same arguments as `load`."""
+        sources = cls._sources(flags, SettingsFile() if file is None else SettingsFile.read(file))
+        found = ((name, place_of((name,), sources)) for name in cls.model_fields)
+        return {name: place for name, place in found if place} | dict.fromkeys(flags, "the command line")
+
+    @classmethod
+    def _sources(cls, flags: Mapping[str, Any], file: SettingsFile) -> list[Source]:
+        """Where settings are looked for, the highest precedence first."""
+        return [
+            Source(flags, lambda _keys: ""),  # a flag's own name says where it stands
+            Source(Environment(cls)(), lambda keys: f"{PREFIX}{keys[0]}".upper()),
+            Source(mosquitto_environment(cls, file.values), mosquitto_place),
+            Source(file.values, file.place),
+        ]
+
+    @classmethod
+    def _in_a_sentence(cls, error: ErrorDetails, sources: list[Source]) -> str:
+        keys: Keys = error["loc"]
+        text = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+        text = f"{text[0].lower()}{text[1:]}"
+        conflict = error.get("ctx", {}).get("error")
+        if isinstance(conflict, ConflictError):
+            return f"{conflict}{_stated(conflict.names, sources)}"
+        name, place = ".".join(str(step) for step in keys), place_of(keys, sources)
+        if error["type"] == "extra_forbidden":
+            text = f"there is no setting {name}{nearest(str(keys[-1]), _known(cls, keys[:-1]))}"
+        elif not place.startswith(PREFIX) or len(keys) > 1:
+            text = ": ".join(part for part in (name, text) if part)
+        return ": ".join(part for part in (place, text) if part)
 
 
 class ConnectionSettings(FileSettings):
@@ -120,40 +171,25 @@ class ConnectionSettings(FileSettings):
             return self.password_file.read_text().strip()
         except OSError as error:
             raise SettingsError(f"cannot read the password file: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError("the password file is not text") from None
 
 
-def _mosquitto_environment(model: type[BaseSettings]) -> dict[str, str]:
-    """What the variables that mosquitto's users already have say; they name only the connection."""
-    if "broker" not in model.model_fields:
-        return {}
-    found: dict[str, str] = {}
-    if host := os.environ.get("MQTT_HOST"):
-        port = os.environ.get("MQTT_PORT", "1883")
-        found["broker"] = f"{'mqtts' if port == '8883' else 'mqtt'}://{host}:{port}"
-    for name in ("username", "password"):
-        if value := os.environ.get(f"MQTT_{name.upper()}"):
-            found[name] = value
-    return found
+def _stated(names: tuple[str, ...], sources: list[Source]) -> str:
+    """Where settings stand, in brackets; those that do not stand anywhere have their defaults."""
+    places = [(name, place_of((name,), sources)) for name in names]
+    stated = "; ".join(f"{name}: {place}" for name, place in places if place)
+    return f" ({stated})" if stated else ""
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SettingsError(f"{path} is not YAML") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SettingsError(f"{path} must hold a mapping of settings")
-    return content
+def _known(model: type[BaseModel], keys: Keys) -> list[str]:
+    """The names of the settings below some keys."""
+    for key in keys:
+        kind = bare_type(model.model_fields[str(key)].annotation) if key in model.model_fields else None
+        # In a mapping of models every key leads to such a one.
+        model = next((arm for arm in map(bare_type, get_args(kind)) if _is_model(arm)), model)
+    return list(model.model_fields)
 
 
-def _in_a_sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = ".".join(str(step) for step in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"there is no setting {name}"
-    return f"{name}: {text[0].lower()}{text[1:]}" if name else text
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -149,6 +149,11 @@ def is_mqtt_string(text: str) -> bool:
     return _NOT_IN_MQTT.search(text) is None
 
 
+def is_read_by_all(text: str) -> bool:
+    """Whether every reader takes `text` in a property: paho closes its connection on U+FEFF, which is legal there."""
+    return is_mqtt_string(text) and "\ufeff" not in text
+
+
 def is_publishable(topic: str) -> bool:
     """Whether a topic that a requester named could be published to at all."""
     return (

@@ -1,14 +1,20 @@
-"""Values as people write them in options, environment and files: `30s`, `500ms`, `1h`."""
+"""Values as people write them in options, environment and files: `30s`, `500ms`, `1h`, `256 MiB`, `1e3`."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 _UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+_NUMBER: Final = r"\d+(?:\.\d+)?(?:e[+-]?\d{1,3})?"
+_DURATION: Final = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d|)", re.ASCII)
+_BYTES: Final = {"b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2, "gb": 1000**3, "gib": 1024**3}
+_SIZE: Final = re.compile(rf"({_NUMBER})\s*([kmg]?i?b|)", re.ASCII)
+_EXPONENT: Final = re.compile(r"[+-]?\d+(?:\.\d*)?e[+-]?\d{1,3}", re.ASCII)
+_PREFIXED: Final = re.compile(r"0(?:x[0-9a-f]{1,16}|o[0-7]{1,22})", re.ASCII)
 
 
 def parse_duration(value: object) -> object:
@@ -28,12 +34,73 @@ def parse_duration(value: object) -> object:
 def format_duration(seconds: float) -> str:
     """The shortest way to write a duration."""
     if 0 < seconds < 1:
-        return f"{seconds * 1000:g}ms"
+        return f"{seconds * 1000:.12g}ms"
     for unit in ("d", "h", "m"):
         if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:g}{unit}"
-    return f"{seconds:g}s"
+            return f"{seconds / _UNITS[unit]:.12g}{unit}"
+    return f"{seconds:.12g}s"
 
 
-#: Seconds, written with a unit.
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+def parse_size(value: object) -> object:
+    """Bytes for `65536`, `64 KiB`, `100 kB`, `1.5 GiB`; anything that is not text passes through.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip().lower())
+    size = float("inf") if match is None else float(match[1]) * _BYTES[match[2] or "b"]
+    if not size.is_integer():
+        raise ValueError("must be a size such as 65536, 64 KiB or 256 MiB")
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """The shortest way to write a size."""
+    for unit, name in (("gib", "GiB"), ("mib", "MiB"), ("kib", "KiB")):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]} {name}"
+    return str(size)
+
+
+def parse_whole(value: object) -> object:
+    """The whole number that is written as `1e3` or `0x10`; anything else passes through."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if _PREFIXED.fullmatch(text):
+        return int(text, 0)
+    if _EXPONENT.fullmatch(text) and (number := float(text)).is_integer():
+        return int(number)
+    return value
+
+
+class Written(BaseModel):
+    """A model whose values people write: wherever a whole number is meant, it may be written as `parse_whole` says."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_whole(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[str(info.field_name)]
+        return parse_whole(value) if bare_type(field.annotation) is int else value
+
+
+def bare_type(kind: Any) -> Any:
+    """A type without `| None` and `Annotated`; `str` for a union of several."""
+    if get_origin(kind) is Annotated:
+        return bare_type(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        arms = [arm for arm in get_args(kind) if arm is not type(None)]
+        return bare_type(arms[0]) if len(arms) == 1 else str
+    return kind
+
+
+#: Seconds, written with a unit. Ten years at most: clocks and timers of the system take no more than a few hundred.
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    Field(ge=0, le=315_360_000, allow_inf_nan=False),
+]
+
+#: Bytes, written with or without a unit.
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]

@@ -27,6 +27,12 @@ def needs_program(name: str) -> str:
     return path
 
 
+def needs_packages(complaint: str) -> None:
+    """Go on unless pip complained that it does not reach a package index."""
+    if any(words in complaint for words in ("NewConnectionError", "Max retries", "from versions: none", "ReadTimeout")):
+        _missing(f"pip reaches no package index: {complaint.strip().splitlines()[-1]}")
+
+
 def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and CI must run everything", pytrace=False)

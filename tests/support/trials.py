@@ -16,6 +16,8 @@ SIZE_VARIABLE: Final = "INFERBUS_TRIALS"
 FIGURES_VARIABLE: Final = "INFERBUS_FIGURES"
 #: Minutes that the soak takes; without it, as long as its requests take.
 SOAK_VARIABLE: Final = "INFERBUS_SOAK_MINUTES"
+#: What the trial that draws at random draws from; without it, another each time, which it prints.
+SEED_VARIABLE: Final = "INFERBUS_SEED"
 
 
 def size(short: int, long: int) -> int:
@@ -218,5 +220,23 @@ TRIALS: Final = (
         "TLS: expired, wrong authority, wrong host",
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
+    ),
+    Trial(
+        44,
+        "escape sequences and control characters in every field that a terminal shows",
+        "shown as text; a pipe gets answers as they are",
+        ("tests/faults/test_terminals.py",),
+    ),
+    Trial(
+        39,
+        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
+        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
+        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
+    ),
+    Trial(
+        45,
+        "settings and faults drawn at random, together",
+        "promises 1 to 5 hold",
+        ("tests/faults/test_pairs.py",),
     ),
 )

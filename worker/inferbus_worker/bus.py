@@ -142,9 +142,11 @@ class Bus:
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:
-    """How the broker is to deliver requests: what link options acknowledging after the reply takes."""
+    """How requests are taken in: how much of each, and what acknowledging after the reply takes."""
+    # What admission reads of a request that is too large, and once its limit for all that a packet holds besides.
+    size = {"max_incoming_bytes": settings.readable_bytes + settings.max_message_bytes}
     if settings.ack == "on-receipt":
-        return {}
+        return size
     # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
     held = min(settings.queue_size + settings.workers, 65535)
-    return {"manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}
+    return {**size, "manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.options import given, settings_options
 from inferbus_worker.settings import Settings
+
+log = logging.getLogger("inferbus.serve")
 
 
 @click.command(
@@ -21,12 +25,16 @@ from inferbus_worker.settings import Settings
 )
 @click.argument("model", required=False)
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file with these settings.")
+@click.option("--check-config", is_flag=True, help="Start nothing: print the settings in force and where each stands.")
 @settings_options(Settings)
 @click.pass_context
-def serve(context: click.Context, /, model: str | None, config: Path | None, **flags: Any) -> NoReturn:
+def serve(
+    context: click.Context, /, model: str | None, config: Path | None, *, check_config: bool, **flags: Any
+) -> int:
     """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in."""
     # Imported here: the verbs of the client should not wait for the daemon's parts.
     from inferbus_worker import logs  # noqa: PLC0415
+    from inferbus_worker.config_check import remarks  # noqa: PLC0415
     from inferbus_worker.daemon import Daemon  # noqa: PLC0415
     from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
 
@@ -35,11 +43,28 @@ def serve(context: click.Context, /, model: str | None, config: Path | None, **f
         context.args.insert(0, model)
         model = None
     settings = Settings.load(given(Settings, flags), config)
+    if check_config:
+        return _check(settings, Settings.places(given(Settings, flags), config), model, context.args)
     if settings.engine == "vllm" and model is None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
     logs.configure(settings.log_format, settings.log_level)
     os.environ["INFERBUS_LOG_FORMAT"] = settings.log_format  # for the engine's processes, which log like us
-    _leave(Daemon(settings, make_engine(settings, model, context.args)).run())
+    for remark in remarks(settings):
+        log.warning("%s", remark)
+    return _leave(Daemon(settings, make_engine(settings, model, context.args)).run())
+
+
+def _check(settings: Settings, places: Mapping[str, str], model: str | None, options: Sequence[str]) -> int:
+    from inferbus_worker.config_check import describe, remarks  # noqa: PLC0415
+    from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
+
+    settings.link_options("check")  # reads the password file
+    if settings.engine == "simulated":
+        make_engine(settings, model, options)  # which takes no options of vLLM's
+    click.echo(describe(settings, places, options))
+    for remark in remarks(settings):
+        click.echo(f"inferbus: {remark}", err=True)
+    return Exit.OK
 
 
 @click.command()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from enum import Enum
@@ -26,6 +27,7 @@ from typing import Final
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
+from inferbus_client.settings import SettingsError
 from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
@@ -81,7 +83,7 @@ class Daemon:
 
     def _build(self) -> None:
         settings = self._settings
-        kept = Attempts(settings.state_dir / f"{settings.worker_id}.sqlite") if settings.ack == "after-reply" else None
+        kept = _open_attempts(settings) if settings.ack == "after-reply" else None
         self._acknowledgements = Acknowledgements(self._acknowledge, attempts=kept, max_attempts=settings.max_attempts)
         self._replies = Replies(
             qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
@@ -134,6 +136,7 @@ class Daemon:
             recent=recent,
             limits=limits,
             budget=budget,
+            unreadable=lambda: self._bus.link.unreadable,
             publish=self._bus.publish_stats,
         )
 
@@ -333,3 +336,11 @@ class Daemon:
         if self._state is State.READY:
             return Failure("overloaded") if self._replies.congested else None
         return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")
+
+
+def _open_attempts(settings: Settings) -> Attempts:
+    file = settings.state_dir / f"{settings.worker_id}.sqlite"
+    try:
+        return Attempts(file)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None

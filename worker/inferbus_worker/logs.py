@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from inferbus_worker.stats_line import in_a_line
+
 # Chatty at INFO about every packet; their warnings are worth having.
 _QUIET = ("inferbus.paho", "asyncio", "urllib3", "filelock")
 
@@ -28,7 +30,7 @@ def configure(style: Literal["auto", "console", "json"], level: str) -> None:
         _one_line,
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [_stats_in_a_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -56,3 +58,11 @@ def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) 
     if isinstance(text, str) and not text.isprintable():
         event["event"] = text.encode("unicode_escape").decode("ascii")
     return event
+
+
+def _stats_in_a_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """For people: the reporter's figures, of which machines get every one, in a sentence."""
+    if event.get("event") != "stats" or "latency_ms" not in event:
+        return event
+    kept = {name: event[name] for name in ("timestamp", "level", "logger") if name in event}
+    return kept | {"event": in_a_line(event)}

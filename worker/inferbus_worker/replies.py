@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from inferbus_client.link_options import Handle, Incoming, Packed
 from inferbus_client.network_loop import Feed
 from inferbus_client.plain_publish import variable_length
-from inferbus_client.topics import is_mqtt_string
+from inferbus_client.topics import is_read_by_all
 from inferbus_worker.packed_properties import PackedProperties
 from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
 
@@ -251,7 +251,7 @@ def _properties(message: Outgoing) -> PackedProperties | None:
         return None
     user: list[tuple[str, str]] = []
     if message.status is not None:
-        if is_mqtt_string(address.request_id):
+        if is_read_by_all(address.request_id):
             user.append(("requestId", address.request_id))
         user += [("sessionId", address.session_id), ("status", message.status)]
     if message.retry_after_ms is not None:

@@ -34,6 +34,7 @@ class Reporter:
         recent: finished requests that are remembered.
         limits: the rate limits.
         budget: the token budgets, where there are any.
+        unreadable: how many messages could not be read.
         publish: puts the stats on the bus.
     """
 
@@ -49,6 +50,7 @@ class Reporter:
         recent: RecentRequests,
         limits: RateLimits,
         budget: Sized | None,
+        unreadable: Callable[[], int],
         publish: Callable[[Stats], None],
     ) -> None:
         self._settings = settings
@@ -60,6 +62,7 @@ class Reporter:
         self._recent = recent
         self._limits = limits
         self._budget = budget
+        self._unreadable = unreadable
         self._publish = publish
         self._queue_was_long = False
         self._next_stats = time.monotonic() + settings.stats_interval
@@ -88,6 +91,7 @@ class Reporter:
             sessions=len(self._sessions),
             levels=self._levels(),
             replies_dropped=self._replies.dropped,
+            unreadable_messages=self._unreadable(),
         )
         self._publish(stats)
         log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))

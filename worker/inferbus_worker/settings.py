@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from inferbus_client import topics
 from inferbus_client.settings import ConnectionSettings
-from inferbus_client.units import Duration, parse_duration
+from inferbus_client.units import Duration, Size, Written, format_duration, parse_duration
 from inferbus_worker.engines.base import Thinking
+from inferbus_worker.settings_pairs import conflicts
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -43,17 +44,26 @@ def _parse_rate_limit(value: object) -> object:
     return RateLimit(int(limit), seconds)
 
 
+def _format_rate_limit(rate: RateLimit | str | None) -> str:
+    if isinstance(rate, RateLimit):
+        return f"{rate.limit}/{format_duration(rate.window)}"
+    return rate or "off"
+
+
+_AsWritten = PlainSerializer(_format_rate_limit, when_used="json")
+
 #: `10/60s`, or `off`.
-Rate = Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit)]
+Rate = Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit), _AsWritten]
 
 #: The same, or `inherit`: whatever holds for every project.
 OwnRate = Annotated[
     RateLimit | Literal["inherit"] | None,
     BeforeValidator(lambda value: value if value == "inherit" else _parse_rate_limit(value)),
+    _AsWritten,
 ]
 
 
-class ProjectSettings(BaseModel):
+class ProjectSettings(Written):
     """One project: what its requests get where they do not say, and its place in the queue.
 
     A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
@@ -73,10 +83,14 @@ class ProjectSettings(BaseModel):
     response_format: bool = False
 
 
+def _split(value: object) -> object:
+    """`a,b` is a list."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
 def _names_to_projects(value: object) -> object:
-    """`--project a --project b` (or a plain list in the file) serves those projects with default settings."""
-    if isinstance(value, str):
-        value = [name.strip() for name in value.split(",") if name.strip()]
+    """`--project a --project b` (or `a,b`, or a plain list in the file) serves those projects with default settings."""
+    value = _split(value)
     return {name: {} for name in value} if isinstance(value, list | tuple) else value
 
 
@@ -104,7 +118,10 @@ def _state_dir() -> Path:
     """Systemd's StateDirectory, else where the XDG base directory specification puts state."""
     if directory := os.environ.get("STATE_DIRECTORY"):
         return Path(directory.partition(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    except RuntimeError:  # a user without a home, as in a container
+        return Path("/var/lib/inferbus")
 
 
 Projects = Annotated[
@@ -172,14 +189,18 @@ class Settings(ConnectionSettings):
         "checked at admission; at the end what was used counts.",
         json_schema_extra={"default": "off"},
     )
-    max_message_bytes: Annotated[int, Field(ge=64, le=256_000_000)] = Field(
-        65536, description="Largest request payload."
+    max_message_bytes: Annotated[Size, Field(ge=64, le=256_000_000)] = Field(
+        65536,
+        description="Largest request payload.",
+        json_schema_extra={"default": "64 KiB", "metavar": "SIZE"},
     )
     max_sessions: Annotated[int, Field(ge=1)] = Field(
         1000, description="Conversations kept; least recently used goes first."
     )
-    max_history_bytes: Annotated[int, Field(ge=65536)] = Field(
-        256 * 1024 * 1024, description="Kept conversations' histories together; least recently used goes first."
+    max_history_bytes: Annotated[Size, Field(ge=65536)] = Field(
+        256 * 1024 * 1024,
+        description="Kept conversations' histories together; least recently used goes first.",
+        json_schema_extra={"default": "256 MiB", "metavar": "SIZE"},
     )
     session_ttl: Duration = Field(
         3600.0,
@@ -217,7 +238,7 @@ class Settings(ConnectionSettings):
         description="With --ack after-reply: where attempts and requests set aside are kept.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
-    reply_topics: Annotated[list[str], AfterValidator(_check_filters)] = Field(
+    reply_topics: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_filters)] = Field(
         default_factory=list,
         description="Topic filters where replies may go besides the session's own topic.",
         json_schema_extra={"flags": ["--reply-topic"], "metavar": "FILTER"},
@@ -227,19 +248,23 @@ class Settings(ConnectionSettings):
         description="Time between two deltas of a streamed answer.",
         json_schema_extra={"default": "50ms", "metavar": "TIME"},
     )
-    max_outbound_bytes: Annotated[int, Field(ge=65536)] = Field(
-        64 * 1024 * 1024, description="Replies that may wait for the broker; more are dropped and counted."
+    max_outbound_bytes: Annotated[Size, Field(ge=65536)] = Field(
+        64 * 1024 * 1024,
+        description="Replies that may wait for the broker; more are dropped and counted.",
+        json_schema_extra={"default": "64 MiB", "metavar": "SIZE"},
     )
     retry_memory: Duration = Field(
         300.0,
         description="How long a finished request is remembered for its retries.",
         json_schema_extra={"default": "5m", "metavar": "TIME"},
     )
-    retry_memory_bytes: Annotated[int, Field(ge=0)] = Field(
-        16 * 1024 * 1024, description="How much of finished requests is remembered."
+    retry_memory_bytes: Annotated[Size, Field(ge=0)] = Field(
+        16 * 1024 * 1024,
+        description="How much of finished requests is remembered.",
+        json_schema_extra={"default": "16 MiB", "metavar": "SIZE"},
     )
 
-    broker_timeout: Duration = Field(
+    broker_timeout: Annotated[Duration, Field(gt=0)] = Field(
         10.0,
         description="How long to try the broker at the start.",
         json_schema_extra={"default": "10s", "metavar": "TIME"},
@@ -278,24 +303,15 @@ class Settings(ConnectionSettings):
     )
 
     @model_validator(mode="after")
-    def _can_ack_after_reply(self) -> Self:
-        if self.ack == "after-reply" and self.request_qos == 0:
-            raise ValueError("--ack after-reply needs --request-qos 1: QoS 0 has no acknowledgement")
+    def _can_be_meant(self) -> Self:
+        for conflict in conflicts(self):
+            raise conflict
         return self
 
-    @model_validator(mode="after")
-    def _defaults_fit_the_token_budget(self) -> Self:
-        """A conversation that has grown to its full length must still be answered, whatever else the budget refuses."""
-        if self.token_budget is None:
-            return self
-        for project in self.projects:
-            least = self.max_history_tokens + self.max_tokens_of(project)
-            if least >= self.token_budget.limit:
-                raise ValueError(
-                    f"token_budget: {self.token_budget.limit} tokens must be more than max_history_tokens and "
-                    f"max_tokens together, which are {least} in project {project}"
-                )
-        return self
+    @property
+    def readable_bytes(self) -> int:
+        """Up to here a payload over `max_message_bytes` is still read for its sender's address, to refuse it there."""
+        return 16 * self.max_message_bytes
 
     def max_tokens_cap_of(self, project: str) -> int | None:
         """The longest answer that a request in this project may ask for; None: any."""
@@ -313,5 +329,5 @@ class Settings(ConnectionSettings):
         return self.project_rate_limit if own == "inherit" else own
 
     def masked(self) -> dict[str, Any]:
-        """The effective settings for logs and `doctor`; secrets print as stars."""
+        """The effective settings as they are written in the file, for logs and `doctor`; secrets print as stars."""
         return self.model_dump(mode="json")

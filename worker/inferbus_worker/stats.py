@@ -89,6 +89,7 @@ class Meter:
         sessions: int,
         levels: Mapping[str, Level],
         replies_dropped: int,
+        unreadable_messages: int = 0,
     ) -> Stats:
         """The figures for the interval that ends now; the next one begins."""
         now = self._clock()
@@ -107,6 +108,7 @@ class Meter:
                 sessions=sessions,
                 levels=dict(levels),
                 replies_dropped=replies_dropped,
+                unreadable_messages=unreadable_messages,
                 latency_ms=_latency(sorted(self._latencies)),
                 tokens_per_s=round(self._interval_tokens / seconds, 1),
                 requests_per_s=round(self._interval_ended / seconds, 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,13 @@ from inferbus_client.client_settings import ClientSettings
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def client_options(*, skip: Collection[str] = ()) -> Callable[[Command], Command]:
-    """A decorator that adds one option per client setting, `--config` and `-P`."""
+def client_options(
+    *, skip: Collection[str] = (), defaults: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
+    """A decorator that adds one option per client setting, `--config` and `-P`; `defaults` are the verb's own."""
 
     def decorate(command: Command) -> Command:
-        command = settings_options(ClientSettings, skip=skip)(command)
+        command = settings_options(ClientSettings, skip=skip, defaults=defaults)(command)
         command = click.option(
             "-P",
             "password",
@@ -39,6 +41,7 @@ def load_settings(flags: dict[str, Any], config: Path | None, **defaults: Any) -
     Raises:
         SettingsError: a setting is not usable.
     """
-    settings = ClientSettings.load(given(ClientSettings, flags), config)
+    said = given(ClientSettings, flags)
+    settings = ClientSettings.load(said, config)
     unsaid = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
-    return settings.model_copy(update=unsaid)
+    return ClientSettings.load({**unsaid, **said}, config) if unsaid else settings

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from inferbus_client.answer import Answer
 from inferbus_client.cli.stress.arrivals import arrivals
-from inferbus_client.cli.stress.ledger import Ledger, Outcome, percentile
+from inferbus_client.cli.stress.goodput import Goodput, parse_objective
+from inferbus_client.cli.stress.ledger import Ledger, Outcome, Row, percentile
 from inferbus_client.cli.stress.objectives import Objectives, parse_share
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result
@@ -101,6 +102,45 @@ def test_arrivals_have_the_rate_and_the_burstiness_asked_for(burstiness: float) 
 
 def test_infinite_burstiness_is_a_fixed_interval() -> None:
     assert list(islice(arrivals(4.0, burstiness=math.inf, random=SEEDED()), 3)) == [0.25, 0.5, 0.75]
+
+
+def test_an_infinite_rate_is_all_at_once() -> None:
+    assert list(islice(arrivals(math.inf, ramp_up=0.0, random=SEEDED()), 3)) == [0.0, 0.0, 0.0]
+
+
+def row(first_token: float | None, total: float | None, tokens: int) -> Row:
+    return Row(0.0, first_token=first_token, total=total, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("measured", "per_token"),
+    [(row(1.0, 3.0, 5), 0.5), (row(1.0, 3.0, 1), None), (row(None, 3.0, 5), None), (row(1.0, None, 0), None)],
+)
+def test_the_time_per_output_token_leaves_out_the_first(measured: Row, per_token: float | None) -> None:
+    assert measured.per_token == per_token
+
+
+@pytest.mark.parametrize(
+    ("measured", "good"),
+    [
+        (row(1.0, 3.0, 5), True),
+        (row(1.1, 3.0, 5), False),
+        (row(1.0, 3.1, 5), False),
+        (row(0.5, 3.0, 5), False),  # 0.625 s for each further token
+        (row(1.0, 3.0, 1), True),  # no further token
+        (row(None, 3.0, 5), False),
+        (row(None, None, 0), False),
+    ],
+)
+def test_a_good_answer_meets_every_objective(measured: Row, good: bool) -> None:  # noqa: FBT001
+    assert Goodput(ttft=1.0, tpot=0.6, e2el=3.0).is_met_by(measured) is good
+
+
+@pytest.mark.parametrize(
+    ("text", "objective"), [("ttft:200", ("ttft", 0.2)), ("tpot:50ms", ("tpot", 0.05)), ("e2el:2s", ("e2el", 2.0))]
+)
+def test_objectives_of_goodput(text: str, objective: tuple[str, float]) -> None:
+    assert parse_objective(text) == objective
 
 
 def test_a_ramp_reaches_half_the_load_on_average() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import repeat
 from random import Random
 
 
@@ -14,11 +15,13 @@ def arrivals(rate: float, *, burstiness: float = 1.0, ramp_up: float = 0.0, rand
     comes in bursts, more comes evenly (infinity: at a fixed interval).
 
     Args:
-        rate: requests per second.
+        rate: requests per second; infinity: every one of them at once.
         burstiness: the shape of the gaps' distribution.
         ramp_up: seconds during which the rate grows from nothing to `rate`.
         random: where the randomness comes from.
     """
+    if math.isinf(rate):
+        yield from repeat(0.0)
     expected = 0.0
     while True:
         expected += 1.0 if math.isinf(burstiness) else random.gammavariate(burstiness, 1.0 / burstiness)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -48,6 +48,8 @@ class Row:
             too late, because we or the worker were busy, does not look fast.
         code: the failure's code, where it was refused or failed.
         first_token, total: seconds from `scheduled`.
+        prompt_tokens, tokens: in and out.
+        intervals: seconds between the parts of its stream.
         copies: terminal replies beyond the first.
         gaps: messages of its stream that never arrived.
     """
@@ -57,9 +59,18 @@ class Row:
     code: str | None = None
     first_token: float | None = None
     total: float | None = None
+    prompt_tokens: int = 0
     tokens: int = 0
+    intervals: Sequence[float] = ()
     copies: int = 0
     gaps: int = 0
+
+    @property
+    def per_token(self) -> float | None:
+        """Seconds for each output token after the first; None where there were no two, or the first was not seen."""
+        if self.total is None or self.first_token is None or self.tokens <= 1:
+            return None
+        return (self.total - self.first_token) / (self.tokens - 1)
 
 
 class Ledger:
@@ -74,7 +85,7 @@ class Ledger:
         with self._lock:
             self._rows[request_id] = Row(scheduled)
 
-    def answered(self, request_id: str, answer: Answer, *, streamed: bool) -> None:
+    def answered(self, request_id: str, answer: Answer, *, streamed: bool, intervals: Sequence[float] = ()) -> None:
         """The answer is complete, now."""
         with self._lock:
             row = self._rows[request_id]
@@ -85,7 +96,9 @@ class Ledger:
                 row.first_token = waited + answer.first_token_s
             elif answer.timing is not None and answer.timing.first_token_ms is not None:
                 row.first_token = waited + answer.timing.first_token_ms / 1000
-            row.tokens = 0 if answer.usage is None else answer.usage.completion_tokens
+            row.intervals = intervals
+            if answer.usage is not None:
+                row.prompt_tokens, row.tokens = answer.usage.prompt_tokens, answer.usage.completion_tokens
 
     def refused_or_failed(self, request_id: str, code: str) -> None:
         with self._lock:

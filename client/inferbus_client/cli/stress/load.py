@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import pairwise
 from random import Random
+from typing import Any
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.answer import Answer
@@ -16,9 +19,6 @@ from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.errors import RequestFailedError, RequestTimeoutError
 from inferbus_client.options import AskOptions
-
-#: An open loop has to end some time.
-_DEFAULT_DURATION = 30.0
 
 
 class Load:
@@ -58,8 +58,8 @@ class Load:
             BrokerError: the connection is gone for good.
         """
         began = time.monotonic()
-        if self._plan.duration is not None or self._plan.is_open:
-            self._ends = began + (self._plan.duration or _DEFAULT_DURATION)
+        if self._plan.ends_after is not None:
+            self._ends = began + self._plan.ends_after
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._plan.is_open:
@@ -96,11 +96,23 @@ class Load:
             if scheduled >= self._ends:
                 return
             await asyncio.sleep(max(scheduled - time.monotonic(), 0))
-            await free.acquire()
+            if not await self._in_time(free.acquire()):
+                return
+            # As fast as they go, a request is due when there is room for it.
+            since = time.monotonic() if plan.is_unpaced else scheduled
             task = tasks.create_task(
-                self._one(number, f"{self._name}-{number}", plan.prompt(number, 0), scheduled), name=f"request-{number}"
+                self._one(number, f"{self._name}-{number}", plan.prompt(number, 0), since), name=f"request-{number}"
             )
             task.add_done_callback(lambda _task: free.release())
+
+    async def _in_time(self, wish: Coroutine[Any, Any, object]) -> bool:
+        """Whether it comes true before the end."""
+        try:
+            async with asyncio.timeout(self._ends - time.monotonic()):
+                await wish
+        except TimeoutError:
+            return False
+        return time.monotonic() < self._ends
 
     # --- one request ---
 
@@ -109,23 +121,27 @@ class Load:
         request_id = next(self._request_ids)
         self._ledger.sent(request_id, scheduled)
         try:
-            answer = await self._ask(client, session, request_id, prompt)
+            answer, intervals = await self._ask(client, session, request_id, prompt)
         except RequestFailedError as error:
             self._ledger.refused_or_failed(request_id, error.code)
         except RequestTimeoutError:
             self._ledger.lost(request_id)
         else:
-            self._ledger.answered(request_id, answer, streamed=self._plan.stream)
+            self._ledger.answered(request_id, answer, streamed=self._plan.stream, intervals=intervals)
         self._on_progress()
 
-    async def _ask(self, client: AsyncClient, session: str, request_id: str, prompt: str) -> Answer:
+    async def _ask(
+        self, client: AsyncClient, session: str, request_id: str, prompt: str
+    ) -> tuple[Answer, Sequence[float]]:
+        """The answer, and the seconds between the parts of its stream."""
         options: AskOptions = {**self._plan.options, "session": session, "request_id": request_id}
         if not self._plan.stream:
-            return await client.ask(prompt, **options)
+            return await client.ask(prompt, **options), ()
+        times = array("d")
         async with client.stream(prompt, **options) as deltas:
             async for _delta in deltas:
-                pass
-        return deltas.result()
+                times.append(time.monotonic())
+        return deltas.result(), array("d", (after - before for before, after in pairwise(times)))
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Final
 
+from inferbus_client.cli.stress.goodput import Goodput
 from inferbus_client.options import AskOptions
+
+#: An open loop has to end some time.
+OPEN_LOOP_DURATION: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,17 +18,19 @@ class Plan:
     """One level of load. Times are seconds.
 
     A closed loop has `clients` conversations, each of which sends its next message when the last one is answered. An
-    open loop sends `request_rate` requests per second, whatever becomes of them, each in a conversation of its own.
+    open loop sends `request_rate` requests per second, whatever becomes of them, each in a conversation of its own; at
+    an infinite rate, as many as `max_concurrency` lets it.
 
     Attributes:
         messages: of each client, in a closed loop.
         request_rate: per second; None makes the loop closed.
         burstiness: how evenly an open loop's requests come; see `arrivals`.
-        duration: when to send no more; None: a closed loop ends with its messages.
+        duration: when to send no more; None: a closed loop ends with its messages, an open one after 30 s.
         ramp_up: over how long the load grows to its full height.
         max_concurrency: an open loop waits when so many are in flight; that wait counts as latency.
         num_warmups: requests before the measurement.
         settle: how long to listen, afterwards, for what comes late or twice.
+        goodput: which answers count as good ones.
     """
 
     clients: int = 10
@@ -38,10 +46,25 @@ class Plan:
     stream: bool = True
     prompts: tuple[str, ...] = ("This is message {message} of client {client}.",)
     options: AskOptions = field(default_factory=AskOptions)
+    goodput: Goodput = field(default_factory=Goodput)
 
     @property
     def is_open(self) -> bool:
         return self.request_rate is not None
+
+    @property
+    def is_unpaced(self) -> bool:
+        """Whether requests go as fast as they can."""
+        return self.request_rate is not None and math.isinf(self.request_rate)
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether requests are due at times that chance has drawn."""
+        return self.is_open and not self.is_unpaced
+
+    @property
+    def ends_after(self) -> float | None:
+        return OPEN_LOOP_DURATION if self.is_open and self.duration is None else self.duration
 
     @property
     def total(self) -> int | None:
@@ -54,7 +77,9 @@ class Plan:
         return text.replace("{client}", str(client)).replace("{message}", str(message))
 
     def describe(self) -> str:
+        if self.is_unpaced:
+            return f"open loop, as fast as they go, at most {self.max_concurrency} at once, {self.ends_after:g} s"
         if self.is_open:
-            return f"open loop, {self.request_rate:g} requests/s, burstiness {self.burstiness:g}"
+            return f"open loop, {self.request_rate:g} requests/s, burstiness {self.burstiness:g}, {self.ends_after:g} s"
         length = f"{self.messages} messages each" if self.duration is None else f"{self.duration:g} s"
         return f"closed loop, {self.clients} clients, {length}"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inferbus_client.cli.stress.plan import Plan
-from inferbus_client.cli.stress.result import Latency, Result
+from inferbus_client.cli.stress.result import Result, Spread, versions
 from inferbus_client.cli.stress.sweep import Verdict
 
 
@@ -48,8 +48,17 @@ def print_result(console: Console, result: Result) -> None:
     """One level in full."""
     console.print(Text(f"{result.plan.describe()}: {result.wall:.2f} s", style="bold"))
     console.print(_ledger_table(result))
-    console.print(_latency_table(result))
+    console.print(_figures_table(result))
     console.print(f"{_rate(result.throughput)} requests/s, {_rate(result.token_throughput)} tokens/s")
+    if result.goodput is not None:
+        console.print(f"{_rate(result.goodput)} requests/s in time ({result.plan.goodput})")
+
+
+def print_about(console: Console, plan: Plan) -> None:
+    """What one needs to know to run it again."""
+    seed = f"seed {plan.seed}, " if plan.has_schedule else ""
+    measured_with = ", ".join(f"{name} {version}" for name, version in versions().items())
+    console.print(Text(f"{seed}{measured_with}", style="dim"))
 
 
 def print_sweep(console: Console, results: Sequence[Result], verdict: Verdict) -> None:
@@ -95,17 +104,25 @@ def _ledger_table(result: Result) -> Table:
     return table
 
 
-def _latency_table(result: Result) -> Table:
+def _figures_table(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "mean", "p50", "p95", "p99", "max"):
-        table.add_column(name, justify="right" if name else "left")
-    for name, latency in (("first token", result.first_token), ("total", result.total)):
-        table.add_row(name, *map(_seconds, _values(latency)))
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    times = (
+        ("first token", result.first_token),
+        ("inter-token", result.inter_token),
+        ("per output token", result.per_token),
+        ("total", result.total),
+    )
+    for name, spread in times:
+        table.add_row(name, *map(_seconds, _values(spread)))
+    for name, spread in (("input length", result.input_lengths), ("output length", result.output_lengths)):
+        table.add_row(name, *("-" if value is None else f"{value:.4g}" for value in _values(spread)))
     return table
 
 
-def _values(latency: Latency) -> tuple[float | None, ...]:
-    return latency.mean, latency.p50, latency.p95, latency.p99, latency.max
+def _values(spread: Spread) -> tuple[float | None, ...]:
+    return spread.mean, spread.p50, spread.p95, spread.p99, spread.max
 
 
 def _codes(codes: dict[str, int]) -> str:

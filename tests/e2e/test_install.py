@@ -1,0 +1,117 @@
+"""The client alone, as the README installs it: for a device, and with its commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from support.inferbus import environment
+from support.mosquitto import Mosquitto
+from support.needs import needs_packages
+from support.readme import blocks
+from support.scripts import ROOT
+
+StartWorker = Callable[..., Any]
+
+#: What a slim installation has no use for.
+OF_THE_COMMAND: Final = {"click", "rich", "prompt_toolkit", "pygments", "matplotlib"}
+QUESTION: Final = """
+import sys
+from inferbus_client import Client
+with Client(sys.argv[1], project=sys.argv[2]) as client:
+    print(client.ask("one question").text)
+"""
+
+
+class Installation:
+    """A virtual environment of its own, with what one line of the README puts there."""
+
+    def __init__(self, folder: Path, line: str) -> None:
+        self.folder = folder
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+        pip = f'pip() {{ "{sys.executable}" -m pip --python "{folder}/bin/python" -q "$@"; }}'
+        env = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "requirements/lock-cpu.txt")}
+        command = ["bash", "-euc", f"{pip}\n{line}"]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
+        if done.returncode:
+            needs_packages(done.stderr)
+        assert done.returncode == 0, done.stderr
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.folder / "bin" / program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(),
+            cwd=self.folder,
+            check=False,
+        )
+
+    @property
+    def packages(self) -> set[str]:
+        listed = subprocess.run(
+            [sys.executable, "-m", "pip", "--python", self.folder / "bin/python", "list", "--format=freeze"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return {line.partition("==")[0].lower().replace("-", "_") for line in listed.stdout.splitlines()}
+
+
+@pytest.fixture(scope="module")
+def installations(tmp_path_factory: pytest.TempPathFactory) -> list[Installation]:
+    """One for each line of the README's block: the slim one, and the one with the commands."""
+    lines = [line for block in blocks("install") for line in block.splitlines()]
+    return [Installation(tmp_path_factory.mktemp("venv") / str(number), line) for number, line in enumerate(lines)]
+
+
+@pytest.fixture
+def slim(installations: list[Installation]) -> Installation:
+    return installations[0]
+
+
+@pytest.fixture
+def with_commands(installations: list[Installation]) -> Installation:
+    return installations[1]
+
+
+def test_a_slim_client_asks(slim: Installation, broker: Mosquitto, start_worker: StartWorker) -> None:
+    start_worker(project="slim")
+    asked = slim.run("python", "-c", QUESTION, broker.url, "slim")
+    assert asked.stdout == "one question\n", asked.stderr
+    assert "inferbus_client" in slim.packages
+    assert not slim.packages & OF_THE_COMMAND
+
+
+@pytest.mark.parametrize("arguments", [(), ("ask", "hello"), ("--help",), ("serve", "demo")])
+def test_its_command_says_what_to_install(slim: Installation, arguments: tuple[str, ...]) -> None:
+    for run in (slim.run("inferbus", *arguments), slim.run("python", "-m", "inferbus_client", *arguments)):
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr == "inferbus: the commands are not installed here: pip install 'inferbus-client[cli]'\n"
+
+
+def test_a_client_with_commands_asks_too(
+    with_commands: Installation, broker: Mosquitto, start_worker: StartWorker
+) -> None:
+    start_worker(project="commands")
+    for program in (("inferbus",), ("python", "-m", "inferbus_client")):
+        asked = with_commands.run(*program, "ask", "hello", "--broker", broker.url, "--project", "commands")
+        assert asked.stdout == "hello\n", asked.stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "demo"])
+def test_the_worker_s_verbs_say_what_to_install(with_commands: Installation, verb: str) -> None:
+    run = with_commands.run("inferbus", verb)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.splitlines() == [
+        f"inferbus: {verb} comes with the worker: pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
+    ]
+    assert "No such command" in with_commands.run("inferbus", "dance").stderr

@@ -1,0 +1,34 @@
+"""`inferbus serve --check-config`: the settings in force, as a configuration file says them, and what is odd there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from inferbus_client.client_settings import ClientSettings
+from inferbus_client.settings_sources import unknown_variables
+from inferbus_worker.settings import Settings
+from inferbus_worker.settings_pairs import without_effect
+
+
+def describe(settings: Settings, places: Mapping[str, str], options: Sequence[str]) -> str:
+    """The settings as YAML; secrets are stars.
+
+    Args:
+        settings: those in force.
+        places: where those stand that are no defaults, by name.
+        options: what is passed on to vLLM.
+    """
+    lines = [f"# for vLLM: {shlex.join(options)}"] if options else []
+    for name, value in settings.masked().items():
+        first, *more = yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False).splitlines()
+        lines += [f"{first}  # {places[name]}" if name in places else first, *more]
+    return "\n".join(lines)
+
+
+def remarks(settings: Settings) -> list[str]:
+    """A sentence for each thing that was said and that nobody heeds."""
+    # The client's variables may stand in the same environment: no worker reads them, and nothing is wrong with them.
+    return [*unknown_variables((Settings, ClientSettings)), *without_effect(settings)]
