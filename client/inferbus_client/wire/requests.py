@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.topics import is_mqtt_string, is_session
 from inferbus_client.wire.failures import Failure
+from inferbus_client.wire.schemas import SchemaError, check_response_format
 from inferbus_client.wording import is_wrong_type, wording
 
 _MAX_DETAIL = 300
@@ -95,6 +96,16 @@ class Params(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     response_format: dict[str, Any] | None = None
+
+    @field_validator("response_format")
+    @classmethod
+    def _response_format_is_bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            try:
+                check_response_format(value)
+            except SchemaError as error:
+                raise PydanticCustomError("response_format", "{text}", {"text": str(error)}) from None
+        return value
 
 
 class Envelope(BaseModel):
