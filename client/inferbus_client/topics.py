@@ -108,6 +108,11 @@ def stats(worker: str) -> str:
     return f"inferbus/workers/{worker}/stats"
 
 
+def stats_request(worker: str) -> str:
+    """Where anything that is published asks a worker for its stats."""
+    return f"inferbus/workers/{worker}/stats/get"
+
+
 def inbound_filters(project: str, *, users: bool = False) -> list[str]:
     """The filters a worker subscribes to for one project, or for all of its users."""
     begin = scope(project, "+" if users else None)

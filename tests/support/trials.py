@@ -43,6 +43,7 @@ _LINK: Final = "tests/faults/test_link.py::"
 _ENGINE: Final = "tests/faults/test_engine.py::"
 _TOPICS: Final = "tests/faults/test_topics.py::"
 _LIMITS: Final = "tests/faults/test_limits.py::"
+_FAIRNESS: Final = "tests/faults/test_fairness.py::"
 _ISOLATION: Final = "tests/faults/test_isolation.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
@@ -220,6 +221,12 @@ TRIALS: Final = (
         "TLS: expired, wrong authority, wrong host",
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
+    ),
+    Trial(
+        46,
+        "one user's flood of made-up sessions fills the queue",
+        "other users find room and have their turns",
+        (f"{_FAIRNESS}test_a_flood_of_one_user_s_sessions", "tests/unit/worker/test_request_queue_owners.py"),
     ),
     Trial(
         40,

@@ -165,7 +165,7 @@ class Admission:
         if claim is None:
             self._refuse(Failure("session_busy"), replies)
             return
-        position = self._queue.position(key.project)
+        position = self._queue.position(key.project, key.owner(request.client_id))
         failure = self._no_room(position, deadline, now)
         if failure is not None or position is None:
             claim.release()

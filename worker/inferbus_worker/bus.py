@@ -29,16 +29,25 @@ class Bus:
         settings: the worker's.
         replies: the sender; everything that is published goes through it.
         receive: called in the network thread for every message.
+        asked: called there when somebody asks for the stats.
         model: the name of what is served, for presence.
     """
 
     def __init__(
-        self, settings: Settings, *, replies: Replies, receive: Callable[[Incoming], None], model: str
+        self,
+        settings: Settings,
+        *,
+        replies: Replies,
+        receive: Callable[[Incoming], None],
+        asked: Callable[[], None],
+        model: str,
     ) -> None:
         self._settings = settings
         self._replies = replies
         self._receive = receive
+        self._asked = asked
         self._topic = topics.presence(settings.worker_id)
+        self._stats_request = topics.stats_request(settings.worker_id)
         self._instance = new_instance()
         self._rivals = Rivals(settings.worker_id, self._instance)
         self._presence = self._presence_as("loading", model, None)
@@ -58,7 +67,9 @@ class Bus:
             BrokerError: with the reason, after `broker_timeout` seconds at most.
         """
         self.link.connect(self._settings.broker_timeout)
-        self._listen_for_rivals()  # before our own presence, which `replies` is to publish, replaces what is there
+        # Before our own presence, which `replies` is to publish, replaces what is there.
+        self._listen(self._topic, "a second worker of our id would go unnamed")
+        self._listen(self._stats_request, "nobody can ask for the stats")
         self._replies.start(self.link)
         users = self._settings.identity == "topic"
         filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
@@ -76,13 +87,13 @@ class Bus:
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
 
-    def _listen_for_rivals(self) -> None:
-        """Subscribe to our own presence. A broker may refuse that, or disconnect whoever asks: then we do without."""
+    def _listen(self, topic: str, without: str) -> None:
+        """Subscribe to what we can do without: a broker may refuse it, or disconnect whoever asks."""
         try:
-            self.link.subscribe({self._topic: 0})
+            self.link.subscribe({topic: 0})
         except BrokerError as error:
-            log.info("our own presence cannot be read (%s): a second worker of our id would go unnamed", error.reason)
-            self.link.unsubscribe(self._topic)
+            log.info("%s cannot be read (%s): %s", topic, error.reason, without)
+            self.link.unsubscribe(topic)
 
     def _subscribe(self, filters: Mapping[str, int]) -> None:
         """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
@@ -103,9 +114,14 @@ class Bus:
         raise lost
 
     def _received(self, message: Incoming) -> None:
-        if message.topic != self._topic:
+        if message.topic == self._stats_request:
+            self._asked()
+        elif message.topic == self._topic:
+            self._heard_of_us(message)
+        else:
             self._receive(message)
-            return
+
+    def _heard_of_us(self, message: Incoming) -> None:
         presence = decode_announcement(Presence, message.payload)
         if presence is not None and presence.instance is not None:
             reason = self._rivals.heard(presence.instance, self._instance.connection)

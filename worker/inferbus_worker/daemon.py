@@ -125,7 +125,13 @@ class Daemon:
         )
         if settings.ack == "after-reply":
             self._reception.hold()
-        self._bus = Bus(settings, replies=self._replies, receive=self._reception.receive, model=self._engine.model)
+        self._bus = Bus(
+            settings,
+            replies=self._replies,
+            receive=self._reception.receive,
+            asked=self._stats_asked,
+            model=self._engine.model,
+        )
         self._reporter = Reporter(
             settings,
             meter=self._meter,
@@ -148,6 +154,9 @@ class Daemon:
 
     def _acknowledge(self, ack_id: int) -> None:
         self._bus.link.acknowledge(ack_id)
+
+    def _stats_asked(self) -> None:
+        self._reporter.asked()
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -199,6 +208,7 @@ class Daemon:
         while loader.is_alive() and not self._signals:
             loader.join(_TICK)
             self._watch_link()
+            self._reporter.answer()
         if failure and not self._signals:
             raise failure[0]
         return not self._signals
@@ -288,6 +298,7 @@ class Daemon:
         while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
+            self._reporter.answer()
         self._end_all()
 
     def _end_all(self) -> None:

@@ -57,6 +57,7 @@ class Job:
     ) -> None:
         self.request = request
         self.key = key
+        self.owner = key.owner(request.client_id)
         self.claim = claim
         self.replies = replies
         self.admitted_at = admitted_at

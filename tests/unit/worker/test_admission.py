@@ -242,7 +242,7 @@ class TestRefused:
         rooms.ask()
         rooms.ask()
         rooms.ask(message="")
-        stats = rooms.meter.take_interval("w", queued=0, queue_size=1, sessions=0, levels={}, replies_dropped=0)
+        stats = rooms.meter.reading("w", queued=0, queue_size=1, sessions=0, levels={}, replies_dropped=0)
         assert stats.rejected == {"session_busy": 1, "invalid_request": 1}
 
 
