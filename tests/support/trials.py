@@ -219,4 +219,10 @@ TRIALS: Final = (
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
     ),
+    Trial(
+        42,
+        "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
+        "the end within the drain timeout + 2 s",
+        ("tests/faults/test_signals.py",),
+    ),
 )
