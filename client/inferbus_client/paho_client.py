@@ -54,6 +54,7 @@ class PahoClient(Client):
         self._page = b""
         self._read_to = 0
         self._unsent = bytearray()
+        self._half_open: socket.socket | None = None
         self._reader = PublishReader(max_incoming_bytes)
         self._half_received: set[int] = set()
         #: Told of every message; paho's `on_message` hears of none.
@@ -77,6 +78,15 @@ class PahoClient(Client):
         self._half_received.clear()
         self.tls_error = None
         return super().reconnect()
+
+    def allow(self, seconds: float) -> None:
+        """How long the next connection may take to open. paho's own setter is for the first one alone."""
+        self._connect_timeout = seconds
+
+    def abandon(self) -> None:
+        """Close the connection without a word; left to the garbage collector, the socket may go before us."""
+        self._unsent.clear()
+        self._sock_close()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's, which ignores it too
         """Handle what is there to read, and all that was read with it: select would not see that any more."""
@@ -223,20 +233,29 @@ class PahoClient(Client):
         self._last_bytes_received = time.monotonic()  # paho's keepalive asks for it
         return data
 
+    # paho leaves the socket of a handshake that failed (TLS, WebSocket) to the garbage collector.
+
     def _create_socket(self) -> Any:
-        connection: Any = super()._create_socket()
+        try:
+            connection: Any = super()._create_socket()
+        except BaseException:
+            if self._half_open is not None:
+                self._half_open.close()
+            raise
+        finally:
+            self._half_open = None
         return PiecewiseWebsocket(connection) if self._transport == "websockets" else connection
 
+    def _create_socket_connection(self) -> socket.socket:
+        self._half_open = super()._create_socket_connection()
+        return self._half_open
+
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        # paho leaves the socket of a failed handshake to the garbage collector.
         assert self._ssl_context is not None  # noqa: S101 - paho asks only where there is one
         connection = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
-        try:
-            connection.settimeout(self._connect_timeout)
-            connection.do_handshake()
-        except BaseException:
-            connection.close()
-            raise
+        self._half_open = connection
+        connection.settimeout(self._connect_timeout)
+        connection.do_handshake()
         return connection
 
 

@@ -223,6 +223,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        42,
+        "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
+        "the end within the drain timeout + 2 s",
+        ("tests/faults/test_signals.py",),
+    ),
+    Trial(
         46,
         "one user's flood of made-up sessions fills the queue",
         "other users find room and have their turns",

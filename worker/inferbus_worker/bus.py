@@ -60,20 +60,23 @@ class Bus:
             holds_out=self._rivals.hold_out,
         )
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], bool]) -> None:
         """Connect and subscribe. From here on every request gets an answer, if only that the model is loading.
 
+        Args:
+            stop: asked every now and then whether to break off.
+
         Raises:
-            BrokerError: with the reason, after `broker_timeout` seconds at most.
+            BrokerError: with the reason, after `broker_timeout` seconds at most; or told to stop.
         """
-        self.link.connect(self._settings.broker_timeout)
+        self.link.connect(self._settings.broker_timeout, stop)
         # Before our own presence, which `replies` is to publish, replaces what is there.
-        self._listen(self._topic, "a second worker of our id would go unnamed")
-        self._listen(self._stats_request, "nobody can ask for the stats")
+        self._listen(self._topic, "a second worker of our id would go unnamed", stop)
+        self._listen(self._stats_request, "nobody can ask for the stats", stop)
         self._replies.start(self.link)
         users = self._settings.identity == "topic"
         filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
-        self._subscribe(dict.fromkeys(filters, self._settings.request_qos))
+        self._subscribe(dict.fromkeys(filters, self._settings.request_qos), stop)
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
         """Publish a new state, retained."""
@@ -87,26 +90,28 @@ class Bus:
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
 
-    def _listen(self, topic: str, without: str) -> None:
+    def _listen(self, topic: str, without: str, stop: Callable[[], bool]) -> None:
         """Subscribe to what we can do without: a broker may refuse it, or disconnect whoever asks."""
         try:
-            self.link.subscribe({topic: 0})
+            self.link.subscribe({topic: 0}, stop=stop)
         except BrokerError as error:
+            if stop():
+                raise
             log.info("%s cannot be read (%s): %s", topic, error.reason, without)
             self.link.unsubscribe(topic)
 
-    def _subscribe(self, filters: Mapping[str, int]) -> None:
+    def _subscribe(self, filters: Mapping[str, int], stop: Callable[[], bool]) -> None:
         """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
         deadline = time.monotonic() + self._settings.broker_timeout
         while True:
             try:
-                return self.link.subscribe(filters)
+                return self.link.subscribe(filters, stop=stop)
             except ConnectionLostError as lost:
-                self._wait_up(deadline, lost)
+                self._wait_up(deadline, lost, stop)
 
-    def _wait_up(self, deadline: float, lost: ConnectionLostError) -> None:
+    def _wait_up(self, deadline: float, lost: ConnectionLostError, stop: Callable[[], bool]) -> None:
         """Wait for the link to come back; raises why it never will, or `lost` when `deadline` has passed."""
-        while time.monotonic() <= deadline:
+        while time.monotonic() <= deadline and not stop():
             if self.link.wait_up(_LOOK_EVERY):
                 return
             if self.link.fatal is not None:

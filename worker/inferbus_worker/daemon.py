@@ -168,8 +168,9 @@ class Daemon:
         try:
             status = self._startup() or self._serve()
         except BrokerError as error:
-            log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
-            status = exit_of(error)
+            status = Exit.OK if self._signals else exit_of(error)
+            if not self._signals:
+                log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
         except EngineStartError as error:
             log.error("%s", error)  # noqa: TRY400
             status = Exit.FAILED
@@ -181,7 +182,7 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
-        self._bus.start()
+        self._bus.start(lambda: self._signals > 0)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
             return Exit.OK

@@ -14,6 +14,7 @@ from support.ear import Ear
 #: With their parameters, after `self`.
 OVERRIDDEN: Final = {
     "_create_socket": (),
+    "_create_socket_connection": (),
     "_easy_log": ("level", "fmt", "args"),
     "_handle_pubrel": (),
     "_sock_close": (),
