@@ -42,8 +42,10 @@ class Answer:
         return self.text
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields for JSON, in the contract's spelling (`sessionId`, `finishReason`, …)."""
+        """The fields for JSON, in the contract's spelling (`sessionId`, `finishReason`, …) and units: milliseconds."""
         fields = asdict(self)
+        for name in ("first_token", "total"):
+            fields[f"{name}_ms"] = round(fields.pop(f"{name}_s") * 1000, 3)
         for name, part in (("usage", self.usage), ("timing", self.timing)):
             fields[name] = None if part is None else part.model_dump(by_alias=True)
         return {_camel(name): value for name, value in fields.items()}

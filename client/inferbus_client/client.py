@@ -29,6 +29,9 @@ class Client(CoreProperties):
         with Client("mqtt://broker.local", project="general") as client:
             print(client.ask("Hello").text)
 
+    Requests of one session take turns, and are sent at least `pacing` apart (half a second; `pacing=0` turns it off);
+    those of other sessions wait for neither. So 50 threads with a question each name 50 sessions.
+
     Args:
         settings: a broker URL, or all settings; what is left out comes from the environment (`INFERBUS_…`, then
             `MQTT_…`), then the defaults.

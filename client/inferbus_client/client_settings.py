@@ -34,6 +34,11 @@ def _mosquitto_version(value: object) -> object:
     return _MOSQUITTO_VERSIONS.get(value, value) if isinstance(value, str) else value
 
 
+def _off_is_0(value: object) -> object:
+    """YAML makes False of a bare `off`."""
+    return 0 if value is False or value == "off" else value
+
+
 def _also(name: str, *flags: str) -> Any:
     """A connection setting with mosquitto's spellings; the worker, which passes options on to vLLM, lacks them."""
     field = copy(ConnectionSettings.model_fields[name])
@@ -88,9 +93,9 @@ class ClientSettings(ConnectionSettings):
     retries: Annotated[int, Field(ge=0, le=100)] = Field(
         3, description="How often to try again what may succeed later.", json_schema_extra={"metavar": "N"}
     )
-    pacing: Duration = Field(
+    pacing: Annotated[Duration, BeforeValidator(_off_is_0)] = Field(
         0.5,
-        description="The least time between two sends.",
+        description="The least time between two sends in one session; 0 or off sends at once.",
         json_schema_extra={"metavar": "TIME", "default": "500ms"},
     )
     connect_timeout: Annotated[Duration, Field(gt=0)] = Field(

@@ -138,10 +138,9 @@ class Exchange:
         self._outstanding = False
 
     def _send(self) -> Steps:
-        wait = self._pacer.reserve()
-        if wait > self.remaining:
-            raise RequestTimeoutError("free slot to send in", self._terms.timeout)
-        if wait > 0:
+        while (wait := self._pacer.take(self.call.session)) > 0:
+            if wait > self.remaining:
+                raise RequestTimeoutError("free slot to send in", self._terms.timeout)
             yield Pause(wait)
         self._last_sent = self._clock()
         if math.isnan(self._first_sent):

@@ -1,7 +1,7 @@
 """One MQTT connection, used by both wings: TLS, MQTT 5 with a fall-back to 3.1.1, reconnecting, resubscribing.
 
 Each link owns one thread, `network-<client id>`, which alone touches the socket (see `network_loop`). Its life reads in
-`_run`: serve the connection until it is lost, connect anew, and so on until `close`. What goes wrong in a callback is
+`_serve`: serve the connection until it is lost, connect anew, and so on until `close`. What goes wrong in a callback is
 logged and ends nothing. Two clients of one id would kick each other for ever: then the link gives up, and `fatal` says
 why, unless its user knows better (`holds_out`). Subscriptions are lost with a connection: they are remembered, and made
 again on every new one.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import threading
 import time
 from collections import deque
@@ -22,14 +21,15 @@ from typing import Any, Final, cast
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from inferbus_client.errors import (
-    BrokerError,
-    BrokerRefusedError,
-    BrokerUnreachableError,
-    ConnectionLostError,
-    IdTakenError,
+from inferbus_client.errors import BrokerError, BrokerUnreachableError, ConnectionLostError, IdTakenError
+from inferbus_client.handshake import (
+    BrokersWord,
+    HungUpError,
+    ProtocolRefusedError,
+    SilentError,
+    shake_hands,
+    wait_for,
 )
-from inferbus_client.incoming import incoming
 from inferbus_client.link_options import Handle, Incoming, LinkOptions, Packed, Will
 from inferbus_client.link_socket import send_at_once
 from inferbus_client.network_loop import Feed, NetworkLoop
@@ -41,9 +41,12 @@ log = logging.getLogger("inferbus.link")
 #: The longest wait for a broker's answer to CONNECT.
 _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
+_COMPLAIN_EVERY: Final = 1.0
+_IDENTIFIERS: Final = 65535
 _FLAPS: Final = 4
 _FLAP_WINDOW: Final = 15.0
-_FALLBACK_REASONS: Final = {"Unsupported protocol version", "Protocol error", "Malformed packet"}
+#: Beyond a timeout, for the network thread to say in its own words why nothing came of it.
+_THREAD_GRACE: Final = 0.5
 
 
 class Link:
@@ -81,50 +84,65 @@ class Link:
         self._subscriptions = Subscriptions()
         self._up = threading.Event()
         self._closing = threading.Event()
-        self._refusal: BrokerError | None = None
-        self._last_reason = ""
+        self._opened: Future[None] = Future()
+        self._connecting = False
+        self._word = BrokersWord()
         self._losses: deque[float] = deque(maxlen=_FLAPS)
         self.fatal: BrokerError | None = None
         self.max_packet_size: int | None = None
+        #: Messages that were dropped, since their packets were not legal.
+        self.unreadable = 0
+        self._silent_until = 0.0
+        #: How many unacknowledged QoS 1 messages the broker takes at once.
+        self.receive_maximum = _IDENTIFIERS
 
     # --- lifecycle ---
 
-    def connect(self, timeout: float) -> None:
+    def connect(self, timeout: float, stop: Callable[[], bool] | None = None) -> None:
         """Connect, trying again until `timeout` seconds have passed. Later losses are repaired by themselves.
+
+        Args:
+            timeout: seconds.
+            stop: asked every now and then whether to break off.
 
         Raises:
             BrokerUnreachableError: nobody answered in that time.
             BrokerRefusedError: the broker said no, which trying again does not change.
+            ConnectionLostError: told to stop.
         """
-        deadline = time.monotonic() + timeout
-        # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of the time for it.
-        patience = min(_CONNACK_TIMEOUT, timeout / 2)
-        while True:
-            try:
-                self._connect_with_fallback(patience)
-                break
-            except BrokerUnreachableError:
-                if time.monotonic() + _RETRY_EVERY >= deadline:
-                    raise
-                time.sleep(_RETRY_EVERY)
         name = f"network-{self._options.client_id}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # The network thread does it: the system's own waits, for a connection or for TLS, hear no signal.
+        self._thread = threading.Thread(target=self._run, args=(timeout,), name=name, daemon=True)
         self._thread.start()
+        try:
+            wait_for(self._opened, timeout + _THREAD_GRACE, stop)
+        except TimeoutError:
+            self._end()
+            url = self._options.url
+            raise BrokerUnreachableError(f"nobody answers at {url} within {timeout:g} s") from None
+        except BaseException:
+            self._end()
+            raise
 
     def close(self, timeout: float = 2.0) -> None:
-        """Disconnect in order and end the network thread. Never longer than `timeout` seconds."""
-        self._closing.set()
-        self._loop.wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        """Disconnect in order and end the network thread. Never longer than `timeout` seconds.
+
+        A thread that is just opening a connection is not waited for: it ends when the system lets go of it.
+        """
+        self._end()
+        if self._thread is not None and self._thread is not threading.current_thread() and not self._connecting:
             self._thread.join(timeout)
         if not self.is_alive:
             self._loop.close()
 
+    def _end(self) -> None:
+        self._closing.set()
+        self._loop.wake()
+
     def give_up(self, error: BrokerError) -> None:
         """Disconnect in order, for good, and set `fatal`. From any thread; does not wait."""
         self.fatal = error
-        self._closing.set()
-        self._loop.wake()
+        self._end()
 
     def set_will(self, will: Will) -> None:
         """What the broker publishes when the next connection dies. For `on_down`, before there is one."""
@@ -150,16 +168,19 @@ class Link:
 
     # --- messages ---
 
-    def subscribe(self, filters: Mapping[str, int], timeout: float = 10.0) -> None:
+    def subscribe(
+        self, filters: Mapping[str, int], timeout: float = 10.0, stop: Callable[[], bool] | None = None
+    ) -> None:
         """Subscribe now and after every reconnect; returns when the broker granted it.
 
         Args:
             filters: topic filter to QoS.
             timeout: seconds to wait for the broker's answer.
+            stop: asked every now and then whether to wait no longer.
 
         Raises:
             BrokerRefusedError: a filter was refused.
-            ConnectionLostError: no answer came in time.
+            ConnectionLostError: no answer came in time, or told to stop.
         """
         self._subscriptions.add(filters)
         granted: Future[None] = Future()
@@ -168,7 +189,7 @@ class Link:
             raise ConnectionLostError("not connected")
         self._loop.call(lambda: self._subscriptions.request(paho, filters, granted))
         try:
-            granted.result(timeout)
+            wait_for(granted, timeout, stop)
         except TimeoutError:
             raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
 
@@ -205,7 +226,8 @@ class Link:
         """Publish from the network thread, straight to the socket.
 
         Returns:
-            What knows when a QoS 1 message was acknowledged; None where there is no connection.
+            What knows when a QoS 1 message was acknowledged, on this connection or, sent again, on a later one; None
+            where it was not taken, for want of a connection or of an identifier.
         """
         paho = self._paho
         if paho is None:
@@ -214,7 +236,14 @@ class Link:
             return _SENT
         # paho's type is its own `Properties`; all that it asks of one is `pack`.
         info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if paho.is_v5 else None)
-        return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0 else info
+        if not qos:
+            return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN else info
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            return None
+        # paho keeps it, and sends it on the next connection if it is not acknowledged on this one; but with this code
+        # its handle would call it lost for good.
+        info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        return info
 
     @property
     def has_room(self) -> bool:
@@ -237,16 +266,28 @@ class Link:
         """Let the network thread do something, between two messages."""
         self._loop.call(wish)
 
-    def acknowledge(self, message: Incoming) -> None:
-        """Acknowledge a message to the broker, where `LinkOptions.manual_ack` left that to us.
+    def acknowledge(self, ack_id: int) -> None:
+        """Acknowledge a QoS 1 message to the broker, where `LinkOptions.manual_ack` left that to us.
 
         From the network thread, behind what was sent before: where the connection breaks, its answer and the
         acknowledgement are lost together. Put off, it could leave on the next connection, and nobody would answer.
         """
-        if self._options.manual_ack and message.qos and self._paho is not None:
-            self._paho.ack(message.ack_id, message.qos)
+        if self._options.manual_ack and self._paho is not None:
+            self._paho.ack(ack_id, 1)
 
-    # --- connecting ---
+    # --- connecting; in the network thread ---
+
+    def _open(self, timeout: float) -> None:
+        """Connect, trying again until `timeout` seconds have passed. Raises what `connect` raises."""
+        deadline = time.monotonic() + timeout
+        # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of the time for it.
+        patience = min(_CONNACK_TIMEOUT, timeout / 2)
+        while True:
+            try:
+                return self._connect_with_fallback(patience)
+            except BrokerUnreachableError:
+                if time.monotonic() + _RETRY_EVERY >= deadline or self._closing.wait(_RETRY_EVERY):
+                    raise
 
     def _connect_with_fallback(self, patience: float) -> None:
         """MQTT 5 first. A broker that refuses it, in words, by closing the connection or by silence, gets 3.1.1."""
@@ -255,59 +296,60 @@ class Link:
             return
         try:
             self._attempt(MQTTProtocolVersion.MQTTv5, patience)
-        except (_ProtocolRefusedError, _SilentError) as refusal:
-            log.info("the broker speaks no MQTT 5 (%s); using MQTT 3.1.1", refusal.reason)
+        except (ProtocolRefusedError, HungUpError, SilentError) as refusal:
             self._attempt(MQTTProtocolVersion.MQTTv311, patience)
+            log.info("the broker speaks no MQTT 5 (%s); using MQTT 3.1.1", refusal.reason)
 
     def _attempt(self, protocol: MQTTProtocolVersion, patience: float) -> None:
         paho = build_paho(self._options, protocol, self._will)
         paho.on_connect = self._connected
         paho.on_disconnect = self._disconnected
         paho.on_subscribe = self._subscribed
-        paho.on_message = lambda _paho, _user, message: self._received(incoming(message))
-        paho.on_plain_message = self._received
+        paho.on_arrival = self._received
+        paho.on_unreadable = self._dropped
         paho.on_socket_open = _opened
         self._paho = paho
         try:
             self._handshake(paho, lambda: open_connection(paho, self._options), patience)
-        except BrokerError:
+        except BaseException:
             self._paho = None
+            paho.abandon()
             raise
 
     def _handshake(self, paho: PahoClient, open_socket: Callable[[], Any], patience: float) -> None:
-        """Open the connection and wait for the broker's CONNACK, for at most `patience` seconds.
-
-        Raises:
-            BrokerUnreachableError: nobody answers, or nobody who speaks MQTT.
-            BrokerRefusedError: the broker says no.
-        """
-        url = self._options.url
-        self._refusal, self._last_reason = None, ""
-        deadline = time.monotonic() + patience
+        self._word = BrokersWord()
+        self._connecting = True
         try:
-            open_socket()
-        except ssl.SSLError as error:
-            raise BrokerRefusedError(f"TLS with {url} failed: {_tls_words(error)}") from None
-        except (OSError, ValueError) as error:
-            raise BrokerUnreachableError(f"cannot reach the broker at {url}: {_in_words(error)}") from None
-        self._loop.run(paho, lambda: self.is_up or time.monotonic() > deadline, serving=lambda: False)
-        if self.is_up:
-            return
-        if self._refusal is not None:
-            raise self._refusal
-        if paho.tls_error is not None:
-            raise BrokerRefusedError(f"TLS with {url} failed: {_tls_words(paho.tls_error)}")
-        if time.monotonic() > deadline:
-            raise _SilentError(f"{url} accepts connections but does not speak MQTT")
-        # RabbitMQ closes the connection without a word when it is spoken to in MQTT 5.
-        raise _ProtocolRefusedError(f"the broker at {url} closed the connection: {self._last_reason}")
+            shake_hands(
+                paho,
+                self._options.url,
+                open_socket,
+                loop=self._loop,
+                word=self._word,
+                patience=patience,
+                over=lambda: self.is_up or self._closing.is_set(),
+            )
+        finally:
+            self._connecting = False
 
     # --- the network thread ---
 
-    def _run(self) -> None:
+    def _run(self, timeout: float) -> None:
+        try:
+            self._open(timeout)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread in `connect`
+            self._opened.set_exception(error)
+        else:
+            self._opened.set_result(None)
+            self._serve()
+        finally:
+            if self._closing.is_set():
+                self._loop.close()
+
+    def _serve(self) -> None:
         """Serve, lose, connect anew, until told to end."""
         paho = self._paho
-        assert paho is not None  # noqa: S101 - `connect` made it before it started this thread
+        assert paho is not None  # noqa: S101 - `_open` made it
         try:
             while not self._closing.is_set():
                 self._loop.run(paho, self._closing.is_set, serving=self._up.is_set)
@@ -323,6 +365,7 @@ class Link:
             self.fatal = ConnectionLostError("the network thread failed")
         finally:
             self._set_down()
+            paho.abandon()
 
     def _say_goodbye(self, paho: PahoClient) -> None:
         if self.is_up:
@@ -337,9 +380,9 @@ class Link:
         Raises:
             ConnectionLostError: this happens again and again, or because another client has our id.
         """
-        log.warning("connection to the broker lost: %s", self._last_reason)
+        log.warning("connection to the broker lost: %s", self._word.parting)
         self._losses.append(time.monotonic())
-        self.fatal = self._final_reason(self._last_reason)
+        self.fatal = self._final_reason(self._word.parting)
         self._set_down()
         if self.fatal is not None:
             raise self.fatal
@@ -380,23 +423,21 @@ class Link:
         if was_up and self._on_down is not None:
             _guarded(self._on_down)
 
-    # --- paho's callbacks; all run in the network thread (before it starts, in `connect`'s) ---
+    # --- paho's callbacks; all run in the network thread ---
 
     def _connected(self, paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
-            name = str(reason)
-            refused = f"the broker at {self._options.url} refused us: {name}"
-            self._refusal = (_ProtocolRefusedError if name in _FALLBACK_REASONS else BrokerRefusedError)(refused)
+            self._word.refuse(self._options.url, reason)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
         self._subscriptions.restore(paho)
         self._up.set()
         if self._on_up is not None:
             _guarded(self._on_up)
 
     def _disconnected(self, _paho: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        # The first word counts: when the broker says why it disconnects, paho adds that the connection is gone.
-        self._last_reason = self._last_reason or str(reason)
+        self._word.part(reason)
 
     def _subscribed(self, _paho: Any, _user: Any, mid: int, reasons: Sequence[ReasonCode], _properties: Any) -> None:
         self._subscriptions.answered(mid, reasons)
@@ -407,13 +448,12 @@ class Link:
         except Exception:
             log.exception("a message could not be handled")
 
-
-class _ProtocolRefusedError(BrokerRefusedError):
-    """The broker does not speak the protocol version that was tried."""
-
-
-class _SilentError(BrokerUnreachableError):
-    """Connected, and no CONNACK. amqtt does so with MQTT 5 and a Last Will."""
+    def _dropped(self, why: str) -> None:
+        self.unreadable += 1
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _COMPLAIN_EVERY
+            log.warning("dropped a message that cannot be read: %s (%d so far)", why, self.unreadable)
 
 
 class _Sent:
@@ -439,12 +479,3 @@ def _guarded(callback: Callable[[], None]) -> None:
 
 def _ignore(_result: object) -> None:
     """For wishes whose result nobody waits for."""
-
-
-def _in_words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _tls_words(error: ssl.SSLError) -> str:
-    """What is wrong with the certificate, else OpenSSL's reason (`TLSV13_ALERT_CERTIFICATE_REQUIRED`) in words."""
-    return getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")

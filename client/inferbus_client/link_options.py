@@ -31,7 +31,15 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How to reach the broker. Times are seconds."""
+    """How to reach the broker. Times are seconds.
+
+    Attributes:
+        max_incoming_bytes: what is kept of a message; a longer one is cut off while it comes (`Incoming.cut`). The
+            broker is not asked to withhold it (MQTT 5's Maximum Packet Size): Mosquitto up to 2.1 never gives back the
+            place that such a message takes among those it has under way, and after twenty of them sends nothing.
+        own_window: whoever sends keeps to `Link.receive_maximum` himself; else no more than 20 QoS 1 messages are in
+            flight, and the rest waits in here.
+    """
 
     url: BrokerUrl
     client_id: str
@@ -44,6 +52,8 @@ class LinkOptions:
     session_expiry: int = 0
     receive_maximum: int | None = None
     manual_ack: bool = False
+    max_incoming_bytes: int = 16 * 1024 * 1024
+    own_window: bool = False
 
     @property
     def persistent(self) -> bool:
@@ -61,7 +71,10 @@ class Will:
 
 
 class Incoming(NamedTuple):
-    """A message as it arrived. Everything after `dup` needs MQTT 5 (`ack_id` is for `Link.acknowledge`)."""
+    """A message as it arrived. What follows `ack_id`, which is for `Link.acknowledge`, needs MQTT 5.
+
+    `cut` says that it was too long, and is only the beginning.
+    """
 
     topic: str
     payload: bytes
@@ -69,6 +82,7 @@ class Incoming(NamedTuple):
     retain: bool = False
     dup: bool = False
     ack_id: int = 0
+    cut: bool = False
     response_topic: str | None = None
     correlation_data: bytes | None = None
     expiry: int | None = None

@@ -7,6 +7,7 @@ external loops (`loop_read`, `loop_write`, `loop_misc`) do the protocol.
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import time
@@ -17,6 +18,8 @@ from typing import Any, Final, Protocol
 
 from inferbus_client.link_socket import acknowledge_at_once
 from inferbus_client.paho_client import PahoClient
+
+log = logging.getLogger("inferbus.link")
 
 #: Seconds between two looks at keepalive, and the longest that a request to stop goes unseen without a wake-up.
 _TICK: Final = 0.25
@@ -113,7 +116,12 @@ class NetworkLoop:
 
     def _serve(self) -> None:
         while self._calls:
-            self._calls.popleft()()
+            wish = self._calls.popleft()
+            try:
+                wish()
+            except Exception:
+                # Nothing that one of them asks for may end the thread that all of them share.
+                log.exception("something that was asked of the network thread failed")
         if self.feed is not None:
             self.feed.feed()
 

@@ -18,7 +18,7 @@ class AskOptions(TypedDict, total=False):
 
     Keys:
         session: the conversation; the client's own where none is named.
-        temperature, top_p, max_tokens: sampling; an explicit 0 is a 0.
+        temperature, top_p, max_tokens: sampling; a temperature of 0 is greedy, the other two are more than 0.
         system_prompt: replaces the project's prompt in this session from now on.
         params: more sampling parameters by their OpenAI names (`stop`, `seed`, `top_k`, …).
         timeout: seconds until the answer must be complete, retries and waiting for the session included.

@@ -1,4 +1,4 @@
-"""When to send: a minimum interval between sends, and backoff with jitter between attempts.
+"""When to send: a minimum interval between the sends of a session, and backoff with jitter between attempts.
 
 Both only compute a wait and never sleep, so that threads and event loops share them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,21 +16,42 @@ Clock = Callable[[], float]
 
 
 class Pacer:
-    """Spaces sends by at least `interval` seconds, in the order in which they were reserved. Thread-safe."""
+    """Spaces the sends of each session by at least `interval` seconds. Thread-safe.
 
-    def __init__(self, interval: float, clock: Clock = time.monotonic) -> None:
+    A slot is taken at the moment of sending, never ahead: who gives up while he waits for one leaves nothing behind.
+
+    Args:
+        interval: seconds; 0 lets everything go at once.
+        clock: monotonic seconds.
+        max_sessions: sessions that are remembered, of those that sent less than `interval` ago; beyond it the oldest
+            may send early.
+    """
+
+    def __init__(self, interval: float, clock: Clock = time.monotonic, *, max_sessions: int = 10_000) -> None:
         self._interval = interval
         self._clock = clock
-        self._next = float("-inf")
+        self._max_sessions = max_sessions
+        self._free_at: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def reserve(self) -> float:
-        """Take the next free slot; returns how many seconds away it is."""
+    def take(self, session: str | None) -> float:
+        """Take the session's slot if it is free, which returns 0; else how many seconds away it is.
+
+        What belongs to no session is not spaced.
+        """
+        if session is None or not self._interval:
+            return 0.0
         with self._lock:
             now = self._clock()
-            slot = max(now, self._next)
-            self._next = slot + self._interval
-            return slot - now
+            # Every interval is as long, so those that end first stand first.
+            while self._free_at and next(iter(self._free_at.values())) <= now:
+                self._free_at.popitem(last=False)
+            if session in self._free_at:
+                return self._free_at[session] - now
+            self._free_at[session] = now + self._interval
+            if len(self._free_at) > self._max_sessions:
+                self._free_at.popitem(last=False)
+            return 0.0
 
 
 @dataclass(frozen=True, slots=True)

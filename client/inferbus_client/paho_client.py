@@ -4,6 +4,9 @@ paho asks the system for one byte, then for the length's bytes, then for the res
 system calls a message, each of which also lets go of the interpreter's lock and has to win it back. Here what has
 arrived is read at once, up to a page, and handled before the next select. In the same way packets are collected, and
 written together by `flush`: a system call for each would hand the lock to another thread with every reply.
+
+Messages (PUBLISH) are read without paho, since strangers write them: see `publish_packet` for what they can do to it.
+All other packets are the broker's own word, and paho's to read.
 """
 
 from __future__ import annotations
@@ -20,28 +23,44 @@ from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTPro
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from inferbus_client import plain_publish
+from inferbus_client import plain_publish, publish_packet
 from inferbus_client.errors import BrokerRefusedError
 from inferbus_client.link_options import Incoming, LinkOptions, Packed, Will
+from inferbus_client.publish_packet import UnreadableMessageError
+from inferbus_client.publish_reader import BrokenStreamError, PublishReader
+from inferbus_client.websocket import PiecewiseWebsocket
 
 _paho_log = logging.getLogger("inferbus.paho")
 
 # One read's worth: some forty requests, so that what is to be written never waits long for what is being read.
 _READ_BYTES: Final = 4096
+# One read's worth of a message that is longer than that.
+_READ_LARGE_BYTES: Final = 65536
 # Packets are collected up to this much; a larger one is written by itself.
 _WRITE_BYTES: Final = 16384
 
 
 class PahoClient(Client):
-    """`paho.mqtt.client.Client` with buffers. Only the network thread touches them."""
+    """`paho.mqtt.client.Client` with buffers. Only the network thread touches them.
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    Args:
+        max_incoming_bytes: what is kept of a message's packet.
+        *args: paho's.
+        **more: likewise.
+    """
+
+    def __init__(self, *args: Any, max_incoming_bytes: int = plain_publish.LARGEST, **more: Any) -> None:
         super().__init__(*args, **more)
         self._page = b""
         self._read_to = 0
         self._unsent = bytearray()
-        #: Told of every message that comes without paho's help; `on_message` hears of the others.
-        self.on_plain_message: Callable[[Incoming], None] | None = None
+        self._half_open: socket.socket | None = None
+        self._reader = PublishReader(max_incoming_bytes)
+        self._half_received: set[int] = set()
+        #: Told of every message; paho's `on_message` hears of none.
+        self.on_arrival: Callable[[Incoming], None] = lambda _message: None
+        #: Told why a message was dropped: one whose packet is not legal.
+        self.on_unreadable: Callable[[str], None] = lambda _why: None
         #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
         #: handshake.
         self.tls_error: ssl.SSLError | None = None
@@ -55,19 +74,29 @@ class PahoClient(Client):
         # What an old connection had left to say means nothing on a new one, nor does what we had left to say.
         self._page, self._read_to = b"", 0
         self._unsent.clear()
+        self._reader.clear()
+        self._half_received.clear()
         self.tls_error = None
         return super().reconnect()
 
-    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+    def allow(self, seconds: float) -> None:
+        """How long the next connection may take to open. paho's own setter is for the first one alone."""
+        self._connect_timeout = seconds
+
+    def abandon(self) -> None:
+        """Close the connection without a word; left to the garbage collector, the socket may go before us."""
+        self._unsent.clear()
+        self._sock_close()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's, which ignores it too
         """Handle what is there to read, and all that was read with it: select would not see that any more."""
         if not self._turn_page():
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        result = MQTTErrorCode.MQTT_ERR_SUCCESS
-        self._read_plain_messages()
-        while self._has_unread and result == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            result = super().loop_read(max_packets)
+        while self._has_unread:
             self._read_plain_messages()
-        return result
+            if self._has_unread and (failure := self._read_packet()) > 0:
+                return self._loop_rc_handle(failure)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     @property
     def is_v5(self) -> bool:
@@ -79,8 +108,9 @@ class PahoClient(Client):
 
     def _turn_page(self) -> bool:
         """Read what has arrived, up to a page; False where the connection is lost."""
+        size = max(_READ_BYTES, min(self._reader.missing, _READ_LARGE_BYTES))
         try:
-            self._page, self._read_to = self._receive(_READ_BYTES), 0
+            self._page, self._read_to = self._receive(size), 0
         except BlockingIOError:
             return True
         except OSError:
@@ -88,13 +118,60 @@ class PahoClient(Client):
         return bool(self._page)
 
     def _read_plain_messages(self) -> None:
-        """Hand on the everyday messages that come next on the page, between two packets of paho's."""
-        heard, page = self.on_plain_message, self._page
-        if heard is None or self._in_packet["command"] or not self.is_v5:
+        """Hand on the everyday messages that come next on the page, between two other packets."""
+        heard, page = self.on_arrival, self._page
+        if self._in_packet["command"] or self._reader.under_way or not self.is_v5:
             return
         while self._read_to < len(page) and (plain := plain_publish.decode(page, self._read_to)) is not None:
             message, self._read_to = plain
             heard(message)
+
+    def _read_packet(self) -> MQTTErrorCode:
+        """Read what there is of the next packet on the page, or of the one that has begun before it."""
+        if self._sock is None:  # the packet before said that the connection ends
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        of_paho = not plain_publish.is_publish(self._page[self._read_to])
+        if self._in_packet["command"] or (of_paho and not self._reader.under_way):
+            return super()._packet_read()
+        try:
+            whole, self._read_to = self._reader.take(self._page, self._read_to)
+        except BrokenStreamError:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        return self._message_arrived() if whole else MQTTErrorCode.MQTT_ERR_AGAIN
+
+    def _message_arrived(self) -> MQTTErrorCode:
+        """Hand on the message that the reader holds, or drop it; acknowledge it where nobody else will."""
+        first, body, message = self._reader.first or 0, self._reader.body, self._decode()
+        qos, packet_id = publish_packet.qos_of(first), publish_packet.packet_id(first, body)
+        self._reader.clear()
+        if qos == 2:  # noqa: PLR2004 - "exactly once": nobody here subscribes so
+            return self._half_arrived(message, packet_id)
+        if message is not None:
+            self.on_arrival(message)
+        if qos == 1 and packet_id and (message is None or not self._manual_ack):
+            return self._send_puback(packet_id)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _decode(self) -> Incoming | None:
+        """The message that the reader holds; None where it is to be dropped."""
+        reader = self._reader
+        try:
+            return publish_packet.decode(reader.first or 0, reader.body, v5=self.is_v5, cut=reader.cut)
+        except UnreadableMessageError as error:
+            self.on_unreadable(str(error))
+            return None
+
+    def _half_arrived(self, message: Incoming | None, packet_id: int) -> MQTTErrorCode:
+        """A message at QoS 2 is handed on when it comes, and only once until the broker lets go of its identifier."""
+        if message is not None and packet_id not in self._half_received:
+            self._half_received.add(packet_id)
+            self.on_arrival(message._replace(qos=0))  # we do what is left of its acknowledgement
+        return self._send_pubrec(packet_id)
+
+    def _handle_pubrel(self) -> MQTTErrorCode:
+        packet_id = int.from_bytes(self._in_packet["packet"][:2], "big")
+        self._half_received.discard(packet_id)
+        return self._send_pubcomp(packet_id)
 
     @property
     def has_room(self) -> bool:
@@ -156,16 +233,29 @@ class PahoClient(Client):
         self._last_bytes_received = time.monotonic()  # paho's keepalive asks for it
         return data
 
+    # paho leaves the socket of a handshake that failed (TLS, WebSocket) to the garbage collector.
+
+    def _create_socket(self) -> Any:
+        try:
+            connection: Any = super()._create_socket()
+        except BaseException:
+            if self._half_open is not None:
+                self._half_open.close()
+            raise
+        finally:
+            self._half_open = None
+        return PiecewiseWebsocket(connection) if self._transport == "websockets" else connection
+
+    def _create_socket_connection(self) -> socket.socket:
+        self._half_open = super()._create_socket_connection()
+        return self._half_open
+
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        # paho leaves the socket of a failed handshake to the garbage collector.
         assert self._ssl_context is not None  # noqa: S101 - paho asks only where there is one
         connection = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
-        try:
-            connection.settimeout(self._connect_timeout)
-            connection.do_handshake()
-        except BaseException:
-            connection.close()
-            raise
+        self._half_open = connection
+        connection.settimeout(self._connect_timeout)
+        connection.do_handshake()
         return connection
 
 
@@ -181,6 +271,7 @@ def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will |
         protocol=protocol,
         transport="websockets" if url.websockets else "tcp",
         manual_ack=options.manual_ack,
+        max_incoming_bytes=options.max_incoming_bytes,
         reconnect_on_failure=False,
         **extra,
     )
@@ -191,6 +282,8 @@ def build_paho(options: LinkOptions, protocol: MQTTProtocolVersion, will: Will |
         paho.username_pw_set(username, options.password)
     if will is not None:
         paho.will_set(will.topic, will.payload, will.qos, retain=True)
+    if options.own_window:
+        paho.max_inflight_messages_set(0)
     paho.suppress_exceptions = True
     paho.enable_logger(_paho_log)
     return paho

@@ -2,7 +2,8 @@
 
 A request and its reply are each one such packet. For one that arrives paho makes a `MQTTMessage`, a `Properties` and a
 walk through its topic matcher, for one that leaves a condition variable and a queue entry: together that cost 14 of the
-80 microseconds of a request. Whatever looks different in the least is left to paho. (MQTT 5.0, section 3.3.)
+80 microseconds of a request. Whatever looks different in the least is left to `publish_packet`, or to paho where it
+leaves. (MQTT 5.0, section 3.3.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 from typing import Final
 
 from inferbus_client.link_options import Incoming
+from inferbus_client.publish_packet import is_topic
+
+#: The largest length that a packet can say (MQTT 5.0, section 1.5.5).
+LARGEST: Final = 268_435_455
 
 _PUBLISH: Final = 0x30
 _PUBLISH_RETAINED: Final = 0x31
@@ -36,7 +41,14 @@ def decode(page: bytes, start: int) -> tuple[Incoming, int] | None:
         topic = page[body + 2 : topic_ends].decode()
     except UnicodeDecodeError:
         return None
+    if not is_topic(topic):
+        return None
     return Incoming(topic, page[topic_ends + 1 : end], 0, page[start] == _PUBLISH_RETAINED), end
+
+
+def is_publish(first: int) -> bool:
+    """Whether a packet that begins with this byte is a message."""
+    return first & 0xF0 == _PUBLISH
 
 
 def _long_length(page: bytes, start: int) -> tuple[int, int]:
@@ -56,6 +68,9 @@ def encode(topic: bytes, payload: bytes, properties: bytes) -> bytes:
         topic: in UTF-8.
         payload: as it is.
         properties: packed, with their length before them.
+
+    Raises:
+        ValueError: no packet is as large.
     """
     length = 2 + len(topic) + len(properties) + len(payload)
     return b"".join(
@@ -64,9 +79,15 @@ def encode(topic: bytes, payload: bytes, properties: bytes) -> bytes:
 
 
 def variable_length(value: int) -> bytes:
-    """A variable byte integer (MQTT 5.0, section 1.5.5)."""
+    """A variable byte integer (MQTT 5.0, section 1.5.5).
+
+    Raises:
+        ValueError: it is larger than any may be.
+    """
     if value < _CONTINUES:
         return value.to_bytes(1, "big")
+    if value > LARGEST:
+        raise ValueError(f"too large for a packet: {value} bytes")
     encoded = bytearray()
     while True:
         value, low = divmod(value, _CONTINUES)

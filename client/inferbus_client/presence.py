@@ -11,6 +11,8 @@ from typing import Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from inferbus_client.histogram import Histogram
+
 State = Literal["loading", "ready", "draining", "offline"]
 
 #: In seconds since the Unix epoch: later times cannot be written as a date.
@@ -74,7 +76,7 @@ class Presence(_Announcement):
 
 
 class Latency(BaseModel):
-    """Milliseconds from admission to the terminal reply, over the last interval; None where nothing was answered."""
+    """Milliseconds from admission to the terminal reply, over the last interval; None where nothing ended in it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -94,13 +96,22 @@ class Level(BaseModel):
 
 
 class Stats(_Announcement):
-    """A worker's figures, on `inferbus/workers/{worker}/stats`. Counters count since the start.
+    """A worker's figures, on `inferbus/workers/{worker}/stats`: each interval, and when somebody asks.
+
+    Counters and histograms count since the start, so that any two readings tell of the time between them, and reading
+    changes nothing. What is "over the last interval" is so of the worker's own last interval that has ended, and None
+    before the first has.
 
     Attributes:
         uptime_s: seconds since the start.
         processed: requests answered.
         errors: requests that were admitted and ended in a failure.
         rejected: requests refused at admission, by failure code.
+        repeated: repeats of requests that run or are remembered.
+        prompt_tokens: of the requests answered.
+        completion_tokens: the same.
+        histograms: of admitted requests that have ended, by the names of a reply's timing: `queueMs`, `totalMs`, and
+            `firstTokenMs` of those that were streamed.
         queued: requests waiting now, of at most `queue_size`.
         active: requests in the engine now, of at most `capacity`.
         sessions: conversations in memory.
@@ -108,6 +119,8 @@ class Stats(_Announcement):
             `historyBytes`, `retryMemoryBytes`, and, where they are on, the tables `rateLimitSessions`,
             `rateLimitClients` and `tokenBudgetSessions`).
         replies_dropped: messages to the broker that were given up, since it took no more or none so large.
+        unreadable_messages: messages from the broker that were dropped, since their packets were not legal.
+        latency_ms: over the last interval.
         tokens_per_s: generated tokens per second over the last interval.
         requests_per_s: terminal replies per second over the last interval.
     """
@@ -116,6 +129,10 @@ class Stats(_Announcement):
     processed: int = 0
     errors: int = 0
     rejected: dict[str, int] = Field(default_factory=dict)
+    repeated: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    histograms: dict[str, Histogram] = Field(default_factory=dict)
     queued: int = 0
     queue_size: int | None = None
     active: int = 0
@@ -123,6 +140,7 @@ class Stats(_Announcement):
     sessions: int = 0
     levels: dict[str, Level] = Field(default_factory=dict)
     replies_dropped: int = 0
+    unreadable_messages: int = 0
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None

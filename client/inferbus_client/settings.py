@@ -171,6 +171,8 @@ class ConnectionSettings(FileSettings):
             return self.password_file.read_text().strip()
         except OSError as error:
             raise SettingsError(f"cannot read the password file: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError("the password file is not text") from None
 
 
 def _stated(names: tuple[str, ...], sources: list[Source]) -> str:

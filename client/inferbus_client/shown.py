@@ -16,7 +16,7 @@ _BREAKS: Final = re.compile("[\t\n]+")
 
 
 def shown(text: str) -> str:
-    """Text as a terminal may have it: lines and tabs stay, every other control character is written out (`\\x1b`)."""
+    """Text as a terminal may have it: lines and tabs stay, any other control character is written out as an escape."""
     return _UNSHOWN.sub(_written_out, text.replace("\r\n", "\n"))
 
 

@@ -108,6 +108,11 @@ def stats(worker: str) -> str:
     return f"inferbus/workers/{worker}/stats"
 
 
+def stats_request(worker: str) -> str:
+    """Where anything that is published asks a worker for its stats."""
+    return f"inferbus/workers/{worker}/stats/get"
+
+
 def inbound_filters(project: str, *, users: bool = False) -> list[str]:
     """The filters a worker subscribes to for one project, or for all of its users."""
     begin = scope(project, "+" if users else None)
@@ -147,6 +152,11 @@ def is_mqtt_string(text: str) -> bool:
     Mosquitto closes the connection of whoever publishes another: a requester's word must never do that to the worker.
     """
     return _NOT_IN_MQTT.search(text) is None
+
+
+def is_read_by_all(text: str) -> bool:
+    """Whether every reader takes `text` in a property: paho closes its connection on U+FEFF, which is legal there."""
+    return is_mqtt_string(text) and "\ufeff" not in text
 
 
 def is_publishable(topic: str) -> bool:

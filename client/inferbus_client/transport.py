@@ -24,6 +24,7 @@ from inferbus_client.call import Call, cancel_payload
 from inferbus_client.errors import ConnectionLostError, InvalidRequestError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, LinkOptions
+from inferbus_client.plain_publish import LARGEST
 from inferbus_client.steps import Event, Signal, TextReply
 from inferbus_client.wire import Failure, InvalidReplyError, decode_reply
 
@@ -152,12 +153,12 @@ class Transport:
         """Publish a call with `remaining` seconds until its deadline; False where no connection took it.
 
         Raises:
-            InvalidRequestError: it is larger than the broker takes. Sent all the same, it would be sent again with
-                every reconnect, each time to be refused.
+            InvalidRequestError: it is larger than the broker takes, or than a packet can be. Sent all the same, it
+                would be sent again with every reconnect, each time to be refused.
         """
         payload = call.payload(deadline_ms=round(remaining * 1000))
-        limit = self._link.max_packet_size
-        if limit is not None and len(payload) + len(call.topic) + _PACKET_OVERHEAD > limit:
+        limit = min(self._link.max_packet_size or LARGEST, LARGEST)
+        if len(payload) + len(call.topic) + _PACKET_OVERHEAD > limit:
             raise InvalidRequestError(Failure("message_too_large"))
         if (waiter := self._waiting.get(call.request_id)) is not None:
             waiter.open = True
@@ -175,7 +176,7 @@ class Transport:
     # --- the link's callbacks; all run in its network thread ---
 
     def _received(self, message: Incoming) -> None:
-        if message.retain:
+        if message.retain or message.cut:
             return
         try:
             reply = decode_reply(message.payload)

@@ -36,6 +36,8 @@ def test_the_replys_fields(way: tuple[str, ...]) -> None:
     fields = json.loads(inferbus("ask", *way, "--json", "--session", "s1", "hi").stdout)
     assert (fields["text"], fields["sessionId"], fields["finishReason"]) == ("You said: hi", "s1", "stop")
     assert fields["usage"] == {"promptTokens": 3, "completionTokens": 3}
+    assert 0 < fields["firstTokenMs"] <= fields["totalMs"]  # as in `timing`, but seen from here
+    assert not [name for name in fields if name.endswith("S")]
 
 
 def test_a_stream_prints_the_same_text_even_if_parts_are_lost(way: tuple[str, ...], fake_worker: FakeWorker) -> None:

@@ -39,6 +39,7 @@ DENIED_FILTERS: Final = (
     "$share/inferbus/#",
     f"$share/bobs/{ALICE}/assistant_response/#",
     f"$share/inferbus/{REQUESTS}",
+    "inferbus/workers/+/stats/get",
     "$SYS/#",
     "$CONTROL/dynamic-security/#",
 )

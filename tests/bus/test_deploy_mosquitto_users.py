@@ -86,6 +86,16 @@ def test_everybody_sees_the_workers_presence_and_last_will(site: Site) -> None:
             bob.wait_for("will")
 
 
+def test_everybody_may_ask_a_worker_for_its_figures(site: Site) -> None:
+    question = "inferbus/workers/w1/stats/get"
+    with worker_peer(site) as worker, worker_peer(site, client_id="inferbus-worker-w2") as second:
+        assert worker.subscribe(question)
+        with Peer(site, "bob") as bob:
+            bob.publish(question, "bob")
+        second.publish(question, "another worker")
+        assert worker.wait_for("another worker") == [(question, "bob")]
+
+
 def test_requests_wait_for_a_worker_that_is_away(site: Site) -> None:
     with worker_peer(site, session_expiry=300) as worker:
         assert worker.subscribe(REQUESTS)
@@ -174,10 +184,25 @@ def test_a_worker_that_may_not_read_its_own_presence_serves_on(shipped: ShippedM
         try:
             assert alice.subscribe("inferbus/workers/w7/status")
             until(lambda: _states(alice)[-1:] == ["ready"], 60)
-            assert "our own presence cannot be read" in (tmp_path / "log").read_text()
+            assert "inferbus/workers/w7/status cannot be read" in (tmp_path / "log").read_text()
         finally:
             worker.terminate()
             shipped.control("addClientRole", "inferbus-worker", "inferbus-observer")
+        assert worker.wait(30) == 0, (tmp_path / "log").read_text()
+
+
+def test_a_worker_that_may_not_be_asked_for_its_figures_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
+    """With roles that were made before there was such a question."""
+    question = "inferbus/workers/+/stats/get"
+    shipped.control("removeRoleACL", "inferbus-worker", "subscribePattern", question)
+    with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "log") as worker:
+        try:
+            assert alice.subscribe("inferbus/workers/w7/status")
+            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            assert "nobody can ask for the stats" in (tmp_path / "log").read_text()
+        finally:
+            worker.terminate()
+            shipped.control("addRoleACL", "inferbus-worker", "subscribePattern", question, "allow")
         assert worker.wait(30) == 0, (tmp_path / "log").read_text()
 
 

@@ -170,7 +170,7 @@ class TestMqtt5:
         reply = ask(broker, f"{PROJECT}/user_input", '{"requestId": "r1", "sessionId": "s1", "message": ""}')
         assert user_properties(reply) == {"requestId": "r1", "sessionId": "s1", "status": "invalid_request"}
 
-    @pytest.mark.parametrize("request_id", ["\uffff", "\ufdd0", "\U0001fffe", "é", "x" * 128])
+    @pytest.mark.parametrize("request_id", ["\uffff", "\ufdd0", "\U0001fffe", "\ufeff", "é", "x" * 128])
     def test_no_request_id_costs_the_connection(
         self, broker: Mosquitto, worker: WorkerProcess, request_id: str
     ) -> None:

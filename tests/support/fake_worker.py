@@ -92,6 +92,7 @@ class FakeWorker:
         heard: every request's fields, in the order they came.
         cancels: (session, payload) of every cancel.
         resets: every session that was reset.
+        fresh_session: what it answers to whoever asks for a session.
     """
 
     port: int
@@ -101,6 +102,7 @@ class FakeWorker:
     expiries: list[int | None] = field(default_factory=list)
     cancels: list[tuple[str, bytes]] = field(default_factory=list)
     resets: list[str] = field(default_factory=list)
+    fresh_session: str = "fresh-session"
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-worker")
@@ -144,7 +146,7 @@ class FakeWorker:
         request = json.loads(message.payload)
         self.expiries.append(getattr(message.properties, "MessageExpiryInterval", None))
         if kind == "session":
-            self._pool.submit(self._perform, request, [done("fresh-session")])
+            self._pool.submit(self._perform, request, [done(self.fresh_session)])
         elif request.get("reset"):
             self.resets.append(rest[0])
             self._pool.submit(self._perform, request, [done("Conversation reset.")])

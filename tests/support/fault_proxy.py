@@ -1,4 +1,4 @@
-"""A TCP proxy before a broker that can do what a bad network does: swallow, slow down, slice, reset."""
+"""A TCP proxy before a broker that can do what a bad network does: swallow, slow down, slice, reset, clog one way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 import struct
 import threading
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from socket import SO_LINGER, SOL_SOCKET
@@ -15,6 +16,8 @@ from typing import Any, Final, Self
 from support.mosquitto import HOST
 
 _CHUNK: Final = 65536
+#: Seconds between two looks at a way that is clogged.
+_LOOK: Final = 0.02
 #: Close with a reset (RST) instead of an orderly end (FIN).
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -35,12 +38,19 @@ class Fault:
 
 
 class FaultProxy:
-    """A context manager: a proxy before `port` on this machine, in a thread of its own."""
+    """A context manager: a proxy before `port` on this machine, in a thread of its own.
+
+    Attributes:
+        fault: what happens to every byte.
+        way_out: bytes a second, at most, from the client to the broker; 0 is none at all, None as many as there are.
+            What the system itself keeps for a reader that is slow comes on top of it: some megabytes.
+    """
 
     def __init__(self, port: int) -> None:
         self.host = HOST
         self.port = 0
         self.fault = Fault()
+        self.way_out: float | None = None
         self.accepted = 0
         self._target = port
         self._ready = threading.Event()
@@ -78,6 +88,7 @@ class FaultProxy:
         self._ready.set()
         await self._end.wait()
         server.close()
+        self.way_out = None
         self._reset_all()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
@@ -88,16 +99,27 @@ class FaultProxy:
         with suppress(OSError):
             broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
             self._writers |= {writer, broker_writer}
-            pumps = [self._pump(reader, broker_writer), self._pump(broker_reader, writer)]
+            pumps = [self._pump(self._outward(reader), broker_writer), self._pump(_free(broker_reader), writer)]
             await asyncio.gather(*pumps)
             self._writers -= {writer, broker_writer}
         writer.close()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: AsyncIterator[bytes], sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := await source.read(_CHUNK):
+            async for data in source:
                 await self._forward(data, sink)
         sink.close()
+
+    async def _outward(self, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        """What comes from the client, no faster than `way_out` says."""
+        data = b""
+        while data or not source.at_eof():
+            data = data or await source.read(_CHUNK if self.way_out is None else max(int(self.way_out * _LOOK), 1))
+            if self.way_out is not None:
+                await asyncio.sleep(_LOOK)
+            if self.way_out != 0:
+                yield data
+                data = b""
 
     async def _forward(self, data: bytes, sink: asyncio.StreamWriter) -> None:
         while data:
@@ -109,3 +131,8 @@ class FaultProxy:
                 await asyncio.sleep(random.uniform(0, fault.delay))  # noqa: S311 - no secret
             sink.write(piece)
             await sink.drain()
+
+
+async def _free(source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await source.read(_CHUNK):
+        yield data

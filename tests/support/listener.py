@@ -44,6 +44,8 @@ class Listener:
         self, broker: Mosquitto, *filters: str, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
     ) -> None:
         self.heard: list[Heard] = []
+        #: How often it has connected: more than once shows that it was disconnected.
+        self.connections = 0
         self._filters = filters
         self._address = (broker.host, broker.port)
         self._subscribed = threading.Event()
@@ -81,6 +83,7 @@ class Listener:
         return list(self.heard)
 
     def _connected(self, *_: object) -> None:
+        self.connections += 1
         if self._filters:
             self._paho.subscribe([(name, 1) for name in self._filters])
         else:

@@ -150,7 +150,7 @@ class Rooms:
         self.settings = Settings(projects=projects, rate_limit=rate, **settings)
         self.gate: Failure | None = None
         self.active = 0
-        self.acknowledged: list[Incoming] = []
+        self.acknowledged: list[int] = []
         self.replies = RecordedReplies()
         self.sessions = MemorySessions(10, 3600, clock=self.clock)
         self.limits = RateLimits(self.settings, clock=self.clock)

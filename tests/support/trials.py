@@ -16,6 +16,8 @@ SIZE_VARIABLE: Final = "INFERBUS_TRIALS"
 FIGURES_VARIABLE: Final = "INFERBUS_FIGURES"
 #: Minutes that the soak takes; without it, as long as its requests take.
 SOAK_VARIABLE: Final = "INFERBUS_SOAK_MINUTES"
+#: What the trial that draws at random draws from; without it, another each time, which it prints.
+SEED_VARIABLE: Final = "INFERBUS_SEED"
 
 
 def size(short: int, long: int) -> int:
@@ -41,6 +43,7 @@ _LINK: Final = "tests/faults/test_link.py::"
 _ENGINE: Final = "tests/faults/test_engine.py::"
 _TOPICS: Final = "tests/faults/test_topics.py::"
 _LIMITS: Final = "tests/faults/test_limits.py::"
+_FAIRNESS: Final = "tests/faults/test_fairness.py::"
 _ISOLATION: Final = "tests/faults/test_isolation.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
@@ -62,7 +65,7 @@ TRIALS: Final = (
     Trial(
         2,
         "the broker stalls (SIGSTOP)",
-        "outbound bytes are capped, drops are counted",
+        "outbound bytes are capped, drops are counted and end in an error",
         (f"{_BROKER}test_a_stalled_broker", f"{_LIMITS}test_outbound_bytes_of_a_stalled_broker"),
     ),
     Trial(
@@ -218,5 +221,47 @@ TRIALS: Final = (
         "TLS: expired, wrong authority, wrong host",
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
+    ),
+    Trial(
+        42,
+        "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
+        "the end within the drain timeout + 2 s",
+        ("tests/faults/test_signals.py",),
+    ),
+    Trial(
+        46,
+        "one user's flood of made-up sessions fills the queue",
+        "other users find room and have their turns",
+        (f"{_FAIRNESS}test_a_flood_of_one_user_s_sessions", "tests/unit/worker/test_request_queue_owners.py"),
+    ),
+    Trial(
+        40,
+        "SIGKILL in a burst, replies at QoS 1, --ack after-reply, a window of 20 and of 65,535",
+        "nothing lost",
+        ("tests/faults/test_burst.py",),
+    ),
+    Trial(
+        41,
+        "the way out is blocked or slow, while the worker drains, drops, reconnects",
+        "one terminal reply each, or a redelivery; nothing open for ever",
+        ("tests/faults/test_way_out.py",),
+    ),
+    Trial(
+        44,
+        "escape sequences and control characters in every field that a terminal shows",
+        "shown as text; a pipe gets answers as they are",
+        ("tests/faults/test_terminals.py",),
+    ),
+    Trial(
+        39,
+        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
+        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
+        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
+    ),
+    Trial(
+        45,
+        "settings and faults drawn at random, together",
+        "promises 1 to 5 hold",
+        ("tests/faults/test_pairs.py",),
     ),
 )

@@ -208,6 +208,28 @@ class TestRequests:
     def test_numbers_that_are_none(self, key: str, number: str) -> None:
         assert refusal(f'{{"message":"x","{key}":{number}}}'.encode()).failure.code == "invalid_request"
 
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"message": ""}, "message: must not be empty."),
+            ({"message": []}, "message: must not be empty."),
+            ({"message": 5}, "message: must be text."),
+            ({"temperature": 5}, "temperature: must be at most 2."),
+            ({"temperature": "hot"}, "temperature: must be a number."),
+            ({"topP": 0}, "topP: must be more than 0."),
+            ({"maxTokens": 0}, "maxTokens: must be at least 1."),
+            ({"maxTokens": 1.5}, "maxTokens: must be a whole number."),
+            ({"reply": "xml"}, "reply: must be 'text' or 'json'."),
+            ({"stream": "maybe"}, "stream: must be true or false."),
+            ({"params": {"warmth": 1}}, "params.warmth: is not known."),
+            ({"params": {"stop": ["x"] * 17}}, "params.stop: must have at most 16 elements."),
+            ({"params": []}, "params: must be an object."),
+            ({"message": [{"type": "audio"}]}, "message.0: must be 'text', 'image_url'."),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_everybodys_words(self, fields: dict[str, Any], words: str) -> None:
+        assert refusal({"message": "x", **fields}).failure.detail == words
+
     def test_a_refusal_still_says_whom_to_answer(self) -> None:
         refused = refusal(
             {"message": "", "sessionId": "s1", "requestId": "r1", "replyTopic": "t", "reply": "json", "clientId": 5}

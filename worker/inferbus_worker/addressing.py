@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from inferbus_client import topics
 from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Envelope
+from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
 from inferbus_worker.sessions import SessionKey
@@ -23,10 +24,17 @@ class Addressing:
     Args:
         replies: the sender.
         allowlist: topic filters where replies may go besides the session's own topic.
+        receipt_of: what the broker is to be told when a message has been answered.
     """
 
-    def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
+    def __init__(
+        self,
+        replies: Replies,
+        allowlist: Sequence[str],
+        receipt_of: Callable[[Incoming], Receipt | None] = lambda _message: None,
+    ) -> None:
         self._replies = replies
+        self._receipt_of = receipt_of
         self._allowlist = tuple(allowlist)
         # For requests that name no id of their own: unique, which is all that such an id is for.
         self._made_up = (f"{run}-{number}" for run in [secrets.token_hex(4)] for number in itertools.count())
@@ -46,7 +54,7 @@ class Addressing:
             session_id=session,
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
-            request=message if message.qos else None,
+            receipt=self._receipt_of(message),
         )
         return self._replies.open(address)
 

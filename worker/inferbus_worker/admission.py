@@ -40,9 +40,6 @@ log = logging.getLogger("inferbus.admission")
 
 RESET_TEXT = "Conversation reset."
 
-# A payload over the limit is still read for its sender's address, up to this many times the limit.
-_READABLE = 16
-
 
 class Admission:
     """Decides on every request and, where it is yes, puts a `Job` into the queue."""
@@ -65,6 +62,7 @@ class Admission:
         self._projects = settings.projects
         self._max_tokens_caps = {name: settings.max_tokens_cap_of(name) for name in settings.projects}
         self._max_message_bytes = settings.max_message_bytes
+        self._readable_bytes = settings.readable_bytes
         self._sessions = sessions
         self._limits = limits
         self._budget = budget
@@ -108,7 +106,7 @@ class Admission:
         self._refuse(Failure("engine_error"), self._addressing.open(message, envelope, _session_key(address, envelope)))
 
     def _decode(self, address: Address, message: Incoming) -> Request | Control:
-        if len(message.payload) > self._max_message_bytes:
+        if message.cut or len(message.payload) > self._max_message_bytes:
             raise InvalidPayloadError(Failure("message_too_large"), self._envelope_of_large(message.payload))
         resets = not message.payload and address.session is not None
         request = Control(reset=True) if resets else decode_request(message.payload)
@@ -130,7 +128,7 @@ class Admission:
             raise InvalidPayloadError(Failure("invalid_request", detail), request)
 
     def _envelope_of_large(self, payload: bytes) -> Envelope:
-        if len(payload) > _READABLE * self._max_message_bytes:
+        if len(payload) > self._readable_bytes:
             return Envelope()
         try:
             fields = decode_object(payload)
@@ -167,7 +165,7 @@ class Admission:
         if claim is None:
             self._refuse(Failure("session_busy"), replies)
             return
-        position = self._queue.position(key.project)
+        position = self._queue.position(key.project, key.owner(request.client_id))
         failure = self._no_room(position, deadline, now)
         if failure is not None or position is None:
             claim.release()

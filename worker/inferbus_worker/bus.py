@@ -29,16 +29,25 @@ class Bus:
         settings: the worker's.
         replies: the sender; everything that is published goes through it.
         receive: called in the network thread for every message.
+        asked: called there when somebody asks for the stats.
         model: the name of what is served, for presence.
     """
 
     def __init__(
-        self, settings: Settings, *, replies: Replies, receive: Callable[[Incoming], None], model: str
+        self,
+        settings: Settings,
+        *,
+        replies: Replies,
+        receive: Callable[[Incoming], None],
+        asked: Callable[[], None],
+        model: str,
     ) -> None:
         self._settings = settings
         self._replies = replies
         self._receive = receive
+        self._asked = asked
         self._topic = topics.presence(settings.worker_id)
+        self._stats_request = topics.stats_request(settings.worker_id)
         self._instance = new_instance()
         self._rivals = Rivals(settings.worker_id, self._instance)
         self._presence = self._presence_as("loading", model, None)
@@ -51,18 +60,23 @@ class Bus:
             holds_out=self._rivals.hold_out,
         )
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], bool]) -> None:
         """Connect and subscribe. From here on every request gets an answer, if only that the model is loading.
 
+        Args:
+            stop: asked every now and then whether to break off.
+
         Raises:
-            BrokerError: with the reason, after `broker_timeout` seconds at most.
+            BrokerError: with the reason, after `broker_timeout` seconds at most; or told to stop.
         """
-        self.link.connect(self._settings.broker_timeout)
-        self._listen_for_rivals()  # before our own presence, which `replies` is to publish, replaces what is there
+        self.link.connect(self._settings.broker_timeout, stop)
+        # Before our own presence, which `replies` is to publish, replaces what is there.
+        self._listen(self._topic, "a second worker of our id would go unnamed", stop)
+        self._listen(self._stats_request, "nobody can ask for the stats", stop)
         self._replies.start(self.link)
         users = self._settings.identity == "topic"
         filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
-        self._subscribe(dict.fromkeys(filters, self._settings.request_qos))
+        self._subscribe(dict.fromkeys(filters, self._settings.request_qos), stop)
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
         """Publish a new state, retained."""
@@ -76,26 +90,28 @@ class Bus:
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
 
-    def _listen_for_rivals(self) -> None:
-        """Subscribe to our own presence. A broker may refuse that, or disconnect whoever asks: then we do without."""
+    def _listen(self, topic: str, without: str, stop: Callable[[], bool]) -> None:
+        """Subscribe to what we can do without: a broker may refuse it, or disconnect whoever asks."""
         try:
-            self.link.subscribe({self._topic: 0})
+            self.link.subscribe({topic: 0}, stop=stop)
         except BrokerError as error:
-            log.info("our own presence cannot be read (%s): a second worker of our id would go unnamed", error.reason)
-            self.link.unsubscribe(self._topic)
+            if stop():
+                raise
+            log.info("%s cannot be read (%s): %s", topic, error.reason, without)
+            self.link.unsubscribe(topic)
 
-    def _subscribe(self, filters: Mapping[str, int]) -> None:
+    def _subscribe(self, filters: Mapping[str, int], stop: Callable[[], bool]) -> None:
         """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
         deadline = time.monotonic() + self._settings.broker_timeout
         while True:
             try:
-                return self.link.subscribe(filters)
+                return self.link.subscribe(filters, stop=stop)
             except ConnectionLostError as lost:
-                self._wait_up(deadline, lost)
+                self._wait_up(deadline, lost, stop)
 
-    def _wait_up(self, deadline: float, lost: ConnectionLostError) -> None:
+    def _wait_up(self, deadline: float, lost: ConnectionLostError, stop: Callable[[], bool]) -> None:
         """Wait for the link to come back; raises why it never will, or `lost` when `deadline` has passed."""
-        while time.monotonic() <= deadline:
+        while time.monotonic() <= deadline and not stop():
             if self.link.wait_up(_LOOK_EVERY):
                 return
             if self.link.fatal is not None:
@@ -103,9 +119,14 @@ class Bus:
         raise lost
 
     def _received(self, message: Incoming) -> None:
-        if message.topic != self._topic:
+        if message.topic == self._stats_request:
+            self._asked()
+        elif message.topic == self._topic:
+            self._heard_of_us(message)
+        else:
             self._receive(message)
-            return
+
+    def _heard_of_us(self, message: Incoming) -> None:
         presence = decode_announcement(Presence, message.payload)
         if presence is not None and presence.instance is not None:
             reason = self._rivals.heard(presence.instance, self._instance.connection)
@@ -142,9 +163,12 @@ class Bus:
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:
-    """How the broker is to deliver requests: what link options acknowledging after the reply takes."""
+    """How requests are taken in and replies sent: how much of each, and what acknowledging after the reply takes."""
+    # What admission reads of a request that is too large, and once its limit for all that a packet holds besides.
+    largest = settings.readable_bytes + settings.max_message_bytes
+    always = {"own_window": True, "max_incoming_bytes": largest}
     if settings.ack == "on-receipt":
-        return {}
+        return always
     # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
     held = min(settings.queue_size + settings.workers, 65535)
-    return {"manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}
+    return {**always, "manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}

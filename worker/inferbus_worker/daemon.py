@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from enum import Enum
@@ -25,11 +26,12 @@ from typing import Final
 
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
-from inferbus_client.link_options import Incoming
+from inferbus_client.settings import SettingsError
 from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Acknowledgements, Attempts
+from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
+from inferbus_worker.attempts import Attempts
 from inferbus_worker.bus import Bus
 from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
@@ -81,7 +83,7 @@ class Daemon:
 
     def _build(self) -> None:
         settings = self._settings
-        kept = Attempts(settings.state_dir / f"{settings.worker_id}.sqlite") if settings.ack == "after-reply" else None
+        kept = _open_attempts(settings) if settings.ack == "after-reply" else None
         self._acknowledgements = Acknowledgements(self._acknowledge, attempts=kept, max_attempts=settings.max_attempts)
         self._replies = Replies(
             qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
@@ -99,7 +101,7 @@ class Daemon:
         sessions = MemorySessions(settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes)
         recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
         limits, budget = RateLimits(settings), self._token_budget()
-        addressing = Addressing(self._replies, settings.reply_topics)
+        addressing = Addressing(self._replies, settings.reply_topics, self._acknowledgements.receipt_of)
         admission = Admission(
             settings=settings,
             sessions=sessions,
@@ -123,7 +125,13 @@ class Daemon:
         )
         if settings.ack == "after-reply":
             self._reception.hold()
-        self._bus = Bus(settings, replies=self._replies, receive=self._reception.receive, model=self._engine.model)
+        self._bus = Bus(
+            settings,
+            replies=self._replies,
+            receive=self._reception.receive,
+            asked=self._stats_asked,
+            model=self._engine.model,
+        )
         self._reporter = Reporter(
             settings,
             meter=self._meter,
@@ -134,6 +142,7 @@ class Daemon:
             recent=recent,
             limits=limits,
             budget=budget,
+            unreadable=lambda: self._bus.link.unreadable,
             publish=self._bus.publish_stats,
         )
 
@@ -143,8 +152,11 @@ class Daemon:
             return None
         return TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
 
-    def _acknowledge(self, request: Incoming) -> None:
-        self._bus.link.acknowledge(request)
+    def _acknowledge(self, ack_id: int) -> None:
+        self._bus.link.acknowledge(ack_id)
+
+    def _stats_asked(self) -> None:
+        self._reporter.asked()
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -156,8 +168,9 @@ class Daemon:
         try:
             status = self._startup() or self._serve()
         except BrokerError as error:
-            log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
-            status = exit_of(error)
+            status = Exit.OK if self._signals else exit_of(error)
+            if not self._signals:
+                log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
         except EngineStartError as error:
             log.error("%s", error)  # noqa: TRY400
             status = Exit.FAILED
@@ -169,7 +182,7 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
-        self._bus.start()
+        self._bus.start(lambda: self._signals > 0)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
             return Exit.OK
@@ -196,6 +209,7 @@ class Daemon:
         while loader.is_alive() and not self._signals:
             loader.join(_TICK)
             self._watch_link()
+            self._reporter.answer()
         if failure and not self._signals:
             raise failure[0]
         return not self._signals
@@ -216,7 +230,7 @@ class Daemon:
         self._meter.slots = size
 
         def run_turn(job: Job) -> None:
-            self._acknowledgements.turn_begins(job.replies.address.request)
+            self._acknowledgements.turn_begins(job.replies.address.receipt)
             self._turns.run(job)
 
         self._pool = WorkerPool(size, self._queue, run_turn)
@@ -285,6 +299,7 @@ class Daemon:
         while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
+            self._reporter.answer()
         self._end_all()
 
     def _end_all(self) -> None:
@@ -333,3 +348,11 @@ class Daemon:
         if self._state is State.READY:
             return Failure("overloaded") if self._replies.congested else None
         return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")
+
+
+def _open_attempts(settings: Settings) -> Attempts:
+    file = settings.state_dir / f"{settings.worker_id}.sqlite"
+    try:
+        return Attempts(file)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None

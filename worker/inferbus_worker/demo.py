@@ -11,6 +11,7 @@ from typing import Final
 
 from inferbus_client import Client
 from inferbus_client.cli.exits import Exit
+from inferbus_client.cli.terminal import say
 from inferbus_client.settings import ConnectionSettings
 from inferbus_worker.demo_worker import DemoWorker
 from inferbus_worker.progress import Progress
@@ -72,8 +73,7 @@ def _loading(engine: str, model: str) -> str:
 def _ask(connection: ConnectionSettings, messages: Sequence[str]) -> int:
     with Client(connection.broker, mqtt_version=connection.mqtt_version, project=_PROJECT) as client:
         for message in messages:
-            sys.stdout.write(f"{client.ask(message).text}\n")
-            sys.stdout.flush()
+            say(f"{client.ask(message).text}\n")
     return Exit.OK
 
 

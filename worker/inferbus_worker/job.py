@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from inferbus_client.wire import Failure, FinishReason, Request
@@ -56,6 +57,7 @@ class Job:
     ) -> None:
         self.request = request
         self.key = key
+        self.owner = key.owner(request.client_id)
         self.claim = claim
         self.replies = replies
         self.admitted_at = admitted_at
@@ -109,13 +111,15 @@ class Job:
             self.outcome = outcome
             self.timings = self._timings(self._clock())
             generation = self._generation
-        if isinstance(outcome, Answer):
-            self._commit(outcome)
-        self.claim.release()
-        self._on_end(self, outcome)
-        self.replies.end(self.terminal(outcome))
-        if generation is not None and isinstance(outcome, Failure):
-            generation.cancel()
+        # From the last step to the first; each is taken, whatever the ones before it raise.
+        with ExitStack() as steps:
+            if generation is not None and isinstance(outcome, Failure):
+                steps.callback(generation.cancel)
+            steps.callback(lambda: self.replies.end(self.terminal(outcome)))
+            steps.callback(self._on_end, self, outcome)
+            steps.callback(self.claim.release)
+            if isinstance(outcome, Answer):
+                self._commit(outcome)
         return True
 
     def _commit(self, answer: Answer) -> None:

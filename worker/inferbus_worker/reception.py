@@ -55,7 +55,7 @@ class Reception:
             return
         sound = self._acknowledgements.begin(message)
         if not self._answers(message, sound=sound):
-            self._acknowledgements.end(message)
+            self._acknowledgements.end(self._acknowledgements.receipt_of(message))
 
     def hold(self) -> None:
         """Keep QoS 1 messages instead of refusing them: what is acknowledged after its reply can wait for the model.
@@ -68,7 +68,10 @@ class Reception:
         """Take in what was held, in the order in which it came."""
         held, self._held = self._held, None
         for message in held or ():
-            self.receive(message)
+            try:
+                self.receive(message)
+            except Exception:
+                log.exception("a message could not be handled")
 
     def _answers(self, message: Incoming, *, sound: bool) -> bool:
         """Handle the message; whether a reply to it will follow."""
@@ -118,6 +121,6 @@ class Reception:
 
 
 def _control(message: Incoming) -> Control:
-    if len(message.payload) > _MAX_CONTROL_BYTES:
+    if message.cut or len(message.payload) > _MAX_CONTROL_BYTES:
         raise InvalidPayloadError(Failure("message_too_large"))
     return decode_control(decode_object(message.payload))

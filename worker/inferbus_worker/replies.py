@@ -1,9 +1,9 @@
 """The sender: everything that is published goes through here, and the bound on what waits for the broker.
 
-Worker threads leave their replies in the inbox; the link's network thread, which alone owns the socket, comes for them
+Worker threads leave their replies in the outbox; the link's network thread, which alone owns the socket, comes for them
 whenever the socket takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent
-messages has no bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that the oldest replies are
-dropped, and counted.
+messages has no bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that something has to go, and is
+counted.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from inferbus_client.link_options import Handle, Incoming, Packed
+from inferbus_client.link_options import Handle, Packed
 from inferbus_client.network_loop import Feed
 from inferbus_client.plain_publish import variable_length
-from inferbus_client.topics import is_mqtt_string
+from inferbus_client.topics import is_read_by_all
+from inferbus_worker.acknowledgements import Receipt
+from inferbus_worker.outbox import PER_MESSAGE, Outbox, Source
 from inferbus_worker.packed_properties import PackedProperties
-from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream, instead_of
+from inferbus_worker.reply_stream import Outgoing, ReplyAddress, ReplyStream, instead_of
+from inferbus_worker.unacknowledged import Unacknowledged
 
 log = logging.getLogger("inferbus.replies")
 
 # QoS 1: more than this much unacknowledged, and the sender waits for the broker.
 _UNACKNOWLEDGED_BYTES: Final = 1024 * 1024
-_PER_MESSAGE: Final = 256
 _FLUSH_LOOK: Final = 0.01
 
 _JSON = b"application/json"
@@ -55,42 +57,8 @@ class Publisher(Protocol):
     @property
     def max_packet_size(self) -> int | None: ...
 
-
-class _Source(Protocol):
-    def outgoing(self) -> Iterable[Outgoing]: ...
-
-
-class Unacknowledged:
-    """QoS 1 messages that the broker has not acknowledged yet.
-
-    paho's handles are asked, oldest first, rather than its `on_publish` callback used: paho makes two objects of some
-    15 microseconds each for every call of it.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._handles: deque[tuple[Handle, int]] = deque()
-        self.bytes = 0
-
-    def add(self, handle: Handle, size: int) -> None:
-        self._handles.append((handle, size))
-        self.bytes += size
-
     @property
-    def has_room(self) -> bool:
-        self.settle()
-        return self.bytes < self._limit
-
-    def settle(self) -> None:
-        while self._handles and _has_left(self._handles[0][0]):
-            self.bytes -= self._handles.popleft()[1]
-
-
-def _has_left(handle: Handle) -> bool:
-    try:
-        return handle.is_published()
-    except (RuntimeError, ValueError):
-        return True  # lost with its connection: as good as gone
+    def receive_maximum(self) -> int: ...
 
 
 class Replies:
@@ -99,18 +67,19 @@ class Replies:
     Args:
         qos: of replies.
         max_bytes: bound on what waits for the broker.
-        answered: told in the network thread when a QoS 1 request's terminal reply has been sent.
+        answered: told in the network thread when the terminal reply that an acknowledgement waits for has arrived (QoS
+            1), or has been written (QoS 0).
     """
 
     def __init__(
-        self, *, qos: int, max_bytes: int, answered: Callable[[Incoming], None] = lambda _request: None
+        self, *, qos: int, max_bytes: int, answered: Callable[[Receipt], None] = lambda _receipt: None
     ) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
-        self._inbox: deque[_Source] = deque()
+        self._outbox = Outbox(max_bytes)
         self._current: deque[Outgoing] = deque()
-        self._noted = Backlog()
-        self._unacknowledged = Unacknowledged(min(max_bytes, _UNACKNOWLEDGED_BYTES))
+        # Half of the room at most: the rest is for what waits to be sent.
+        self._unacknowledged = Unacknowledged(min(max_bytes // 2, _UNACKNOWLEDGED_BYTES), self._outbox.texts)
         self._link: Publisher | None = None
         self._warned = 0.0
         self._answered = answered
@@ -123,26 +92,25 @@ class Replies:
 
     def open(self, address: ReplyAddress) -> ReplyStream:
         """The reply stream of a new request."""
-        return ReplyStream(address, self.post, self._noted)
+        return ReplyStream(address, self.post, self._outbox.texts)
 
-    def post(self, source: _Source) -> None:
+    def post(self, source: Source) -> None:
         """Publish what `source` has to say (a message says itself). From any thread."""
-        self._inbox.append(source)
-        # The newest stays, however large it is: on a link that works it leaves at once.
-        while self.congested and len(self._inbox) > 1:
-            self._drop_oldest()
+        dropped = self._outbox.put(source)
+        if dropped:
+            self._drop("the broker takes no more replies", dropped)
         if self._link is not None:
             self._link.wake()
 
     @property
     def waiting(self) -> int:
         """Streams and messages that wait for the sender."""
-        return len(self._inbox) + len(self._current)
+        return len(self._outbox) + len(self._current)
 
     @property
     def backlog(self) -> int:
         """About how many bytes wait for the broker; the message that the sender has in hand counts as an empty one."""
-        return self.waiting * _PER_MESSAGE + self._noted.size + self._unacknowledged.bytes
+        return self._outbox.bytes + len(self._current) * PER_MESSAGE
 
     @property
     def congested(self) -> bool:
@@ -163,26 +131,39 @@ class Replies:
     @property
     def ready(self) -> bool:
         """See `network_loop.Feed`."""
-        return bool(self._inbox or self._current) and self._unacknowledged.has_room
+        self._settle()
+        return bool(self.waiting) and self._has_room
 
     def feed(self) -> None:
-        """Send while the socket takes it."""
+        """Acknowledge requests whose replies have arrived, and send while the socket takes it."""
         link = self._link
-        while link is not None and link.has_room and self._unacknowledged.has_room:
+        self._settle()
+        while link is not None and link.has_room and self._has_room:
             message = self._next()
             if message is None or not self._sent(link, message):
                 return
 
+    @property
+    def _has_room(self) -> bool:
+        return self._link is not None and self._unacknowledged.has_room(self._link.receive_maximum)
+
+    def _settle(self) -> None:
+        arrived, lost = self._unacknowledged.settle()
+        for message in arrived:
+            if message.terminal:
+                self._acknowledge(message.address)
+        self._current.extendleft(reversed(lost))
+
     def _next(self) -> Outgoing | None:
         while not self._current:
-            try:
-                source = self._inbox.popleft()
-            except IndexError:
+            source = self._outbox.take()
+            if source is None:
                 return None
             try:
                 self._current.extend(source.outgoing())
             except Exception:
                 log.exception("a reply could not be written")
+                self._acknowledge(source.address)  # to deliver the request again would not change that
         return self._current.popleft()
 
     def _sent(self, link: Publisher, message: Outgoing) -> bool:
@@ -192,6 +173,7 @@ class Replies:
         except Exception:
             # Nothing that one reply holds may end the network thread, which serves all of them.
             log.exception("a reply could not be published")
+            self._acknowledge(message.address)
             return True
 
     def _send(self, link: Publisher, message: Outgoing) -> bool:
@@ -203,34 +185,29 @@ class Replies:
             smaller = instead_of(message)
             if smaller is not None and len(smaller.payload) < len(message.payload):
                 self._current.appendleft(smaller)
+            elif message.terminal:
+                self._acknowledge(message.address)  # nobody can be told, now or when it is delivered again
             return True
         handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
         if handle is None:
             self._current.appendleft(message)
             return False
         if qos:
-            self._unacknowledged.add(handle, size)
-        if message.terminal and message.address is not None and message.address.request is not None:
-            self._answered(message.address.request)
+            self._unacknowledged.add(handle, message, size + PER_MESSAGE)
+        elif message.terminal:
+            self._acknowledge(message.address)
         return True
 
+    def _acknowledge(self, address: ReplyAddress | None) -> None:
+        if address is not None and address.receipt is not None:
+            self._answered(address.receipt)
+
     def _all_left(self) -> bool:
-        self._unacknowledged.settle()
-        idle = not self._inbox and not self._current and not self._unacknowledged.bytes
+        idle = not self.waiting and not len(self._unacknowledged)
         return self._link is None or (idle and self._link.is_drained)
 
-    # --- dropping ---
-
-    def _drop_oldest(self) -> None:
-        try:
-            source = self._inbox.popleft()
-        except IndexError:
-            return
-        for _ in source.outgoing():  # its numbers are used up, so that its requester sees the gap
-            self._drop("the broker takes no more replies")
-
-    def _drop(self, why: str) -> None:
-        self.dropped += 1
+    def _drop(self, why: str, count: int = 1) -> None:
+        self.dropped += count
         now = time.monotonic()
         if now - self._warned > 1:
             self._warned = now
@@ -251,7 +228,7 @@ def _properties(message: Outgoing) -> PackedProperties | None:
         return None
     user: list[tuple[str, str]] = []
     if message.status is not None:
-        if is_mqtt_string(address.request_id):
+        if is_read_by_all(address.request_id):
             user.append(("requestId", address.request_id))
         user += [("sessionId", address.session_id), ("status", message.status)]
     if message.retry_after_ms is not None:

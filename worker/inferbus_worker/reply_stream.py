@@ -9,23 +9,23 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure, FinishReason, Reply, Timing, decode_reply
 from inferbus_client.wire import Usage as WireUsage
+from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.engines.base import Usage
 
 
 class ReplyAddress(NamedTuple):
-    """Where a request's replies go, and how they are written. `request` is what they answer, to acknowledge it."""
+    """Where a request's replies go, and how they are written; a `receipt` where the broker waits for it."""
 
     topic: str
     request_id: str
     session_id: str
     json: bool = False
     correlation_data: bytes | None = None
-    request: Incoming | None = None
+    receipt: Receipt | None = None
 
 
 class Timings(NamedTuple):
@@ -59,9 +59,22 @@ class Outgoing(NamedTuple):
     retry_after_ms: int | None = None
     address: ReplyAddress | None = None
 
+    @property
+    def owed(self) -> bool:
+        """Presence is retained, and has to be right; anything else that is no reply can be spared."""
+        return self.retain
+
     def outgoing(self) -> Iterable[Outgoing]:
         """A message is its own queue of one."""
         return (self,)
+
+    def shed(self) -> tuple[int, bool]:
+        """See `outbox.Source`."""
+        return 0, True
+
+
+#: Instead of an answer that had to go, for want of room.
+_NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
 
 
 class _Unsent:
@@ -97,7 +110,7 @@ class ReplyStream:
         backlog: where this stream's share of what waits is counted.
     """
 
-    __slots__ = ("_backlog", "_lock", "_seq", "_submit", "_unsent", "address")
+    __slots__ = ("_accepted", "_backlog", "_lock", "_seq", "_submit", "_unsent", "_weight", "address")
 
     def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None], backlog: Backlog) -> None:
         self.address = address
@@ -106,9 +119,17 @@ class ReplyStream:
         self._unsent: _Unsent | None = None
         self._seq = 0
         self._lock = threading.Lock()
+        self._accepted = False
+        self._weight = sum(map(len, (address.topic, address.request_id, address.correlation_data or b"")))
+
+    @property
+    def owed(self) -> bool:
+        """Whether the request was accepted, or stays with the broker until it is answered."""
+        return self._accepted or self.address.receipt is not None
 
     def accepted(self, position: int, eta_ms: int | None) -> None:
         """The request is in the queue. The text half does not say so."""
+        self._accepted = True
         if self.address.json:
             self._note(0, accepted=(position, eta_ms))
 
@@ -133,6 +154,25 @@ class ReplyStream:
             return self._in_json_half(unsent)
         return () if unsent.terminal is None else (self._in_text(unsent.terminal),)
 
+    def shed(self) -> tuple[int, bool]:
+        """Let go of what waits; of the end an error stays that asks for another try. See `outbox.Source`."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, None
+            if unsent is None:
+                return 0, False
+            # Their numbers are used up, so that the requester sees the gap.
+            dropped = (unsent.accepted is not None) + bool(unsent.deltas)
+            self._seq += dropped
+            if unsent.terminal is not None:
+                self._unsent = _Unsent()
+                self._unsent.terminal, self._unsent.size = unsent.terminal, self._weight
+                if isinstance(unsent.terminal, Answered):
+                    self._unsent.terminal = _NO_ROOM
+                    dropped += 1
+        kept = 0 if self._unsent is None else self._weight
+        self._backlog.add(kept - unsent.size)
+        return dropped, bool(kept)
+
     def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
@@ -154,6 +194,8 @@ class ReplyStream:
         """Keep it for the sender, and call the sender unless it has been called already."""
         with self._lock:
             first = self._unsent is None
+            if first:
+                size += self._weight
             unsent = self._unsent = self._unsent or _Unsent()
             unsent.accepted = accepted or unsent.accepted
             unsent.terminal = terminal or unsent.terminal

@@ -1,4 +1,4 @@
-"""What the worker tells of itself while it serves: the interval's line and message, and a queue that grows long."""
+"""What the worker tells of itself: the interval's line and message, stats for whoever asks, a queue that grows long."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from inferbus_worker.stats import Meter
 log = logging.getLogger("inferbus.reporter")
 
 _QUEUE_WARNING: Final = 0.7
+#: Seconds between two answers to those who ask for the stats, however many ask.
+_ANSWER_EVERY: Final = 1.0
 
 
 class Reporter:
-    """Looks at the rooms, and says what it sees. For the main thread.
+    """Looks at the rooms, and says what it sees. For the main thread, but for `asked`.
 
     Args:
         settings: the worker's: the interval, and the bounds.
@@ -34,6 +36,7 @@ class Reporter:
         recent: finished requests that are remembered.
         limits: the rate limits.
         budget: the token budgets, where there are any.
+        unreadable: how many messages could not be read.
         publish: puts the stats on the bus.
     """
 
@@ -49,6 +52,7 @@ class Reporter:
         recent: RecentRequests,
         limits: RateLimits,
         budget: Sized | None,
+        unreadable: Callable[[], int],
         publish: Callable[[Stats], None],
     ) -> None:
         self._settings = settings
@@ -60,13 +64,26 @@ class Reporter:
         self._recent = recent
         self._limits = limits
         self._budget = budget
+        self._unreadable = unreadable
         self._publish = publish
         self._queue_was_long = False
         self._next_stats = time.monotonic() + settings.stats_interval
+        self._is_asked = False
+        self._next_answer = 0.0
+
+    def asked(self) -> None:
+        """Somebody on the bus wants the stats. From any thread."""
+        self._is_asked = True
+
+    def answer(self) -> None:
+        """Publish the stats if somebody has asked for them; called all the time, also while nothing is served."""
+        if self._is_asked and time.monotonic() >= self._next_answer:
+            self._publish_stats()
 
     def look(self) -> None:
         """Say what there is to say now; called all the time."""
         self._watch_queue()
+        self.answer()
         now = time.monotonic()
         if self._settings.stats_interval and now >= self._next_stats:
             self._next_stats = now + self._settings.stats_interval
@@ -81,16 +98,25 @@ class Reporter:
     def _tell_stats(self) -> None:
         """One line an interval, quiet while nothing happens."""
         quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
-        stats = self._meter.take_interval(
+        self._meter.end_interval()
+        said = self._publish_stats().model_dump(exclude={"v", "worker", "histograms"})
+        log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=said)
+
+    def _publish_stats(self) -> Stats:
+        """These are an answer too, to all who have asked so far."""
+        self._is_asked = False
+        self._next_answer = time.monotonic() + _ANSWER_EVERY
+        stats = self._meter.reading(
             self._settings.worker_id,
             queued=len(self._queue),
             queue_size=self._queue.size,
             sessions=len(self._sessions),
             levels=self._levels(),
             replies_dropped=self._replies.dropped,
+            unreadable_messages=self._unreadable(),
         )
         self._publish(stats)
-        log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=stats.model_dump(exclude={"v", "worker"}))
+        return stats
 
     def _levels(self) -> dict[str, Level]:
         """Everything that is bounded, by the name that the stats give it."""

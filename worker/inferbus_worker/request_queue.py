@@ -3,35 +3,25 @@
 Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a priority, so that projects get turns in
 proportion to their weights; between priorities the class goes first whose oldest request has the highest priority plus
 age, so that nothing waits for ever. Room is fair as well: half of it is for whoever comes, the other half is kept for
-the projects by weight, so that one project's flood cannot have all of it.
+the projects by weight, so that one project's flood cannot have all of it. Within a project it is fair between those who
+ask: see `lane`.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from inferbus_worker.job import Job
+from inferbus_worker.lane import Lane
 from inferbus_worker.settings import ProjectSettings
 
 # Deadlines of requests that wait no more, kept beyond as many again as wait, before they are swept out.
 _FAR_DEADLINES = 64
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One project's requests, oldest first. `turn` is its virtual time: it grows by 1/weight with every one taken."""
-
-    weight: float
-    priority: int
-    reserved: int
-    jobs: deque[Job] = field(default_factory=deque)
-    turn: float = 0.0
 
 
 class RequestQueue:
@@ -47,7 +37,7 @@ class RequestQueue:
     ) -> None:
         total = sum(project.weight for project in projects.values())
         self._lanes = {
-            name: _Lane(project.weight, project.priority, int(size / 2 * project.weight / total))
+            name: Lane(project.weight, project.priority, int(size / 2 * project.weight / total))
             for name, project in projects.items()
         }
         self._shared = size - sum(lane.reserved for lane in self._lanes.values())
@@ -74,30 +64,31 @@ class RequestQueue:
     def size(self) -> int:
         return self._size
 
-    def position(self, project: str) -> int | None:
-        """The place a request of this project would get (0: next), or None where there is no room.
+    def position(self, project: str, owner: str | None = None) -> int | None:
+        """The place that a request of this owner would get (0: next), or None where there is no room.
 
-        Takers only make room, and one thread alone puts: what this says holds until that thread's next `put`.
+        It counts those who go before it in the order of turns, rather too many than too few. Takers only make room, and
+        one thread alone puts: what this says holds until that thread's next `put`.
         """
         with self._lock:
-            lane = self._lanes[project]
-            if len(lane.jobs) < lane.reserved:
-                return self._length
-            taken = sum(max(0, len(other.jobs) - other.reserved) for other in self._lanes.values())
-            return self._length if taken < self._shared else None
+            lane, now = self._lanes[project], self._clock()
+            if not lane.has_room(owner, self._free(lane), now):
+                return None
+            place = lane.place(owner)
+            return place + self._ahead(lane, place, now)
 
     def put(self, job: Job) -> None:
         """Append a request, after `position` said that there is room."""
         with self._lock:
             lane = self._lanes[job.key.project]
-            if not lane.jobs:
+            if not lane:
                 # A project that was away starts level with the others: idling earns no credit.
                 lane.turn = max(lane.turn, self._turns[lane.priority])
-            lane.jobs.append(job)
+            lane.put(job)
             self._length += 1
             if job.deadline is not None:
                 heapq.heappush(self._deadlines, (job.deadline, next(self._counter), job))
-                self._forget_deadlines()
+                self._sweep_deadlines()
             taker = self._next_taker()
         if taker is not None:
             taker.release()
@@ -126,9 +117,7 @@ class RequestQueue:
     def remove(self, job: Job) -> bool:
         """Take a waiting request out (it was cancelled, or its deadline passed); False where it waits no more."""
         with self._lock:
-            try:
-                self._lanes[job.key.project].jobs.remove(job)
-            except ValueError:
+            if not self._lanes[job.key.project].remove(job):
                 return False
             self._length -= 1
             return True
@@ -137,6 +126,7 @@ class RequestQueue:
         """The requests whose deadline has passed, perhaps also some that wait no more; each is named once."""
         now = self._clock()
         with self._lock:
+            self._sweep_deadlines()
             passed = []
             while self._deadlines and self._deadlines[0][0] <= now:
                 passed.append(heapq.heappop(self._deadlines)[2])
@@ -157,29 +147,46 @@ class RequestQueue:
         self._waking = True
         return self._idle.pop()
 
-    def _take_from(self, lane: _Lane) -> Job:
+    def _take_from(self, lane: Lane) -> Job:
         self._length -= 1
         self._turns[lane.priority] = lane.turn
         lane.turn += 1 / lane.weight
-        return lane.jobs.popleft()
+        return lane.take()
 
-    def _forget_deadlines(self) -> None:
+    def _free(self, lane: Lane) -> int:
+        """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
+        taken = sum(max(0, len(other) - other.reserved) for other in self._lanes.values())
+        return max(0, lane.reserved - len(lane)) + max(0, self._shared - taken)
+
+    def _ahead(self, lane: Lane, place: int, now: float) -> int:
+        """How many requests of other lanes go before the one at `place` in its own."""
+        turn = (lane.turn if lane else max(lane.turn, self._turns[lane.priority])) + place / lane.weight
+        ahead = 0
+        for other in self._lanes.values():
+            if other is lane or not other:
+                continue
+            if other.priority != lane.priority:
+                ahead += len(other) if self._urgency(other, now) > lane.priority else 0
+            elif turn >= other.turn:
+                ahead += min(len(other), math.floor((turn - other.turn) * other.weight) + 1)
+        return ahead
+
+    def _sweep_deadlines(self) -> None:
         """Let go of requests that left long before a far deadline; seldom enough to cost next to nothing."""
         if len(self._deadlines) <= 2 * self._length + _FAR_DEADLINES:
             return
-        waiting = {id(job) for lane in self._lanes.values() for job in lane.jobs}
-        self._deadlines = [entry for entry in self._deadlines if id(entry[2]) in waiting]
+        self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lanes[entry[2].key.project]]
         heapq.heapify(self._deadlines)
 
-    def _next_lane(self) -> _Lane | None:
-        waiting = [lane for lane in self._lanes.values() if lane.jobs]
+    def _next_lane(self) -> Lane | None:
+        waiting = [lane for lane in self._lanes.values() if lane]
         if len(waiting) <= 1:
             return waiting[0] if waiting else None
         return min(self._first_class(waiting), key=lambda lane: lane.turn)
 
-    def _first_class(self, waiting: Iterable[_Lane]) -> list[_Lane]:
+    def _first_class(self, waiting: Iterable[Lane]) -> list[Lane]:
         """The lanes of the priority whose oldest request counts most."""
-        classes: dict[int, list[_Lane]] = {}
+        classes: dict[int, list[Lane]] = {}
         for lane in waiting:
             classes.setdefault(lane.priority, []).append(lane)
         if len(classes) == 1:
@@ -187,7 +194,10 @@ class RequestQueue:
         now = self._clock()
 
         def urgency(priority: int) -> tuple[float, int]:
-            oldest = min(lane.jobs[0].admitted_at for lane in classes[priority])
-            return priority + (now - oldest) / self._ageing, priority
+            return max(self._urgency(lane, now) for lane in classes[priority]), priority
 
         return classes[max(classes, key=urgency)]
+
+    def _urgency(self, lane: Lane, now: float) -> float:
+        """Of the lane's oldest request: its priority, plus age."""
+        return lane.priority + (now - lane.oldest.admitted_at) / self._ageing

@@ -45,6 +45,10 @@ class SessionKey(NamedTuple):
         """What its topics begin with."""
         return topics.scope(self.project, self.user)
 
+    def owner(self, client_id: str | None) -> str | None:
+        """Who asks here: the topic's user, whom the broker vouches for, else whom the request names, if it does."""
+        return client_id if self.user is None else self.user
+
 
 class Exchange(NamedTuple):
     """One question with its answer; `tokens` counts both, by the model's tokenizer."""

@@ -118,7 +118,10 @@ def _state_dir() -> Path:
     """Systemd's StateDirectory, else where the XDG base directory specification puts state."""
     if directory := os.environ.get("STATE_DIRECTORY"):
         return Path(directory.partition(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
+    except RuntimeError:  # a user without a home, as in a container
+        return Path("/var/lib/inferbus")
 
 
 Projects = Annotated[
@@ -232,7 +235,7 @@ class Settings(ConnectionSettings):
     )
     state_dir: Path = Field(
         default_factory=_state_dir,
-        description="With --ack after-reply: where attempts and requests set aside are kept.",
+        description="With --ack after-reply: where attempts are kept; requests set aside, for a week, 16 MiB at most.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
     reply_topics: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_filters)] = Field(
@@ -247,7 +250,7 @@ class Settings(ConnectionSettings):
     )
     max_outbound_bytes: Annotated[Size, Field(ge=65536)] = Field(
         64 * 1024 * 1024,
-        description="Replies that may wait for the broker; more are dropped and counted.",
+        description="Replies that may wait for the broker. Of more, refusals are dropped and answers become errors.",
         json_schema_extra={"default": "64 MiB", "metavar": "SIZE"},
     )
     retry_memory: Duration = Field(
@@ -304,6 +307,11 @@ class Settings(ConnectionSettings):
         for conflict in conflicts(self):
             raise conflict
         return self
+
+    @property
+    def readable_bytes(self) -> int:
+        """Up to here a payload over `max_message_bytes` is still read for its sender's address, to refuse it there."""
+        return 16 * self.max_message_bytes
 
     def max_tokens_cap_of(self, project: str) -> int | None:
         """The longest answer that a request in this project may ask for; None: any."""

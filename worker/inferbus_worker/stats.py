@@ -1,13 +1,16 @@
-"""What the worker has done and how long it took: counters, percentiles, the interval's line."""
+"""What the worker has done and how long it took: counters and histograms since the start, the last interval's rates."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+from inferbus_client.histogram import BOUNDS_MS, LABELS, Histogram
 from inferbus_client.presence import Latency, Level, Stats
 from inferbus_client.wire import Failure
 from inferbus_worker.job import Answer, Job
@@ -18,23 +21,53 @@ _SAMPLES = 10_000
 _RECENT_TURNS = 64
 
 
+class Counting:
+    """A histogram that grows. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(LABELS)
+        self._sum_ms = 0.0
+
+    def add(self, seconds: float) -> None:
+        milliseconds = seconds * 1000
+        self._counts[bisect_left(BOUNDS_MS, milliseconds)] += 1
+        self._sum_ms += milliseconds
+
+    def reading(self) -> Histogram:
+        buckets = {label: count for label, count in zip(LABELS, self._counts, strict=True) if count}
+        return Histogram(sum_ms=round(self._sum_ms, 1), buckets=buckets)
+
+
+class _Rates(NamedTuple):
+    """What the last interval came to."""
+
+    latency: Latency = Latency()
+    tokens_per_s: float | None = None
+    requests_per_s: float | None = None
+
+
 class Meter:
     """Counts. Every method may be called from any thread.
 
     Args:
-        slots: how many turns run at once.
-        active: how many run now.
+        active: how many turns run now.
+
+    Attributes:
+        slots: how many may run at once; None until that is known.
     """
 
     def __init__(self, *, active: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        self.slots = 1
+        self.slots: int | None = None
         self._active = active
         self._clock = clock
         self._lock = threading.Lock()
         self._started = self._interval_began = clock()
         self._processed = self._errors = self._repeated = 0
+        self._prompt_tokens = self._completion_tokens = 0
+        self._queue, self._first_token, self._total = Counting(), Counting(), Counting()
         self._rejected: Counter[str] = Counter()
-        self._interval_ended = self._interval_tokens = 0
+        self._rates = _Rates()
+        self._ended_before = self._tokens_before = self._rejected_before = 0
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
         self._turns = 0
         self._mean_turn = 0.0
@@ -51,11 +84,15 @@ class Meter:
         """An admitted request has reached its terminal state."""
         timings = job.timings
         with self._lock:
-            self._interval_ended += 1
             self._latencies.append(timings.total)
+            self._queue.add(timings.queue)
+            self._total.add(timings.total)
+            if timings.first_token is not None:
+                self._first_token.add(timings.first_token)
             if isinstance(outcome, Answer):
                 self._processed += 1
-                self._interval_tokens += outcome.usage.completion_tokens
+                self._prompt_tokens += outcome.usage.prompt_tokens
+                self._completion_tokens += outcome.usage.completion_tokens
                 # A running mean that forgets: the estimate is asked for with every request, and must cost nothing.
                 self._turns = min(self._turns + 1, _RECENT_TURNS)
                 self._mean_turn += (timings.total - timings.queue - self._mean_turn) / self._turns
@@ -64,10 +101,11 @@ class Meter:
 
     def wait_estimate(self, position: int) -> float | None:
         """Seconds that a request at this place in the queue will wait, by the latest turns; None while unknown."""
-        ahead = position + self._active() - self.slots + 1
+        slots = self.slots or 1
+        ahead = position + self._active() - slots + 1
         if ahead <= 0:
             return 0.0
-        return ahead / self.slots * self._mean_turn if self._turns else None
+        return ahead / slots * self._mean_turn if self._turns else None
 
     @property
     def finished(self) -> int:
@@ -78,9 +116,24 @@ class Meter:
     def quiet(self) -> bool:
         """Whether nothing at all has happened since the interval began."""
         with self._lock:
-            return not self._interval_ended and self._total_rejected == self._rejected_before
+            return self.finished == self._ended_before and self._total_rejected == self._rejected_before
 
-    def take_interval(
+    def end_interval(self) -> None:
+        """An interval ends now: its rates are what `reading` tells until the next one ends."""
+        now = self._clock()
+        with self._lock:
+            seconds = max(now - self._interval_began, 1e-9)
+            self._rates = _Rates(
+                _latency(sorted(self._latencies)),
+                tokens_per_s=round((self._completion_tokens - self._tokens_before) / seconds, 1),
+                requests_per_s=round((self.finished - self._ended_before) / seconds, 2),
+            )
+            self._interval_began = now
+            self._ended_before, self._tokens_before = self.finished, self._completion_tokens
+            self._rejected_before = self._total_rejected
+            self._latencies.clear()
+
+    def reading(
         self,
         worker: str,
         *,
@@ -89,17 +142,20 @@ class Meter:
         sessions: int,
         levels: Mapping[str, Level],
         replies_dropped: int,
+        unreadable_messages: int = 0,
     ) -> Stats:
-        """The figures for the interval that ends now; the next one begins."""
-        now = self._clock()
+        """The figures as they stand. To read them changes nothing."""
         with self._lock:
-            seconds = max(now - self._interval_began, 1e-9)
-            stats = Stats(
+            return Stats(
                 worker=worker,
-                uptime_s=round(now - self._started, 1),
+                uptime_s=round(self._clock() - self._started, 3),
                 processed=self._processed,
                 errors=self._errors,
                 rejected=dict(self._rejected),
+                repeated=self._repeated,
+                prompt_tokens=self._prompt_tokens,
+                completion_tokens=self._completion_tokens,
+                histograms=self._histograms(),
                 queued=queued,
                 queue_size=queue_size,
                 active=self._active(),
@@ -107,17 +163,16 @@ class Meter:
                 sessions=sessions,
                 levels=dict(levels),
                 replies_dropped=replies_dropped,
-                latency_ms=_latency(sorted(self._latencies)),
-                tokens_per_s=round(self._interval_tokens / seconds, 1),
-                requests_per_s=round(self._interval_ended / seconds, 2),
+                unreadable_messages=unreadable_messages,
+                latency_ms=self._rates.latency,
+                tokens_per_s=self._rates.tokens_per_s,
+                requests_per_s=self._rates.requests_per_s,
             )
-            self._interval_began = now
-            self._interval_ended = self._interval_tokens = 0
-            self._rejected_before = self._total_rejected
-            self._latencies.clear()
-        return stats
 
-    _rejected_before = 0
+    def _histograms(self) -> dict[str, Histogram]:
+        """By the names that a reply's timing has."""
+        counted = {"queueMs": self._queue, "firstTokenMs": self._first_token, "totalMs": self._total}
+        return {name: counting.reading() for name, counting in counted.items()}
 
     @property
     def _total_rejected(self) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from inferbus_client.wire import Failure
 from inferbus_worker.job import Job
 from inferbus_worker.request_queue import RequestQueue
 
@@ -53,8 +54,16 @@ class WorkerPool:
         while (job := self._queue.take()) is not None:
             self._under_way.add(job)
             try:
-                self._run_turn(job)
-            except Exception:
+                self._run(job)
+            except BaseException:
                 log.exception("a worker thread survived an error")
             finally:
                 self._under_way.discard(job)
+
+    def _run(self, job: Job) -> None:
+        """Run the turn. Whatever becomes of it, the job has ended then; a Rust library's panic is no `Exception`."""
+        try:
+            self._run_turn(job)
+        finally:
+            if not job.ended:
+                job.end(Failure("engine_error"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from inferbus_client.answer import Answer
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.streams import read_input
+from inferbus_client.cli.terminal import say
 from inferbus_client.client import Client
 from inferbus_client.errors import InferbusError, RequestFailedError
 from inferbus_client.options import AskOptions
@@ -26,7 +27,7 @@ from inferbus_client.options import AskOptions
 @client_options()
 def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags: Any) -> int:
     """Ask TEXT (`-`: what standard input says) and print the answer."""
-    message = sys.stdin.read() if text == "-" else text
+    message = read_input() if text == "-" else text
     settings = load_settings(flags, config)
     options = ask_options(flags)
     try:
@@ -38,20 +39,19 @@ def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags:
         click.echo(json.dumps({"error": _error_fields(error)}))
         return exit_of(error)
     if as_json:
-        click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
+        click.echo(json.dumps(answer.as_dict()))
     elif not stream:
-        click.echo(answer.text)
+        say(f"{answer.text}\n")
     return Exit.OK
 
 
 def _streamed(client: Client, message: str, options: AskOptions, *, as_json: bool) -> Answer:
     with client.stream(message, **options) as deltas:
         for delta in deltas:
-            sys.stdout.write(json.dumps({"delta": delta.text}, ensure_ascii=False) + "\n" if as_json else delta.text)
-            sys.stdout.flush()
+            say(json.dumps({"delta": delta.text}) + "\n" if as_json else delta.text)
         answer = deltas.result()
     if not as_json:
-        click.echo()
+        say("\n")
     return answer
 
 

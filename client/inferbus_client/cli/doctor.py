@@ -15,6 +15,7 @@ from rich.text import Text
 from inferbus_client.checks import CheckResult, check_all
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
+from inferbus_client.shown import shown_in_line
 
 _MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "info": ("", "dim")}
 
@@ -40,7 +41,7 @@ def _print(results: Iterable[CheckResult]) -> list[CheckResult]:
     shown = []
     for result in results:
         mark, style = _MARKS[result.verdict]
-        console.print(Text.assemble((f"{mark:<5}", style), (f"{result.name:<13}", "bold"), result.text))
+        console.print(Text.assemble((f"{mark:<5}", style), (f"{result.name:<13}", "bold"), shown_in_line(result.text)))
         shown.append(result)
     return shown
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -10,7 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from inferbus_client import __version__
+from inferbus_client.cli import streams
 from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.cli.terminal import in_words
 from inferbus_client.errors import InferbusError, RequestTimeoutError
 from inferbus_client.settings import SettingsError
 
@@ -58,27 +59,46 @@ def inferbus() -> None:
 
 def main() -> None:
     """Run the command line; never ends in a traceback for what a user can cause."""
+    streams.prepare()
     sys.exit(_run())
 
 
 def _run() -> int:
     try:
-        status = inferbus.main(standalone_mode=False)
+        return _finish(inferbus.main(standalone_mode=False))
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
-    except BrokenPipeError:
-        # The reader has gone (`| head`). Python's own flush at exit would complain about it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
+        return _wrong_usage(error)
+    except OSError as error:
+        return _system_failed(error)
     except (SettingsError, InferbusError) as error:
-        click.echo(f"inferbus: {error}{_hint(error)}", err=True)
+        streams.complain(f"inferbus: {in_words(error)}{_hint(error)}")
         return exit_of(error)
+
+
+def _finish(status: object) -> int:
+    sys.stdout.flush()
     return status if isinstance(status, int) else Exit.OK
+
+
+def _wrong_usage(error: click.ClickException) -> int:
+    try:
+        error.show()
+    except OSError:
+        streams.give_up(sys.stderr)
+    return Exit.USAGE
+
+
+def _system_failed(error: OSError) -> int:
+    """The system said no to what we wrote or read. A reader who has gone (`| head`) needs no word of that."""
+    what = error.filename or "cannot write the output"
+    if not isinstance(error, BrokenPipeError):
+        streams.complain(f"inferbus: {what}: {error.strerror or error}")
+    streams.give_up(sys.stdout)
+    return Exit.FAILED
 
 
 def _hint(error: Exception) -> str:

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from inferbus_client.options import AskOptions
+from inferbus_client.call import Addresses
+from inferbus_client.errors import InvalidRequestError
+from inferbus_client.options import AskOptions, request_fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +32,7 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
     """These options as the library takes them.
 
     Raises:
-        click.UsageError: a parameter is not NAME=VALUE.
+        click.UsageError: a parameter is not NAME=VALUE, or the worker would refuse a value.
     """
     options: AskOptions = {
         "temperature": flags["temperature"],
@@ -40,7 +42,16 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
     }
     if flags["params"]:
         options["params"] = dict(_parameter(text) for text in flags["params"])
+    _check(options)
     return options
+
+
+def _check(options: AskOptions) -> None:
+    """Refuse now what the worker would refuse with every question."""
+    try:
+        Addresses("check", "check").request("a question", "check", stream=False, **request_fields(options))
+    except InvalidRequestError as error:
+        raise click.UsageError(error.failure.detail) from None
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -51,3 +62,5 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+    except RecursionError:
+        raise click.UsageError(f"--param {name} nests too deep.") from None

@@ -20,6 +20,8 @@ from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.topics import is_mqtt_string, is_session
 from inferbus_client.wire.failures import Failure
+from inferbus_client.wire.schemas import SchemaError, check_response_format
+from inferbus_client.wording import is_wrong_type, wording
 
 _MAX_DETAIL = 300
 
@@ -94,6 +96,16 @@ class Params(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     response_format: dict[str, Any] | None = None
+
+    @field_validator("response_format")
+    @classmethod
+    def _response_format_is_bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            try:
+                check_response_format(value)
+            except SchemaError as error:
+                raise PydanticCustomError("response_format", "{text}", {"text": str(error)}) from None
+        return value
 
 
 class Envelope(BaseModel):
@@ -265,11 +277,12 @@ def _validate(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
 def _what_is_wrong(error: ValidationError) -> str:
     """One clause for the requester, without the input (it may be long, or not printable)."""
     # In a union every branch complains; the one that got furthest into the value names the real fault.
-    worst = max(error.errors(include_url=False, include_input=False, include_context=False), key=_depth)
+    worst = max(error.errors(include_url=False, include_input=False), key=_specific)
     where = ".".join(str(step) for step in worst["loc"] if not str(step).startswith(("constrained", "list[")))
-    text = f"{where}: {worst['msg']}." if where else f"{worst['msg'].capitalize()}."
+    what = wording(worst)
+    text = f"{where}: {what}." if where else f"{what.capitalize()}."
     return _CONTROL.sub(" ", text.encode(errors="replace").decode())[:_MAX_DETAIL]
 
 
-def _depth(detail: Any) -> int:
-    return len(detail["loc"])
+def _specific(error: Any) -> tuple[int, bool]:
+    return len(error["loc"]), not is_wrong_type(error)

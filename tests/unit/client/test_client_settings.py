@@ -40,6 +40,11 @@ def test_mosquittos_names_of_protocol_versions(said: str, meant: str) -> None:
     assert ClientSettings.load({"mqtt_version": said}).mqtt_version == meant
 
 
+@pytest.mark.parametrize("said", ["off", "0", 0, "0s", False])
+def test_pacing_can_be_off(said: object) -> None:
+    assert ClientSettings.load({"pacing": said}).pacing == 0
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("timeout", "0s"), ("qos", "3"), ("project", "a/b"), ("session", "a b"), ("client_id", "+"), ("pacing", "fast")],

@@ -59,6 +59,9 @@ class World:
     shown: list[str] = field(default_factory=list)
     coming: list[tuple[float, Event]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.pacer = Pacer(self.pacing, clock=lambda: self.now)
+
     def send(self, call: Call, remaining: float) -> bool:
         self.sends.append((self.now, call, remaining))
         self.coming += [(self.now + delay, event) for delay, event in self.react(len(self.sends))]
@@ -72,7 +75,7 @@ class World:
             CALL,
             self,
             self.terms,
-            Pacer(self.pacing, clock=lambda: self.now),
+            self.pacer,
             backoff=Backoff(base=1.0, uniform=lambda: 0.5),
             clock=lambda: self.now,
         )
@@ -261,11 +264,16 @@ def test_a_sentence_of_the_table_is_a_failure() -> None:
 
 def test_sends_are_paced() -> None:
     world = World(lambda _: [(0.0, done("ok", 0))], pacing=0.5)
-    pacer = Pacer(0.5, clock=lambda: world.now)
-    for _ in range(3):
-        exchange = Exchange(CALL, world, world.terms, pacer, clock=lambda: world.now)
-        steps = exchange.steps()
-        while (step := next_step(steps, world._wait(0) if world.coming else None)) is not None:
-            if isinstance(step, Pause):
-                world.now += step.seconds
+    assert [world.run().text for _ in range(3)] == ["ok"] * 3
     assert [at for at, _, _ in world.sends] == [0.0, 0.5, 1.0]
+
+
+def test_a_request_that_cannot_be_sent_in_time_takes_no_slot() -> None:
+    world = World(lambda _: [(0.0, done("ok", 0))], Terms(timeout=5), pacing=8)
+    world.run()
+    for _ in range(200):
+        with pytest.raises(RequestTimeoutError, match="free slot"):
+            world.run()
+    world.now = 8.0
+    assert world.run().text == "ok"
+    assert [at for at, _, _ in world.sends] == [0.0, 8.0]

@@ -75,6 +75,13 @@ def test_what_is_retained_is_old(desk: Desk) -> None:
     assert inbox == []
 
 
+def test_what_was_cut_is_no_answer(desk: Desk) -> None:
+    with desk.waiting("s1") as (call, inbox):
+        for payload in (done(call).encode(), b"half an ans"):
+            desk.transport._received(Incoming(call.reply_topic, payload, cut=True))
+    assert (inbox, desk.strays) == ([], [])
+
+
 def test_text_goes_to_whoever_waits_on_its_topic(desk: Desk) -> None:
     with desk.waiting("s1") as (_, first), desk.waiting("s2") as (_, second):
         desk.receive("Grüße".encode(), session="s2")
@@ -113,4 +120,20 @@ def test_a_packet_that_the_broker_would_not_take_is_not_sent(desk: Desk) -> None
     desk.transport._link.max_packet_size = 300
     with pytest.raises(InvalidRequestError) as caught:
         desk.transport.send(ADDRESSES.request("x" * 300, "s1", stream=False), 10)
+    assert caught.value.code == "message_too_large"
+
+
+@pytest.mark.parametrize("limit", [None, 2**32 - 1])
+def test_nor_one_that_no_packet_could_hold(desk: Desk, limit: int | None) -> None:
+    """Sent, it would end the network thread: MQTT can say no length over 268,435,455."""
+
+    class Endless(Call):
+        def payload(self, deadline_ms: int) -> bytes:  # noqa: ARG002
+            return bytes(268_435_400)  # zeros that nobody looks at take no memory
+
+    desk.transport._link.max_packet_size = limit
+    call = ADDRESSES.request("x", "s1", stream=False)
+    endless = Endless(call.topic, call.reply_topic, call.request_id, call.session, call.cancel_topic, call.fields)
+    with pytest.raises(InvalidRequestError) as caught:
+        desk.transport.send(endless, 10)
     assert caught.value.code == "message_too_large"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from inferbus_client.link_options import Incoming
-from inferbus_worker.acknowledgements import Acknowledgements, Attempts
+from inferbus_worker.acknowledgements import Acknowledgements
+from inferbus_worker.attempts import Attempts
 
 
 def message(ack_id: int, payload: bytes = b"x", *, dup: bool = False, qos: int = 1) -> Incoming:
@@ -16,10 +17,24 @@ def message(ack_id: int, payload: bytes = b"x", *, dup: bool = False, qos: int =
 
 
 class Desk:
+    """A worker's desk; `told` are the identifiers that the broker was told, over all of its runs."""
+
     def __init__(self, file: Path) -> None:
-        self.told: list[Incoming] = []
-        self.attempts = Attempts(file)
+        self.told: list[int] = []
+        self._file = file
+        self._open()
+
+    def _open(self) -> None:
+        self.attempts = Attempts(self._file)
         self.desk = Acknowledgements(self.told.append, attempts=self.attempts, max_attempts=3)
+
+    def die(self) -> None:
+        """The worker dies, and comes back."""
+        self.desk.close()
+        self._open()
+
+    def end(self, asked: Incoming) -> None:
+        self.desk.end(self.desk.receipt_of(asked))
 
 
 @pytest.fixture
@@ -33,16 +48,18 @@ def test_acknowledged_once_and_at_the_end(desk: Desk) -> None:
     asked = message(1)
     assert desk.desk.begin(asked)
     assert desk.told == []
-    desk.desk.end(asked)
-    desk.desk.end(asked)
-    assert desk.told == [asked]
+    receipt = desk.desk.receipt_of(asked)
+    desk.desk.end(receipt)
+    desk.desk.end(receipt)
+    assert desk.told == [1]
     assert len(desk.desk) == 0
 
 
 def test_qos_0_has_nothing_to_acknowledge(desk: Desk) -> None:
     asked = message(0, qos=0)
     assert desk.desk.begin(asked)
-    desk.desk.end(asked)
+    assert desk.desk.receipt_of(asked) is None
+    desk.end(asked)
     assert desk.told == []
 
 
@@ -56,22 +73,22 @@ def test_a_redelivery_of_what_has_ended_is_new(desk: Desk) -> None:
     """Its acknowledgement was lost with the connection, and perhaps its reply too."""
     first, again = message(1), message(1, dup=True)
     desk.desk.begin(first)
-    desk.desk.end(first)
+    desk.end(first)
     assert not desk.desk.is_under_way(again)
     assert desk.desk.begin(again)
-    desk.desk.end(again)
-    assert desk.told == [first, again]
+    desk.end(again)
+    assert desk.told == [1, 1]
 
 
 def test_an_identifier_given_away_again_is_the_new_ones(desk: Desk) -> None:
     """A broker without persistence came back, and knows nothing of the message that still runs."""
-    old, new = message(1, b"old"), message(1, b"new")
-    desk.desk.begin(old)
-    desk.desk.begin(new)
+    desk.desk.begin(message(1, b"old"))
+    old = desk.desk.receipt_of(message(1, b"old"))
+    desk.desk.begin(message(1, b"new"))
     desk.desk.end(old)
     assert desk.told == []
-    desk.desk.end(new)
-    assert desk.told == [new]
+    desk.end(message(1, b"new"))
+    assert desk.told == [1]
 
 
 def test_what_crashes_its_worker_again_and_again_is_set_aside(desk: Desk) -> None:
@@ -79,7 +96,24 @@ def test_what_crashes_its_worker_again_and_again_is_set_aside(desk: Desk) -> Non
     for _ in range(3):
         again = message(1, b"poison", dup=True)
         verdicts.append(desk.desk.begin(again))
-        desk.desk.turn_begins(again)
-        desk.desk = Acknowledgements(desk.told.append, attempts=desk.attempts, max_attempts=3)  # the worker has died
+        desk.desk.turn_begins(desk.desk.receipt_of(again))
+        desk.die()
     assert verdicts == [True, True, False]
+    assert desk.told == []
+
+
+def test_equal_messages_have_each_their_own_count(desk: Desk) -> None:
+    """Many ask just the same, and one crash of the worker that ran them all once set them aside."""
+    asked = [message(number, b"status?", dup=True) for number in range(1, 901)]
+    assert [desk.desk.begin(again) for again in asked] == [True] * 900
+    for again in asked[:64]:
+        desk.desk.turn_begins(desk.desk.receipt_of(again))
+    desk.die()
+    assert [desk.desk.begin(again) for again in asked] == [True] * 900
+
+
+def test_qos_2_is_settled_by_the_link_itself(desk: Desk) -> None:
+    asked = message(1, qos=2)
+    assert desk.desk.begin(asked)
+    desk.end(asked)
     assert desk.told == []

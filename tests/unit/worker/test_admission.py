@@ -102,6 +102,12 @@ class TestRefused:
         assert reply.payload == b"Error: Message too large."
         assert reply.topic.startswith("general/assistant_response/default-")
 
+    @pytest.mark.parametrize("payload", [b"", b"x" * 10, b'{"message": "x"}'])
+    def test_one_that_was_cut_is_too_large_whatever_is_left_of_it(self, payload: bytes) -> None:
+        rooms = Rooms()
+        assert texts(rooms.receive("general/user_input/s1", payload, cut=True)) == ["Error: Message too large."]
+        assert rooms.left_behind == NOTHING
+
     @pytest.mark.parametrize("payload", [b"hello", b"", b'{"message":"x"}', b'{"reset":true}'])
     @pytest.mark.parametrize("session", ["bad session", "x" * 129, "$", "+", "", "é", "\ufdd0"])
     def test_a_session_topic_that_is_not_allowed(self, session: str, payload: bytes) -> None:
@@ -236,7 +242,7 @@ class TestRefused:
         rooms.ask()
         rooms.ask()
         rooms.ask(message="")
-        stats = rooms.meter.take_interval("w", queued=0, queue_size=1, sessions=0, levels={}, replies_dropped=0)
+        stats = rooms.meter.reading("w", queued=0, queue_size=1, sessions=0, levels={}, replies_dropped=0)
         assert stats.rejected == {"session_busy": 1, "invalid_request": 1}
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from inferbus_client import topics
+from inferbus_client.link_options import Incoming
 from inferbus_worker.engines.base import Chunk
+from inferbus_worker.reception import Reception
 from support.rooms import NOTHING, Rooms, replies, texts
 
 HOME = "general/assistant_response/s1"
@@ -26,6 +28,23 @@ class TestHearing:
         rooms = Rooms()
         assert rooms.receive(topic, "hello") == []
         assert rooms.left_behind == NOTHING
+
+
+class TestHolding:
+    def test_one_that_cannot_be_handled_keeps_the_others_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rooms, handle = Rooms(), Reception._answers
+
+        def answers(reception: Reception, message: Incoming, *, sound: bool) -> bool:
+            if message.payload == b"2":
+                raise OSError
+            return handle(reception, message, sound=sound)
+
+        monkeypatch.setattr(Reception, "_answers", answers)
+        rooms.reception.hold()
+        for number in range(1, 4):
+            assert rooms.receive(f"general/user_input/s{number}", str(number), qos=1, ack_id=number) == []
+        rooms.reception.release()
+        assert [job.request.text for job in (rooms.take(), rooms.take())] == ["1", "3"]
 
 
 class TestNewSessions:
@@ -123,6 +142,12 @@ class TestCancelling:
         rooms = Rooms()
         rooms.ask()
         assert rooms.receive("general/cancel/s1", payload) == []
+        assert texts(rooms.work()) == ["fine"]
+
+    def test_what_was_cut_cancels_nothing(self) -> None:
+        rooms = Rooms()
+        rooms.ask()
+        assert rooms.receive("general/cancel/s1", b"", cut=True) == []
         assert texts(rooms.work()) == ["fine"]
 
     def test_a_repeat_is_told_that_it_was_cancelled(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +16,10 @@ from paho.mqtt.properties import Properties
 
 from inferbus_client.network_loop import Feed
 from inferbus_client.wire import Failure
+from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.packed_properties import PackedProperties
 from inferbus_worker.replies import Replies
-from inferbus_worker.reply_stream import Answered, Outgoing, ReplyAddress
+from inferbus_worker.reply_stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
 
 
 @dataclass
@@ -40,6 +43,7 @@ class FakeLink:
     up: bool = True
     is_v5: bool = True
     max_packet_size: int | None = None
+    receive_maximum: int = 65_535
     topics: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     properties: list[Any] = field(default_factory=list)
@@ -77,15 +81,29 @@ class FakeLink:
         return self.has_room
 
 
-def started(link: FakeLink | None = None, *, qos: int = 0, max_bytes: int = 1_000_000) -> tuple[Replies, FakeLink]:
+def started(
+    link: FakeLink | None = None,
+    *,
+    qos: int = 0,
+    max_bytes: int = 1_000_000,
+    answered: Callable[[Receipt], None] = lambda _receipt: None,
+) -> tuple[Replies, FakeLink]:
     link = link or FakeLink()
-    replies = Replies(qos=qos, max_bytes=max_bytes)
+    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered)
     replies.start(link)
     return replies, link
 
 
 def say(replies: Replies, text: str, topic: str = "t", **address: Any) -> None:
     replies.open(ReplyAddress(topic, "r1", "s1", **address)).end(Answered(text))
+
+
+def accepted(replies: Replies, text: str, **address: Any) -> ReplyStream:
+    """The same, for a request that was accepted."""
+    stream = replies.open(ReplyAddress("t", "r1", "s1", **address))
+    stream.accepted(0, None)
+    stream.end(Answered(text))
+    return stream
 
 
 def properties_of(packed: PackedProperties) -> dict[str, Any]:
@@ -142,12 +160,12 @@ class TestSending:
         assert link.payloads == [b"two"]
 
     def test_a_reply_that_cannot_be_written_ends_nothing(self) -> None:
-        class Broken:
+        class BrokenStream(ReplyStream):
             def outgoing(self) -> Any:
                 raise RuntimeError("a bug")
 
         replies, link = started()
-        replies.post(Broken())
+        replies.post(BrokenStream(ReplyAddress("t", "r1", "s1"), replies.post, Backlog()))
         say(replies, "two")
         replies.feed()
         assert link.payloads == [b"two"]
@@ -183,18 +201,20 @@ class TestProperties:
         replies.feed()
         assert link.properties == [None]
 
-    @pytest.mark.parametrize("request_id", ["\uffff", "a\ufdd0", "\U0001fffe"])
-    def test_what_mqtt_forbids_stays_out_of_them(self, request_id: str) -> None:
+    @pytest.mark.parametrize("request_id", ["\uffff", "a\ufdd0", "\U0001fffe", "\ufeff", "a\ufeffb"])
+    def test_what_mqtt_forbids_or_some_readers_cannot_take_stays_out_of_them(self, request_id: str) -> None:
         """Mosquitto closes the connection of whoever sends it."""
         replies, link = started()
         replies.open(ReplyAddress("t", request_id, "s1")).end(Answered("x"))
         replies.feed()
         assert properties_of(link.properties[0])["UserProperty"] == [("sessionId", "s1"), ("status", "ok")]
 
+    _READABLE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"], exclude_characters="\ufeff"))
+
     @given(
         st.none() | st.binary(max_size=300),
         st.lists(
-            st.tuples(st.text("abc", min_size=1), st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]))),
+            st.tuples(st.text("abc", min_size=1), _READABLE),
             max_size=5,
         ),
     )
@@ -241,7 +261,7 @@ class TestBounds:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
         stream.accepted(0, None)
-        say(replies, "x" * 65_400)
+        accepted(replies, "x" * 65_400)
         stream.end(Answered("hello"))
         link.room = 10
         replies.feed()
@@ -274,7 +294,7 @@ class TestBounds:
         assert len(link.payloads) == 1
 
     def test_unacknowledged_messages_are_bounded(self) -> None:
-        replies, link = started(qos=1, max_bytes=65_536)
+        replies, link = started(qos=1, max_bytes=131_072)
         for _ in range(10):
             say(replies, "x" * 60_000)
             replies.feed()
@@ -287,15 +307,190 @@ class TestBounds:
         replies.feed()
         assert len(link.payloads) == 3
 
-    def test_what_was_lost_with_its_connection_counts_no_more(self) -> None:
-        replies, link = started(qos=1, max_bytes=65_536)
-        for _ in range(2):
-            say(replies, "x" * 60_000)
+    def test_what_was_lost_with_its_connection_is_sent_again(self) -> None:
+        """And counts no more: it once kept the next ones from being sent."""
+        replies, link = started(qos=1, max_bytes=131_072)
+        for text in ("a", "b"):
+            say(replies, text * 60_000)
             replies.feed()
         link.handles[0].lost = link.handles[1].lost = True
         say(replies, "next")
         replies.feed()
-        assert link.payloads[-1] == b"next"
+        link.handles[2].acknowledged = link.handles[3].acknowledged = True
+        replies.feed()
+        assert [payload[:1] for payload in link.payloads] == [b"a", b"b", b"a", b"b", b"n"]
+
+    @pytest.mark.parametrize("window", [1, 20])
+    def test_no_more_are_in_flight_than_the_broker_takes(self, window: int) -> None:
+        replies, link = started(FakeLink(receive_maximum=window), qos=1)
+        for number in range(50):
+            say(replies, str(number))
+        replies.feed()
+        assert len(link.payloads) == window
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert len(link.payloads) == window + 1
+
+
+class TestWhatIsOwed:
+    """Promise 1: an accepted request gets exactly one terminal reply, whatever had to go for want of room."""
+
+    OVERLOADED = b"Server is overloaded. Please try again in a moment."
+
+    def test_an_answer_that_had_to_go_leaves_a_small_error(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        for _ in range(20):
+            accepted(replies, "x" * 20_000)
+            assert replies.backlog <= 65_536
+        link.room = 1000
+        replies.feed()
+        assert link.payloads == [self.OVERLOADED] * 18 + [b"x" * 20_000] * 2
+        assert replies.dropped == 18
+
+    def test_in_json_with_a_gap_for_the_deltas_that_went(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
+        stream.accepted(0, None)
+        stream.delta("x" * 20_000)
+        stream.end(Answered("x" * 20_000))
+        accepted(replies, "y" * 60_000)
+        link.room = 1000
+        replies.feed()
+        error = json.loads(link.payloads[0])
+        assert (error["type"], error["code"], error["seq"], error["retryable"]) == ("error", "overloaded", 2, True)
+        assert (len(link.payloads), replies.dropped) == (2, 3)
+
+    def test_a_failure_stays_the_failure_that_it_is(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
+        stream.accepted(0, None)
+        stream.delta("x" * 20_000)
+        stream.end(Failure("cancelled"))
+        accepted(replies, "y" * 60_000)
+        link.room = 1000
+        replies.feed()
+        assert json.loads(link.payloads[0])["code"] == "cancelled"
+
+    def test_a_flood_of_refusals_costs_nobody_an_answer(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=1_000_000)
+        for _ in range(10):
+            accepted(replies, "x" * 50_000)
+        for _ in range(10_000):
+            replies.open(ReplyAddress("t", "r1", "s1")).end(Failure("rate_limited"))
+            assert replies.backlog <= 1_000_000
+        link.room = 100_000
+        replies.feed()
+        assert link.payloads[:10] == [b"x" * 50_000] * 10
+        assert replies.dropped == 10_010 - len(link.payloads)
+
+    def test_nor_does_a_repeat_that_is_answered_from_memory(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        accepted(replies, "x" * 50_000)
+        say(replies, "y" * 50_000)
+        link.room = 10
+        replies.feed()
+        assert link.payloads == [b"x" * 50_000]
+
+    def test_presence_stays(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        replies.post(Outgoing("status", b"offline", retain=True))
+        for _ in range(20):
+            say(replies, "x" * 60_000)
+        link.room = 10
+        replies.feed()
+        assert link.topics[0] == "status"
+
+    def test_a_refusal_that_the_broker_waits_for_stays(self) -> None:
+        answered: list[Receipt] = []
+        replies, link = started(FakeLink(room=0), max_bytes=65_536, answered=answered.append)
+        receipts = [Receipt(number, None) for number in range(100)]
+        for receipt in receipts:
+            say(replies, "x" * 5000, receipt=receipt)
+        link.room = 1000
+        replies.feed()
+        assert answered == receipts
+        assert len(link.payloads) == 100
+
+    def test_what_it_counts_is_what_it_takes(self) -> None:
+        """Of 100,000 refusals with everything that a requester may make large."""
+        replies, _ = started(FakeLink(room=0), max_bytes=10**12)
+        tracemalloc.start()
+        try:
+            for number in range(10_000):
+                address = ReplyAddress(f"{number:0100}", f"{number:0128}", f"s{number}", True, bytes(1000))
+                replies.open(address).end(Failure("rate_limited", retry_after_ms=number))
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken <= replies.backlog
+
+
+class TestAcknowledging:
+    """A request is the broker's until its reply has arrived there."""
+
+    @pytest.fixture
+    def answered(self) -> list[Receipt]:
+        return []
+
+    def test_at_qos_0_behind_the_reply(self, answered: list[Receipt]) -> None:
+        replies, link = started(FakeLink(room=1), answered=answered.append)
+        for number in range(2):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
+
+    def test_at_qos_1_when_the_broker_has_acknowledged_it(self, answered: list[Receipt]) -> None:
+        """The acknowledgement once overtook replies that paho held back."""
+        replies, link = started(qos=1, answered=answered.append)
+        for number in range(3):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        assert (len(link.payloads), answered) == (3, [])
+        link.handles[0].acknowledged = link.handles[1].acknowledged = True
+        replies.feed()  # with nothing left to send
+        assert answered == [Receipt(0, None), Receipt(1, None)]
+
+    def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
+        replies, link = started(FakeLink(room=1), qos=1, answered=answered.append)
+        for number in range(2):
+            say(replies, "x", receipt=Receipt(number, None))
+        replies.feed()
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
+
+    def test_lost_is_not_arrived(self, answered: list[Receipt]) -> None:
+        replies, link = started(qos=1, answered=answered.append)
+        say(replies, "x", receipt=Receipt(1, None))
+        replies.feed()
+        link.handles[0].lost = True
+        replies.feed()
+        assert answered == []
+        link.handles[1].acknowledged = True
+        replies.feed()
+        assert answered == [Receipt(1, None)]
+
+    def test_only_the_end_counts(self, answered: list[Receipt]) -> None:
+        replies, link = started(qos=1, answered=answered.append)
+        stream = replies.open(ReplyAddress("t", "r1", "s1", json=True, receipt=Receipt(1, None)))
+        stream.accepted(0, None)
+        replies.feed()
+        link.handles[0].acknowledged = True
+        replies.feed()
+        assert answered == []
+
+
+class TestWhatNobodyHears:
+    """A reply that can never be sent: to have its request delivered again would not change that."""
+
+    @pytest.mark.parametrize("topic", ["refused", "t"])
+    def test_its_request_is_acknowledged(self, topic: str) -> None:
+        answered: list[Receipt] = []
+        replies, link = started(FakeLink(max_packet_size=100), answered=answered.append)
+        receipt = Receipt(7, None)
+        say(replies, "x" * 500, topic, correlation_data=b"c" * 500 * (topic == "t"), receipt=receipt)
+        replies.feed()
+        assert (answered, link.payloads) == ([receipt], [])
 
 
 class TestFlushing:
@@ -313,6 +508,7 @@ class TestFlushing:
         replies.feed()
         assert not replies.flush(0)
         link.handles[0].acknowledged = True
+        replies.feed()
         assert replies.flush(0)
 
     def test_without_a_link_there_is_nothing_to_wait_for(self) -> None:

@@ -10,64 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.wire import Request
 from inferbus_worker.job import Job
-from inferbus_worker.reply_stream import Backlog, ReplyAddress, ReplyStream
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.sessions import MemorySessions, SessionKey
-from inferbus_worker.settings import ProjectSettings
-from support.rooms import FakeClock
-
-
-class Line:
-    """A queue with a clock, and jobs made from a project's name."""
-
-    def __init__(self, size: int = 1000, *, ageing: float = 5.0, **projects: dict[str, Any]) -> None:
-        self.clock = FakeClock()
-        settings = {name: ProjectSettings(**fields) for name, fields in projects.items()}
-        self.queue = RequestQueue(size, settings, ageing=ageing, clock=self.clock)
-        self._sessions = MemorySessions(10_000, 60)
-        self._made = 0
-
-    def job(self, project: str, deadline: float | None = None) -> Job:
-        self._made += 1
-        key = SessionKey(project, f"s{self._made}")
-        claim = self._sessions.claim(key)
-        assert claim is not None
-        return Job(
-            request=Request(message=f"{project} {self._made}"),
-            key=key,
-            claim=claim,
-            replies=ReplyStream(ReplyAddress("t", "r", key.session), lambda _: None, Backlog()),
-            admitted_at=self.clock(),
-            deadline=deadline,
-            clock=self.clock,
-            on_end=lambda *_: None,
-        )
-
-    def put(self, project: str, count: int = 1, deadline: float | None = None) -> list[Job]:
-        jobs = [self.job(project, deadline) for _ in range(count)]
-        for job in jobs:
-            assert self.queue.position(project) is not None
-            self.queue.put(job)
-        return jobs
-
-    def fill(self, project: str) -> int:
-        """Put until there is no room; how many went in."""
-        count = 0
-        while self.queue.position(project) is not None:
-            self.put(project)
-            count += 1
-        return count
-
-    def take(self, count: int) -> list[str]:
-        """The projects of the next jobs."""
-        taken = []
-        for _ in range(count):
-            job = self.queue.take()
-            assert job is not None
-            taken.append(job.key.project)
-        return taken
+from support.line import Line
 
 
 class TestOrder:

@@ -13,7 +13,13 @@ from support.rooms import Rooms, Script, fail
 
 
 def take(rooms: Rooms) -> Stats:
-    return rooms.meter.take_interval(
+    """The figures after the interval that ends now."""
+    rooms.meter.end_interval()
+    return read(rooms)
+
+
+def read(rooms: Rooms) -> Stats:
+    return rooms.meter.reading(
         "w",
         queued=len(rooms.queue),
         queue_size=100,
@@ -71,6 +77,55 @@ def test_counters_go_on_and_rates_begin_anew() -> None:
     stats = take(rooms)
     assert (stats.processed, stats.requests_per_s, stats.tokens_per_s) == (1, 0, 0)
     assert stats.latency_ms.avg is None
+
+
+def test_to_read_them_changes_nothing() -> None:
+    rooms = Rooms()
+    rooms.engine.script = lasting(rooms, 2, tokens=10)
+    rooms.answer()
+    assert read(rooms) == read(rooms)
+    assert not rooms.meter.quiet
+    assert take(rooms).requests_per_s == 0.5
+
+
+def test_rates_are_the_last_interval_s_whenever_they_are_read() -> None:
+    rooms = Rooms()
+    rooms.engine.script = lasting(rooms, 2, tokens=10)
+    assert (read(rooms).requests_per_s, read(rooms).tokens_per_s) == (None, None)
+    rooms.answer()
+    ended = take(rooms)
+    rooms.answer()
+    rooms.clock.pass_(30)
+    later = read(rooms)
+    assert (later.requests_per_s, later.tokens_per_s, later.latency_ms) == (0.5, 5, ended.latency_ms)
+    assert (later.processed, later.uptime_s) == (2, 34)
+
+
+def test_histograms_and_tokens_count_since_the_start() -> None:
+    rooms = Rooms()
+    rooms.engine.script = lasting(rooms, 2, tokens=10)
+    first = take(rooms)
+    rooms.ask("s1")
+    rooms.ask("s2")
+    rooms.work()
+    rooms.answer("s3", reply="json", stream=True)
+    second = take(rooms)
+    totals = second.histograms["totalMs"].since(first.histograms["totalMs"])
+    assert (totals.buckets["2000"], totals.buckets["4000"], totals.sum_ms) == (2, 1, 8000)
+    assert second.histograms["queueMs"].buckets == {"1": 2, "2000": 1}
+    assert second.histograms["firstTokenMs"].buckets == {"2000": 1}
+    assert (second.prompt_tokens, second.completion_tokens) == (3, 30)
+    assert decode_announcement(Stats, second.encode()) == second
+
+
+def test_repeats_are_counted_and_slots_are_unknown_before_they_are_known() -> None:
+    rooms = Rooms()
+    ids = {"clientId": "c", "requestId": "r"}
+    rooms.ask(**ids)
+    rooms.ask(**ids)
+    assert (read(rooms).repeated, read(rooms).capacity) == (1, None)
+    rooms.meter.slots = 8
+    assert read(rooms).capacity == 8
 
 
 def test_quiet_while_nothing_happens() -> None:

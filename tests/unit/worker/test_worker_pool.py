@@ -53,6 +53,41 @@ def test_a_turn_that_raises_ends_no_thread(rooms: Rooms) -> None:
     assert pool.active == 0
 
 
+class PanicError(BaseException):
+    """What a library in Rust raises when it gives up: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), PanicError(), SystemExit(3)])
+def test_whatever_a_turn_raises_its_request_ends(rooms: Rooms, error: BaseException) -> None:
+    """A turn that raised before it began once left its request open, and its session busy, for ever."""
+
+    def broken(_job: Job) -> None:
+        raise error
+
+    pool = WorkerPool(1, rooms.queue, broken)
+    pool.start()
+    for number in range(3):
+        rooms.ask(f"s{number}")
+    until(lambda: rooms.left_behind == NOTHING)
+    assert pool.stop(10)
+    assert [message.status for message in rooms.sent()] == ["engine_error"] * 3
+
+
+def test_a_job_whose_end_fails_half_way_ends_all_the_same(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history cannot take the answer: the session is free, and the requester hears of it."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Job, "_commit", full)
+    pool = WorkerPool(1, rooms.queue, rooms.turns.run)
+    pool.start()
+    rooms.ask()
+    until(lambda: rooms.left_behind == NOTHING)
+    assert pool.stop(10)
+    assert [message.status for message in rooms.sent()] == ["ok"]
+
+
 def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
     begun, done = threading.Event(), threading.Event()
 

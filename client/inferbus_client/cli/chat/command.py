@@ -14,6 +14,7 @@ from inferbus_client.cli.chat.view import PlainView, TerminalView, View
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.streams import require_input
 from inferbus_client.client import Client
 
 
@@ -21,17 +22,21 @@ from inferbus_client.client import Client
 @click.option(
     "-q", "--question", "questions", multiple=True, metavar="TEXT", help="Ask this once and leave; repeatable."
 )
-@click.option("--qos", metavar="0|1|2", help="Quality of service of requests. [default: 1]")
+@click.option(
+    "--qos",
+    metavar="0|1|2",
+    help="Quality of service of requests; the other verbs' -q is the question here. [default: 1]",
+)
 @click.option("--plain", is_flag=True, help="No Markdown, no colour; as when the output is no terminal.")
 @sampling_options
 @client_options(skip={"qos"}, defaults={"pacing": "0s"})
 def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flags: Any) -> int:
     """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
-    settings = load_settings(flags, config, pacing=0.0)
+    settings, options = load_settings(flags, config, pacing=0.0), ask_options(flags)
     interactive = not questions and sys.stdin.isatty()
     view: View = PlainView() if plain or not sys.stdout.isatty() else TerminalView()
     with Client(settings) as client:
-        conversation = Conversation(client, view, ask_options(flags))
+        conversation = Conversation(client, view, options)
         lines = _lines(questions, interactive=interactive)
         if interactive:
             view.welcome(client.settings.project, client.settings.broker, client.session)
@@ -42,4 +47,5 @@ def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flag
 def _lines(questions: tuple[str, ...], *, interactive: bool) -> Lines:
     if questions:
         return iter(questions)
+    require_input()
     return TerminalLines() if interactive else piped_lines(sys.stdin)

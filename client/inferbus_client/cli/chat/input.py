@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from inferbus_client.cli.chat.slash import NAMES
+from inferbus_client.cli.streams import input_is_no_text
 
 Lines = Iterator[str]
 
@@ -43,9 +45,16 @@ class TerminalLines:
 
 
 def piped_lines(stream: TextIO) -> Iterator[str]:
-    """One message per line."""
-    for line in stream:
-        yield line.rstrip("\r\n")
+    """One message per line.
+
+    Raises:
+        click.UsageError: they are no text.
+    """
+    try:
+        for line in stream:
+            yield line.rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise input_is_no_text() from None
 
 
 def _keys() -> KeyBindings:
@@ -60,11 +69,20 @@ def _keys() -> KeyBindings:
 
 def _history() -> History:
     """The person's earlier lines, readable by nobody else; forgotten where the folder cannot be written."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    file = state / "inferbus" / "chat-history"
     try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        file = state / "inferbus" / "chat-history"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
-    except OSError:
+        with file.open("r+b"):
+            return _KeptHistory(str(file))
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows a home of this user
         return InMemoryHistory()
-    return FileHistory(str(file))
+
+
+class _KeptHistory(FileHistory):
+    """A full disk costs the history, not the chat."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)

@@ -9,14 +9,16 @@ from typing import Final, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.spinner import Spinner
 from rich.text import Text
 
 from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.blocks import split_finished
 from inferbus_client.cli.chat.echo import no_echo
+from inferbus_client.cli.chat.markdown import ShownMarkdown
+from inferbus_client.cli.terminal import in_words, say
 from inferbus_client.errors import InferbusError
+from inferbus_client.shown import shown
 from inferbus_client.wire import Accepted
 
 _REFRESHES: Final = 12
@@ -52,10 +54,10 @@ class PlainView:
         self.note(f"inferbus: {project} at {broker}, session {session}. /help lists the commands, Ctrl-D leaves.")
 
     def note(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{shown(text)}\n")
 
     def failed(self, error: InferbusError) -> None:
-        self.note(f"inferbus: {error}")
+        self.note(f"inferbus: {in_words(error)}")
 
     def clear(self) -> None:
         """A pipe has no screen."""
@@ -70,12 +72,10 @@ class _PlainAnswer:
         """Nobody looks on."""
 
     def add(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        say(text)
 
     def end(self, answer: Answer) -> None:
-        sys.stdout.write("" if answer.text.endswith("\n") else "\n")
-        sys.stdout.flush()
+        say("" if answer.text.endswith("\n") else "\n")
 
 
 class TerminalView:
@@ -89,10 +89,10 @@ class TerminalView:
         self.note(f"session {session}\n/help lists the commands, Ctrl-D leaves")
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
+        self._console.print(Text(shown(text), style="dim"))
 
     def failed(self, error: InferbusError) -> None:
-        self._console.print(Text(str(error), style="red"))
+        self._console.print(Text(in_words(error), style="red"))
 
     def clear(self) -> None:
         self._console.clear()
@@ -127,7 +127,7 @@ class _MarkdownAnswer:
         finished, self._rest = split_finished(self._rest + text)
         if finished.strip():
             self._live.update(Text(""), refresh=True)
-            self._console.print(Markdown(finished))
+            self._console.print(ShownMarkdown(finished))
             self._console.print()
         self._live.update(_tail(self._rest))
 
@@ -143,14 +143,14 @@ class _MarkdownAnswer:
         rest, self._rest = self._rest, ""
         self._live.update(Text(""), refresh=True)
         if rest.strip():
-            self._console.print(Markdown(rest))
+            self._console.print(ShownMarkdown(rest))
 
     def _wait(self, text: str) -> None:
         self._live.update(Spinner("dots", Text(text, style="dim")))
 
 
 def _tail(text: str) -> RenderableType:
-    return Group(Markdown(text)) if text.strip() else Spinner("dots")
+    return Group(ShownMarkdown(text)) if text.strip() else Spinner("dots")
 
 
 def _place(accepted: Accepted) -> str:

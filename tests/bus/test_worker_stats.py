@@ -1,0 +1,91 @@
+"""Stats on demand: whoever asks has them at once, in every state of the worker, and changes nothing by it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from inferbus_client import topics
+from inferbus_client.presence import Stats, decode_announcement
+from support.listener import Listener
+from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
+from support.scripts import Running
+from support.waiting import until
+from support.worker import WorkerProcess
+
+OPTIONS: dict[str, Any] = {"rate_limit": "off", "stats_interval": "1h"}
+
+
+@pytest.fixture(scope="module")
+def worker(broker: Mosquitto) -> Iterator[WorkerProcess]:
+    with WorkerProcess(broker, project="figures", **OPTIONS) as worker:
+        yield worker
+
+
+def ask(broker: Mosquitto, listener: Listener, worker: str, *options: str) -> Stats:
+    """The answer to a question of ours."""
+    before = len(listener.heard)
+    mosquitto_pub(broker, topics.stats_request(worker), None, *options)
+    stats = decode_announcement(Stats, listener.wait(before + 1)[-1].payload)
+    assert stats is not None
+    return stats
+
+
+@pytest.mark.parametrize("payload", [None, "anything", b"\xff" * 5000])
+def test_they_come_when_somebody_asks(broker: Mosquitto, worker: WorkerProcess, payload: str | bytes | None) -> None:
+    with Listener(broker, topics.stats(worker.id)) as listener:
+        mosquitto_pub(broker, topics.stats_request(worker.id), payload)
+        listener.wait(1)
+        assert not listener.heard[0].retain
+
+
+def test_a_flood_of_questions_has_one_answer_a_second(broker: Mosquitto, worker: WorkerProcess) -> None:
+    with Listener(broker, topics.stats(worker.id)) as listener:
+        began = time.monotonic()
+        for _ in range(500):
+            listener.publish(topics.stats_request(worker.id), "", qos=0)
+        ask(broker, listener, worker.id)
+        ask(broker, listener, worker.id)
+        assert len(listener.heard) <= time.monotonic() - began + 2
+
+
+def test_reading_changes_nothing_and_two_readings_tell_what_lies_between(
+    broker: Mosquitto, worker: WorkerProcess
+) -> None:
+    answer = ("figures/user_input", "figures/assistant_response/s1/r1", '{"sessionId": "s1", "message": "one two"}')
+    with Listener(broker, topics.stats(worker.id)) as listener:
+        first = ask(broker, listener, worker.id)
+        for _ in range(3):
+            mosquitto_rr(broker, *answer)
+        second, third = ask(broker, listener, worker.id), ask(broker, listener, worker.id)
+    assert second.processed == first.processed + 3
+    assert second.completion_tokens == first.completion_tokens + 6
+    assert second.prompt_tokens > first.prompt_tokens
+    assert sum(second.histograms["totalMs"].buckets.values()) == second.processed + second.errors
+    assert third.model_copy(update={"uptime_s": second.uptime_s}) == second
+    assert second.requests_per_s is None  # no interval has ended
+
+
+def test_while_it_loads_and_while_it_drains(broker: Mosquitto) -> None:
+    command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--broker", broker.url]
+    command += ["--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s"]
+    with (
+        Listener(broker, topics.presence("slow")) as presence,
+        Listener(broker, topics.stats("slow")) as figures,
+        Running(command) as running,
+    ):
+        presence.wait(1)
+        assert ask(broker, figures, "slow").processed == 0
+        assert "ready: serving" not in running.err  # its first answer, by which it knows, takes three seconds
+        running.says("ready: serving")
+        mosquitto_pub(broker, "figures-2/user_input/s1", "hello")
+        until(lambda: ask(broker, figures, "slow").active == 1)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: b'"draining"' in presence.heard[-1].payload)
+        assert ask(broker, figures, "slow").active == 1
+        assert running.process.wait(30) == 0

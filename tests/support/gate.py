@@ -1,0 +1,213 @@
+"""A proxy before a broker that reads what its clients say, and does what a strict, broken or absent broker would do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Final, Self
+
+from support.mosquitto import HOST
+
+_CHUNK: Final = 65536
+CONNECT: Final = 1
+PUBLISH: Final = 3
+SUBSCRIBE: Final = 8
+_PROTOCOL_LEVEL: Final = 6
+_MQTT_5: Final = 5
+_WITH_QOS: Final = 0b0110
+
+
+@dataclass(frozen=True)
+class Packet:
+    """What a client has sent. `name` is a message's topic, or the filters of a subscription joined with a space."""
+
+    kind: int
+    size: int
+    name: str = ""
+    packet_id: bytes = b""
+
+
+class Deed(Enum):
+    """What becomes of a packet."""
+
+    FORWARD = "forward"
+    SWALLOW = "swallow"
+    HANG_UP = "hang up"
+
+
+#: What to do with a packet; bytes are an answer in the broker's place.
+Rule = Callable[[Packet], Deed | bytes]
+
+
+def passes(_packet: Packet) -> Deed:
+    return Deed.FORWARD
+
+
+def swallows(*kinds: int) -> Rule:
+    """A broker that never answers packets of these kinds; of any, where none is named."""
+    return lambda packet: Deed.SWALLOW if not kinds or packet.kind in kinds else Deed.FORWARD
+
+
+def hangs_up(kind: int, name: str) -> Rule:
+    """A broker that closes the connection on packets of this kind that name this topic or filter."""
+    return lambda packet: Deed.HANG_UP if packet.kind == kind and name in packet.name else Deed.FORWARD
+
+
+def refuses(name: str) -> Rule:
+    """A broker that refuses the subscription to this filter (MQTT 3.1.1: SUBACK with 0x80)."""
+
+    def rule(packet: Packet) -> Deed | bytes:
+        if packet.kind != SUBSCRIBE or name not in packet.name:
+            return Deed.FORWARD
+        filters = packet.name.count(" ") + 1
+        return bytes([0x90, 2 + filters]) + packet.packet_id + b"\x80" * filters
+
+    return rule
+
+
+class Gate:
+    """A context manager: a proxy before `target`, in a thread of its own.
+
+    Attributes:
+        rule: asked for every packet of every client.
+        deaf: takes connections and closes them at once, as a load balancer does whose broker is not up.
+        accepted: connections so far, in all.
+        packets: what was said so far.
+    """
+
+    def __init__(self, target: int, rule: Rule = passes, *, deaf: bool = False) -> None:
+        self.host = HOST
+        self.port = 0
+        self.rule = rule
+        self.deaf = deaf
+        self.accepted = 0
+        self.packets: list[Packet] = []
+        self._target = target
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="gate")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{self.host}:{self.port}"
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        for client in self._clients:
+            client.close()
+
+    async def _serve(self) -> None:
+        self._end = asyncio.Event()
+        server = await asyncio.start_server(self._pass, HOST, 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._end.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=5)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._clients.add(writer)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                if not self.deaf:
+                    await self._converse(reader, writer)
+        finally:
+            self._clients.discard(writer)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
+        replies = asyncio.create_task(_pump(broker_reader, writer))
+        try:
+            await self._listen(reader, writer, broker_writer)
+        finally:
+            replies.cancel()
+            broker_writer.close()
+
+    async def _listen(
+        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, broker: asyncio.StreamWriter
+    ) -> None:
+        v5 = False
+        while True:
+            raw, packet = await _read(reader, v5=v5)
+            v5 = v5 or (packet.kind == CONNECT and _body(raw)[_PROTOCOL_LEVEL] == _MQTT_5)
+            self.packets.append(packet)
+            deed = self.rule(packet)
+            if deed is Deed.HANG_UP:
+                return
+            if deed is Deed.FORWARD:
+                broker.write(raw)
+                await broker.drain()
+            elif isinstance(deed, bytes):
+                client.write(deed)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(_CHUNK):
+            sink.write(data)
+            await sink.drain()
+        sink.close()
+
+
+async def _read(reader: asyncio.StreamReader, *, v5: bool) -> tuple[bytes, Packet]:
+    raw = bytearray(await reader.readexactly(2))
+    while raw[-1] & 0x80:
+        raw += await reader.readexactly(1)
+    length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(raw[1:]))
+    raw += await reader.readexactly(length)
+    return bytes(raw), _packet(bytes(raw), v5=v5)
+
+
+def _packet(raw: bytes, *, v5: bool) -> Packet:
+    kind, body = raw[0] >> 4, _body(raw)
+    if kind == PUBLISH:
+        topic, rest = _string(body)
+        return Packet(kind, len(raw), topic, rest[:2] if raw[0] & _WITH_QOS else b"")
+    if kind == SUBSCRIBE:
+        filters = body[3 + body[2] :] if v5 else body[2:]
+        return Packet(kind, len(raw), " ".join(_filters(filters)), body[:2])
+    return Packet(kind, len(raw))
+
+
+def _body(raw: bytes) -> bytes:
+    length = 1
+    while raw[length] & 0x80:
+        length += 1
+    return raw[length + 1 :]
+
+
+def _filters(rest: bytes) -> Iterator[str]:
+    while rest:
+        name, rest = _string(rest)
+        rest = rest[1:]  # its options
+        yield name
+
+
+def _string(data: bytes) -> tuple[str, bytes]:
+    end = 2 + int.from_bytes(data[:2], "big")
+    return data[2:end].decode(), data[end:]
