@@ -18,9 +18,7 @@ from inferbus_client.settings_file import Keys
 PREFIX: Final = "INFERBUS_"
 
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
-_NO_SETTINGS: Final = frozenset(
-    f"{PREFIX}{name}" for name in ("PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID")
-)
+_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
 
 
 class Environment(EnvSettingsSource):

@@ -146,7 +146,7 @@ def test_serve_takes_what_its_synopsis_says() -> None:
 
 @pytest.mark.parametrize("text", _of_kind("yaml"))
 def test_a_configuration_file_is_served(
-    text: str, broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
+    text: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     file = tmp_path / "inferbus.yaml"
     file.write_text(text)
@@ -155,8 +155,8 @@ def test_a_configuration_file_is_served(
     assert checked.returncode == 0, checked.stderr
     in_force = yaml.load(checked.stdout, yaml.BaseLoader)  # noqa: S506
     assert _says_all(in_force, written)
-    worker = start_worker(config=file)
-    with Listener(broker, "+/assistant_response/#") as listener:
+    worker = start_worker(broker=own_broker, config=file)
+    with Listener(own_broker, "+/assistant_response/#") as listener:
         for project in written["projects"]:
             listener.publish(f"{project}/user_input/{worker.id}", "a b")
             until(lambda: [heard.text for heard in listener.heard] == ["a b"])
@@ -197,10 +197,10 @@ def _watch(command: str, env: Mapping[str, str], words: str) -> None:
 
 
 @pytest.mark.parametrize("program", _of_kind("python"))
-def test_the_program_runs(program: str, broker: Mosquitto, start_worker: StartWorker) -> None:
-    start_worker()
+def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: StartWorker) -> None:
+    start_worker(broker=own_broker)
     run = subprocess.run(
-        [sys.executable, "-c", re.sub(r"\b1883\b", str(broker.port), program)],
+        [sys.executable, "-c", re.sub(r"\b1883\b", str(own_broker.port), program)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,9 @@ import pytest
 
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.settings import FileSettings, SettingsError
+from inferbus_client.settings_sources import unknown_variables
 from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
+from support.scripts import ROOT
 
 #: Each is something else to YAML 1.1 than the text that it is, or to a number's parser.
 WORDS: Final = (
@@ -316,3 +319,15 @@ class TestPairs:
         for name in (name for name, field in Settings.model_fields.items() if field.annotation is float):
             with pytest.raises(SettingsError, match="less than or equal to"):
                 Settings.load({name: "1e10"})
+
+
+class TestVariables:
+    def test_that_we_name_ourselves_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In code, scripts, deploy/ and the README: none of them must be warned of."""
+        ours = [*ROOT.glob("scripts/**/*"), *ROOT.glob("deploy/**/*"), *ROOT.glob("*/inferbus_*/**/*.py")]
+        texts = [path.read_text(errors="replace") for path in [*ours, ROOT / "README.md"] if path.is_file()]
+        named = set(re.findall(r"\bINFERBUS_[A-Z][A-Z_]*[A-Z]\b", "\n".join(texts)))
+        assert "INFERBUS_QUEUE_SIZE" in named
+        for name in named:
+            monkeypatch.setenv(name, "x")
+        assert unknown_variables((Settings, ClientSettings)) == []

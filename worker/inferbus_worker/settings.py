@@ -5,62 +5,23 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from inferbus_client import topics
 from inferbus_client.settings import ConnectionSettings
-from inferbus_client.units import Duration, Size, Written, format_duration, parse_duration
+from inferbus_client.units import Duration, Size, Written
 from inferbus_worker.engines.base import Thinking
+from inferbus_worker.rates import OwnRate, Rate, RateLimit
 from inferbus_worker.settings_pairs import conflicts
+
+__all__ = ["ProjectSettings", "RateLimit", "Settings"]
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """At most `limit` requests (of a token budget: tokens) in any `window` seconds."""
-
-    limit: int
-    window: float
-
-
-def _parse_rate_limit(value: object) -> object:
-    if value is None or (isinstance(value, str) and value.strip().lower() == "off") or value is False:
-        return None
-    if not isinstance(value, str):
-        return value
-    limit, _, window = value.partition("/")
-    if not limit.strip().isdecimal() or int(limit) < 1 or not window:
-        raise ValueError("must be a number per time, such as 10/60s, or off")
-    seconds = parse_duration(window)
-    if not isinstance(seconds, float) or seconds <= 0:
-        raise ValueError("the window must be longer than nothing")
-    return RateLimit(int(limit), seconds)
-
-
-def _format_rate_limit(rate: RateLimit | str | None) -> str:
-    if isinstance(rate, RateLimit):
-        return f"{rate.limit}/{format_duration(rate.window)}"
-    return rate or "off"
-
-
-_AsWritten = PlainSerializer(_format_rate_limit, when_used="json")
-
-#: `10/60s`, or `off`.
-Rate = Annotated[RateLimit | None, BeforeValidator(_parse_rate_limit), _AsWritten]
-
-#: The same, or `inherit`: whatever holds for every project.
-OwnRate = Annotated[
-    RateLimit | Literal["inherit"] | None,
-    BeforeValidator(lambda value: value if value == "inherit" else _parse_rate_limit(value)),
-    _AsWritten,
-]
 
 
 class ProjectSettings(Written):
