@@ -5,7 +5,8 @@ The stop order, and why:
 1. close admission, say `draining`: what comes now is refused at once, and supervisors and clients can see why;
 2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`;
 3. join the worker threads: nobody makes replies any more;
-4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up;
+4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
+   long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
 6. stop the engine: last, since everything before may still need it.
 
@@ -55,7 +56,7 @@ _JOIN: Final = 0.5
 _FLUSH: Final = 0.5
 _DISCONNECT: Final = 0.2
 _ENGINE_STOP: Final = 0.5
-#: Promise 4: the process ends within `drain_timeout` plus this.
+#: The flush takes at least `_FLUSH`. Promise 4: the process ends within `drain_timeout` plus this.
 _GRACE: Final = 1.9
 _WARM_UP_TIMEOUT: Final = 120.0
 
@@ -257,13 +258,14 @@ class Daemon:
 
     def _shutdown(self, status: int) -> int:
         guard = self._start_guard(status)
+        deadline = time.monotonic() + self._settings.drain_timeout
         self._close_admission()
-        self._drain()
+        self._drain(deadline)
         if self._pool is not None:
             self._pool.stop(_JOIN)
         self._end_all()  # one may have passed the gate just before it closed
         self._bus.announce("offline")
-        if not self._replies.flush(_FLUSH):
+        if not self._flush(deadline):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._acknowledgements.close()
@@ -277,15 +279,26 @@ class Daemon:
             self._state = State.DRAINING
         self._bus.announce("draining")
 
-    def _drain(self) -> None:
+    def _drain(self, deadline: float) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
-        unheard = self._bus.link.fatal is not None
-        patience = 0.0 if self._state is State.DEAD or unheard else self._settings.drain_timeout
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
+        while self._is_patient(deadline) and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
         self._end_all()
+
+    def _flush(self, deadline: float) -> bool:
+        """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
+        least = time.monotonic() + _FLUSH
+        while not self._replies.flush(_TICK):
+            wanted = self._is_patient(deadline) and self._replies.owes(2 * self._settings.keepalive)
+            if not wanted and time.monotonic() > least:
+                return False
+        return True
+
+    def _is_patient(self, deadline: float) -> bool:
+        """Whether there is time, nobody forces the end, and there are an engine to answer and a broker to hear it."""
+        lost = self._state is State.DEAD or self._bus.link.fatal is not None
+        return time.monotonic() < deadline and not self._forced and not lost
 
     def _end_all(self) -> None:
         failure = Failure("engine_unavailable" if self._state is State.DEAD else "shutting_down")

@@ -9,6 +9,7 @@ counted.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -49,6 +50,9 @@ class Publisher(Protocol):
     def has_room(self) -> bool: ...
 
     @property
+    def is_up(self) -> bool: ...
+
+    @property
     def is_drained(self) -> bool: ...
 
     @property
@@ -83,6 +87,7 @@ class Replies:
         self._link: Publisher | None = None
         self._warned = 0.0
         self._answered = answered
+        self._last_reply = -math.inf
         self.dropped = 0
 
     def start(self, link: Publisher) -> None:
@@ -125,6 +130,13 @@ class Replies:
                 return False
             time.sleep(_FLUSH_LOOK)
         return True
+
+    def owes(self, seconds: float) -> bool:
+        """Whether a reply has still to leave, or left so few `seconds` ago that the broker may not have read it yet."""
+        if self._link is not None and self._link.is_up and time.monotonic() - self._last_reply < seconds:
+            return True
+        waiting = (*self._outbox.waiting(), *self._current.copy(), *self._unacknowledged.messages())
+        return any(each.address is not None for each in waiting)
 
     # --- the network thread's side ---
 
@@ -192,6 +204,8 @@ class Replies:
         if handle is None:
             self._current.appendleft(message)
             return False
+        if message.address is not None:
+            self._last_reply = time.monotonic()
         if qos:
             self._unacknowledged.add(handle, message, size + PER_MESSAGE)
         elif message.terminal:

@@ -42,6 +42,7 @@ class FakeLink:
     room: int = 1_000_000
     up: bool = True
     is_v5: bool = True
+    is_up: bool = True
     max_packet_size: int | None = None
     receive_maximum: int = 65_535
     topics: list[str] = field(default_factory=list)
