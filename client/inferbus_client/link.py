@@ -89,6 +89,8 @@ class Link:
         self.max_packet_size: int | None = None
         #: How many unacknowledged QoS 1 messages the broker takes at once.
         self.receive_maximum = _IDENTIFIERS
+        #: Whether the broker has kept what it knew of us since the connection before (`LinkOptions.session_expiry`).
+        self.session_present = False
 
     # --- lifecycle ---
 
@@ -393,13 +395,14 @@ class Link:
 
     # --- paho's callbacks; all run in the network thread (before it starts, in `connect`'s) ---
 
-    def _connected(self, paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
+    def _connected(self, paho: Any, _user: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             name = str(reason)
             refused = f"the broker at {self._options.url} refused us: {name}"
             self._refusal = (_ProtocolRefusedError if name in _FALLBACK_REASONS else BrokerRefusedError)(refused)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self.session_present = bool(flags.session_present)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
         self._subscriptions.restore(paho)
         self._up.set()

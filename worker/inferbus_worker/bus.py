@@ -29,15 +29,23 @@ class Bus:
         settings: the worker's.
         replies: the sender; everything that is published goes through it.
         receive: called in the network thread for every message.
+        came_up: called there, before any message, on every new connection.
         model: the name of what is served, for presence.
     """
 
     def __init__(
-        self, settings: Settings, *, replies: Replies, receive: Callable[[Incoming], None], model: str
+        self,
+        settings: Settings,
+        *,
+        replies: Replies,
+        receive: Callable[[Incoming], None],
+        came_up: Callable[[], None],
+        model: str,
     ) -> None:
         self._settings = settings
         self._replies = replies
         self._receive = receive
+        self._came_up = came_up
         self._topic = topics.presence(settings.worker_id)
         self._instance = new_instance()
         self._rivals = Rivals(settings.worker_id, self._instance)
@@ -45,7 +53,7 @@ class Bus:
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=self._received,
-            on_up=self._say_presence,
+            on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
             holds_out=self._rivals.hold_out,
@@ -113,6 +121,10 @@ class Bus:
                 self.announce("offline")
                 self.link.give_up(IdTakenError(reason))
 
+    def _begin_connection(self) -> None:
+        self._came_up()
+        self._say_presence()
+
     def _connection_lost(self) -> None:
         """The next one counts as another, in presence and Last Will."""
         self._instance = self._instance.model_copy(update={"connection": self._instance.connection + 1})
@@ -141,12 +153,16 @@ class Bus:
         self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=qos))
 
 
+def receive_maximum(settings: Settings) -> int:
+    """What can be held unacknowledged: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3)."""
+    return min(settings.queue_size + settings.workers, 65535)
+
+
 def _delivery(settings: Settings) -> dict[str, Any]:
     """Delivery both ways: the sender counts what is in flight, and what acknowledging after the reply takes."""
     if settings.ack == "on-receipt":
         return {"own_window": True}
-    # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
-    held = min(settings.queue_size + settings.workers, 65535)
+    held = receive_maximum(settings)
     return {
         "own_window": True,
         "manual_ack": True,

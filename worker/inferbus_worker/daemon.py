@@ -31,7 +31,7 @@ from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
 from inferbus_worker.attempts import Attempts
-from inferbus_worker.bus import Bus
+from inferbus_worker.bus import Bus, receive_maximum
 from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Job
@@ -83,7 +83,12 @@ class Daemon:
     def _build(self) -> None:
         settings = self._settings
         kept = Attempts(settings.state_dir / f"{settings.worker_id}.sqlite") if settings.ack == "after-reply" else None
-        self._acknowledgements = Acknowledgements(self._acknowledge, attempts=kept, max_attempts=settings.max_attempts)
+        self._acknowledgements = Acknowledgements(
+            self._acknowledge,
+            attempts=kept,
+            max_attempts=settings.max_attempts,
+            at_once=receive_maximum(settings),
+        )
         self._replies = Replies(
             qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
         )
@@ -124,7 +129,13 @@ class Daemon:
         )
         if settings.ack == "after-reply":
             self._reception.hold()
-        self._bus = Bus(settings, replies=self._replies, receive=self._reception.receive, model=self._engine.model)
+        self._bus = Bus(
+            settings,
+            replies=self._replies,
+            receive=self._reception.receive,
+            came_up=self._came_up,
+            model=self._engine.model,
+        )
         self._reporter = Reporter(
             settings,
             meter=self._meter,
@@ -146,6 +157,9 @@ class Daemon:
 
     def _acknowledge(self, ack_id: int) -> None:
         self._bus.link.acknowledge(ack_id)
+
+    def _came_up(self) -> None:
+        self._reception.came_up(remembered=self._bus.link.session_present)
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
