@@ -95,6 +95,8 @@ class Link:
         self._silent_until = 0.0
         #: How many unacknowledged QoS 1 messages the broker takes at once.
         self.receive_maximum = _IDENTIFIERS
+        #: Whether the broker has kept what it knew of us since the connection before (`LinkOptions.session_expiry`).
+        self.session_present = False
 
     # --- lifecycle ---
 
@@ -425,11 +427,12 @@ class Link:
 
     # --- paho's callbacks; all run in the network thread ---
 
-    def _connected(self, paho: Any, _user: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
+    def _connected(self, paho: Any, _user: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             self._word.refuse(self._options.url, reason)
             return
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self.session_present = bool(flags.session_present)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
         self._subscriptions.restore(paho)
         self._up.set()

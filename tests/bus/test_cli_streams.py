@@ -77,7 +77,7 @@ class TestFull:
     def test_errors(self, way: tuple[str, ...]) -> None:
         """Nobody can be told; the status says it all the same."""
         assert shell("inferbus ask --no-such-option x 2>/dev/full").returncode == 2
-        assert shell("inferbus ask --broker mqtt://127.0.0.1:1 --connect-timeout 0 x 2>/dev/full").returncode == 3
+        assert shell("inferbus ask --broker mqtt://127.0.0.1:1 --connect-timeout 1ms x 2>/dev/full").returncode == 3
         assert shell('inferbus ask "$@" x 2>/dev/full', *way).stdout == b"You said: x\n"
 
 
@@ -128,7 +128,7 @@ DEEP = "stop=" + "[" * 100_000
 )
 def test_a_parameter_that_cannot_be_meant(verb: tuple[str, ...], parameter: str, words: str) -> None:
     """It is refused before anything is sent: here there is nobody to send it to."""
-    run = inferbus(*verb, "--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "0", "--param", parameter)
+    run = inferbus(*verb, "--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "1ms", "--param", parameter)
     assert (run.returncode, run.stdout) == (2, "")
     assert words in run.stderr.splitlines()[-1]
     assert len(run.stderr) < 1000

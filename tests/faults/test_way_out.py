@@ -5,12 +5,17 @@ Every request ends once, or comes again where it is acknowledged after its reply
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 
+from inferbus_client.cli.exits import Exit
 from support.fault_proxy import FaultProxy
 from support.mosquitto import Mosquitto
 from support.requester import Requester
@@ -19,9 +24,11 @@ from support.waiting import until
 from support.worker import WorkerProcess
 
 _KB: Final = 1000
-_DRAIN: Final = 20.0
+_DRAIN: Final = 30.0
 #: What the promise adds to the drain timeout; twice that here, since the machine may be busy with other tests.
 _GRACE: Final = 2 * 2.0
+#: Four losses within 15 seconds look like two workers of one id, and end a worker.
+_PAUSE: Final = 5.5
 #: The ways in which requests are acknowledged and replies sent.
 _WAYS: Final = {
     "on receipt, QoS 0": {"ack": "on-receipt", "reply_qos": 0},
@@ -29,6 +36,8 @@ _WAYS: Final = {
     "after reply, QoS 0": {"ack": "after-reply", "reply_qos": 0},
     "after reply, QoS 1": {"ack": "after-reply", "reply_qos": 1},
 }
+#: Bytes a second, and so many answers of so many bytes; of the large ones the system's own buffers take less than half.
+_SLOW: Final = {"little": (4 * _KB, 30, 100), "much": (size(1600, 400) * _KB, 100, 60_000)}
 every_way = pytest.mark.parametrize("way", _WAYS.values(), ids=_WAYS)
 
 
@@ -81,3 +90,146 @@ def test_answers_that_are_dropped_end_in_an_error(
         late = [requester.send() for _ in range(300)]
         requester.settle(60)
         assert {end for request in late for end in requester.ledger.rows[request].ends} == {"done"}
+
+
+@every_way
+def test_a_slow_way_that_breaks(
+    broker: Mosquitto, proxy: FaultProxy, options: dict[str, Any], report: Callable[..., None]
+) -> None:
+    """Only what was on its way, at QoS 0 and acknowledged on receipt, is lost with the connection."""
+    count, rounds = 100, size(2, 20)
+    options |= {"simulated_first_token": "500ms"}
+    with (
+        WorkerProcess(cast("Mosquitto", proxy), project="breaks", **options) as worker,
+        Requester(broker, "breaks") as requester,
+    ):
+        for number in range(rounds):
+            asked = [requester.send("x" * 50_000) for _ in range(count)]
+            until(partial(_has_heard_of, requester, (number + 1) * count), 30)
+            proxy.way_out = 1000 * _KB
+            until(partial(_some_ended, requester, asked), 30)
+            proxy.reset_all()
+            proxy.way_out = None
+            until(partial(_reconnected, worker, number + 1), 30)
+            requester.settle_or_quiet(2)
+            time.sleep(_PAUSE if rounds > 3 else 0)
+        late = [requester.send() for _ in range(300)]
+        until(lambda: all(requester.ledger.rows[request].ends for request in late), 60)
+        tally = requester.ledger.tally()
+        report(
+            41, f"{rounds} resets of a way of 1 MB/s, {options['ack']}, QoS {options['reply_qos']}", requester.ledger
+        )
+    assert (tally["corrupt"], tally["leaked"]) == (0, 0)
+    assert tally["lost"] == 0 or (options["ack"], options["reply_qos"]) == ("on-receipt", 0)
+    assert tally["duplicate"] == 0 or options["ack"] == "after-reply"
+
+
+@pytest.mark.parametrize(("speed", "count", "length"), _SLOW.values(), ids=_SLOW)
+@every_way
+def test_sigterm_flushes_for_as_long_as_it_drains(
+    broker: Mosquitto,
+    proxy: FaultProxy,
+    options: dict[str, Any],
+    speed: int,
+    count: int,
+    length: int,
+    report: Callable[..., None],
+) -> None:
+    """What is answered is heard: once it was given half a second to leave in."""
+    options |= {"simulated_first_token": "500ms"}
+    with (
+        WorkerProcess(cast("Mosquitto", proxy), project="drain", **options) as worker,
+        Requester(broker, "drain") as requester,
+    ):
+        for _ in range(count):
+            requester.send("x" * length)
+        until(lambda: requester.ledger.heard_of == count, 30)
+        proxy.way_out = speed
+        worker.process.send_signal(signal.SIGTERM)
+        seconds = seconds_to_end(worker, _DRAIN)
+        requester.settle_or_quiet(3)
+        tally = requester.ledger.tally()
+        report(
+            41,
+            f"SIGTERM, {speed // _KB} kB/s: exit {worker.process.returncode} after {seconds:.1f} s",
+            requester.ledger,
+        )
+    assert worker.process.returncode == 0
+    assert (tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0, 0)
+    assert set(requester.ledger.outcomes) == {"done"}
+
+
+@every_way
+def test_sigterm_where_nothing_gets_out(
+    broker: Mosquitto, proxy: FaultProxy, options: dict[str, Any], report: Callable[..., None]
+) -> None:
+    """Promise 4 holds. With --ack after-reply the next run answers; else what did not leave is lost with the worker."""
+    count, drain = 30, 2.0
+    options |= {"drain_timeout": f"{drain}s", "simulated_first_token": "500ms"}
+    with (
+        WorkerProcess(cast("Mosquitto", proxy), project="shut", **options) as worker,
+        Requester(broker, "shut") as requester,
+    ):
+        for _ in range(count):
+            requester.send("x" * 60_000)
+        until(lambda: requester.ledger.heard_of == count, 30)
+        proxy.way_out = 0
+        worker.process.send_signal(signal.SIGTERM)
+        seconds = seconds_to_end(worker, drain)
+        report(41, f"SIGTERM, blocked: ended after {seconds:.1f} s at a drain timeout of {drain:g} s", requester.ledger)
+        proxy.reset_all()
+        proxy.way_out = None
+        if options["ack"] == "after-reply":
+            worker.stop()
+            worker.start()
+            requester.settle(30)
+        tally = requester.ledger.tally()
+    assert (tally["corrupt"], tally["leaked"]) == (0, 0)
+
+
+def test_sigterm_waits_for_nobody_where_nothing_is_owed(proxy: FaultProxy) -> None:
+    """Only its farewell waits for the broker, and the Last Will says the same."""
+    options: dict[str, Any] = {"project": "idle", "drain_timeout": "10m", "rate_limit": "off"}
+    with (
+        WorkerProcess(cast("Mosquitto", proxy), **options) as worker,
+    ):
+        proxy.way_out = 0
+        worker.process.send_signal(signal.SIGTERM)
+        seconds_to_end(worker, 0)
+
+
+def test_a_second_sigterm_ends_the_flush(broker: Mosquitto, proxy: FaultProxy) -> None:
+    options: dict[str, Any] = {"project": "forced", "drain_timeout": "10m", "simulated_first_token": "500ms"}
+    with (
+        WorkerProcess(cast("Mosquitto", proxy), **options) as worker,
+        Requester(broker, "forced") as requester,
+    ):
+        for _ in range(10):
+            requester.send("x" * 60_000)
+        until(lambda: requester.ledger.heard_of == 10, 30)
+        proxy.way_out = 0
+        worker.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.process.wait(3)
+        worker.process.send_signal(signal.SIGTERM)
+        seconds_to_end(worker, 0)
+        assert worker.process.returncode == Exit.INTERRUPTED
+
+
+def seconds_to_end(worker: WorkerProcess, drain: float) -> float:
+    """From now on; fails where promise 4 is broken by far."""
+    began = time.monotonic()
+    worker.process.wait(drain + _GRACE)
+    return time.monotonic() - began
+
+
+def _has_heard_of(requester: Requester, count: int) -> bool:
+    return requester.ledger.heard_of >= count
+
+
+def _some_ended(requester: Requester, requests: list[str]) -> bool:
+    return any(requester.ledger.rows[request].ends for request in requests)
+
+
+def _reconnected(worker: WorkerProcess, times: int) -> bool:
+    return worker.log.count("connected again") >= times

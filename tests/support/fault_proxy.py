@@ -78,7 +78,8 @@ class FaultProxy:
 
     def _reset_all(self) -> None:
         for writer in self._writers:
-            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            with suppress(OSError):  # closed already
+                writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             writer.transport.abort()
 
     async def _serve(self) -> None:

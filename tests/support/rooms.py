@@ -12,6 +12,7 @@ from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
+from inferbus_worker.attempts import Attempts
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -132,6 +133,7 @@ class Rooms:
 
     Attributes:
         gate: why admission is closed; None while it is open.
+        acknowledged: what the broker was told, by packet identifier; with `attempts`, after the reply.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Rooms:
         queue_size: int = 100,
         projects: Mapping[str, ProjectSettings] | None = None,
         reply_topics: Sequence[str] = (),
+        attempts: Attempts | None = None,
         **settings: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -167,7 +170,8 @@ class Rooms:
                 clock=self.clock,
                 max_keys=self.settings.rate_limit_sessions,
             )
-        self.reception = self._reception(Addressing(self.replies, reply_topics))
+        self.desk = Acknowledgements(self.acknowledged.append, attempts=attempts, max_attempts=3)
+        self.reception = self._reception(Addressing(self.replies, reply_topics, self.desk.receipt_of))
 
     def _reception(self, addressing: Addressing) -> Reception:
         admission = Admission(
@@ -189,7 +193,7 @@ class Rooms:
             addressing=addressing,
             in_flight=self.in_flight,
             queue=self.queue,
-            acknowledgements=Acknowledgements(self.acknowledged.append, attempts=None, max_attempts=3),
+            acknowledgements=self.desk,
             users=self.settings.identity == "topic",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,10 +26,19 @@ class Receipt(NamedTuple):
     Attributes:
         ack_id: the packet identifier.
         key: names the message across the runs of a worker, where it has been delivered before; else None.
+        mark: names it in this run.
+        connection: on which of our connections it came.
     """
 
     ack_id: int
     key: str | None
+    mark: int = 0
+    connection: int = 0
+
+
+class _Ended(NamedTuple):
+    mark: int
+    arrived: bool
 
 
 class Acknowledgements:
@@ -38,28 +48,49 @@ class Acknowledgements:
         acknowledge: tells the broker, by packet identifier.
         attempts: the counts of turns, or None where messages are acknowledged on receipt: then all of this is idle.
         max_attempts: so many turns that ended their worker, and a message is poison.
+        at_once: how many messages the broker hands out unacknowledged: so many acknowledgements may be lost together.
     """
 
-    def __init__(self, acknowledge: Callable[[int], None], *, attempts: Attempts | None, max_attempts: int) -> None:
+    def __init__(
+        self, acknowledge: Callable[[int], None], *, attempts: Attempts | None, max_attempts: int, at_once: int = 1024
+    ) -> None:
         self._acknowledge = acknowledge
+        self._at_once = at_once
         self._attempts = attempts
         self._max_attempts = max_attempts
         # By packet identifier. A broker that has forgotten us gives an identifier away again while the message that had
         # it before is still under way: then that one must not be acknowledged in the place of the new one.
         self._open: dict[int, Receipt] = {}
+        self._ended: OrderedDict[int, _Ended] = OrderedDict()
+        self._connection = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def is_under_way(self, message: Incoming) -> bool:
-        """Whether this is a redelivery, after a reconnect, of what this process has not answered yet."""
-        return message.dup and message.ack_id in self._open
+    def needs_nothing(self, message: Incoming) -> bool:
+        """Whether this is a redelivery, after a reconnect, of what this process works on or is done with for sure.
+
+        Then only our acknowledgement was lost, and is said again.
+        """
+        if not message.dup:
+            return False
+        if message.ack_id in self._open:
+            return True
+        is_done = self._ended.get(message.ack_id) == _Ended(_mark(message), arrived=True)
+        if is_done:
+            self._acknowledge(message.ack_id)
+        return is_done
+
+    def was_handled(self, message: Incoming) -> bool:
+        """Whether this is a redelivery of what this process has handled, but whose reply may be lost."""
+        return message.dup and self._ended.get(message.ack_id) == _Ended(_mark(message), arrived=False)
 
     def begin(self, message: Incoming) -> bool:
         """Note a new message; False where it is poison, and has been set aside."""
         if self._attempts is None or message.qos != 1:  # QoS 2 the link settles by itself
             return True
-        receipt = self._open[message.ack_id] = Receipt(message.ack_id, _key(message) if message.dup else None)
+        key = _key(message) if message.dup else None
+        receipt = self._open[message.ack_id] = Receipt(message.ack_id, key, _mark(message), self._connection)
         if receipt.key is None or self._attempts.of(receipt.key) < self._max_attempts - 1:
             return True
         log.error("set aside a message on %r: its turn ended %d workers", message.topic, self._max_attempts)
@@ -75,14 +106,29 @@ class Acknowledgements:
         if self._attempts is not None and receipt is not None and receipt.key is not None:
             self._attempts.count(receipt.key)
 
-    def end(self, receipt: Receipt | None) -> None:
-        """The terminal reply has been sent, or there is none to send."""
+    def end(self, receipt: Receipt | None, *, arrived: bool = True) -> None:
+        """The terminal reply has arrived, or been sent as far as we know; or there is none."""
         if receipt is None or self._open.get(receipt.ack_id) is not receipt:
             return
         del self._open[receipt.ack_id]
+        self._ended[receipt.ack_id] = _Ended(receipt.mark, arrived)
+        self._ended.move_to_end(receipt.ack_id)
+        if len(self._ended) > self._at_once:
+            self._ended.popitem(last=False)
         if self._attempts is not None and receipt.key is not None:
             self._attempts.forget(receipt.key)
         self._acknowledge(receipt.ack_id)
+
+    def is_of_this_connection(self, receipt: Receipt | None) -> bool:
+        """Whether a message came on this connection; without a receipt it does not come on another."""
+        return receipt is not None and receipt.connection == self._connection
+
+    def came_up(self, *, remembered: bool) -> None:
+        """A new connection. To a broker that has forgotten us nothing is acknowledged that it sent before."""
+        self._connection += 1
+        if not remembered:
+            self._open.clear()
+            self._ended.clear()
 
     def close(self) -> None:
         if self._attempts is not None:
@@ -96,3 +142,7 @@ def _key(message: Incoming) -> str:
     """
     digest = hashlib.sha256(message.topic.encode() + b"\0" + message.payload)
     return f"{message.ack_id}-{digest.hexdigest()}"
+
+
+def _mark(message: Incoming) -> int:
+    return hash((message.topic, message.payload))

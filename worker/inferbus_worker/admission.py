@@ -74,8 +74,13 @@ class Admission:
         self._gate = gate
         self._clock = clock
 
-    def user_input(self, address: Address, message: Incoming) -> bool:
+    def user_input(self, address: Address, message: Incoming, *, again: bool = False) -> bool:
         """A message on a `user_input` topic: a request, or a reset.
+
+        Args:
+            address: what the topic says.
+            message: as it came.
+            again: it comes again, and has been handled before: a reset must not undo what was said since.
 
         Returns:
             Whether a terminal reply answers it. Only a repeat of a request in flight has none of its own.
@@ -92,7 +97,7 @@ class Admission:
         key = _session_key(address, request)
         replies = self._addressing.open(message, request, key)
         if isinstance(request, Control):
-            self._reset(key, replies)
+            self._reset(key, replies, again=again)
         else:
             self._admit(request, _retry_key(request, address), key, replies, message.expiry)
         return True
@@ -224,12 +229,13 @@ class Admission:
             on_end=ended,
         )
 
-    def _reset(self, key: SessionKey, replies: ReplyStream) -> None:
+    def _reset(self, key: SessionKey, replies: ReplyStream, *, again: bool) -> None:
         claim = self._sessions.claim(key)
         if claim is None:
             self._refuse(Failure("session_busy"), replies)
             return
-        claim.conversation.clear()
+        if not again:
+            claim.conversation.clear()
         claim.release()
         replies.end(Answered(RESET_TEXT))
 

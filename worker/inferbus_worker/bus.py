@@ -30,6 +30,7 @@ class Bus:
         replies: the sender; everything that is published goes through it.
         receive: called in the network thread for every message.
         asked: called there when somebody asks for the stats.
+        came_up: called there, before any message, on every new connection.
         model: the name of what is served, for presence.
     """
 
@@ -40,12 +41,14 @@ class Bus:
         replies: Replies,
         receive: Callable[[Incoming], None],
         asked: Callable[[], None],
+        came_up: Callable[[], None],
         model: str,
     ) -> None:
         self._settings = settings
         self._replies = replies
         self._receive = receive
         self._asked = asked
+        self._came_up = came_up
         self._topic = topics.presence(settings.worker_id)
         self._stats_request = topics.stats_request(settings.worker_id)
         self._instance = new_instance()
@@ -54,7 +57,7 @@ class Bus:
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=self._received,
-            on_up=self._say_presence,
+            on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
             holds_out=self._rivals.hold_out,
@@ -134,6 +137,10 @@ class Bus:
                 self.announce("offline")
                 self.link.give_up(IdTakenError(reason))
 
+    def _begin_connection(self) -> None:
+        self._came_up()
+        self._say_presence()
+
     def _connection_lost(self) -> None:
         """The next one counts as another, in presence and Last Will."""
         self._instance = self._instance.model_copy(update={"connection": self._instance.connection + 1})
@@ -162,6 +169,11 @@ class Bus:
         self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=qos))
 
 
+def receive_maximum(settings: Settings) -> int:
+    """What can be held unacknowledged: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3)."""
+    return min(settings.queue_size + settings.workers, 65535)
+
+
 def _delivery(settings: Settings) -> dict[str, Any]:
     """How requests are taken in and replies sent: how much of each, and what acknowledging after the reply takes."""
     # What admission reads of a request that is too large, and once its limit for all that a packet holds besides.
@@ -169,6 +181,5 @@ def _delivery(settings: Settings) -> dict[str, Any]:
     always = {"own_window": True, "max_incoming_bytes": largest}
     if settings.ack == "on-receipt":
         return always
-    # What can be held: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3: two bytes).
-    held = min(settings.queue_size + settings.workers, 65535)
+    held = receive_maximum(settings)
     return {**always, "manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}

@@ -5,7 +5,8 @@ The stop order, and why:
 1. close admission, say `draining`: what comes now is refused at once, and supervisors and clients can see why;
 2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`;
 3. join the worker threads: nobody makes replies any more;
-4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up;
+4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
+   long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
 6. stop the engine: last, since everything before may still need it.
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sqlite3
 import threading
 import time
 from enum import Enum
@@ -32,7 +32,7 @@ from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
 from inferbus_worker.attempts import Attempts
-from inferbus_worker.bus import Bus
+from inferbus_worker.bus import Bus, receive_maximum
 from inferbus_worker.engines.base import Engine, EngineStartError
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.job import Job
@@ -57,7 +57,7 @@ _JOIN: Final = 0.5
 _FLUSH: Final = 0.5
 _DISCONNECT: Final = 0.2
 _ENGINE_STOP: Final = 0.5
-#: Promise 4: the process ends within `drain_timeout` plus this.
+#: The flush takes at least `_FLUSH`. Promise 4: the process ends within `drain_timeout` plus this.
 _GRACE: Final = 1.9
 _WARM_UP_TIMEOUT: Final = 120.0
 
@@ -84,7 +84,12 @@ class Daemon:
     def _build(self) -> None:
         settings = self._settings
         kept = _open_attempts(settings) if settings.ack == "after-reply" else None
-        self._acknowledgements = Acknowledgements(self._acknowledge, attempts=kept, max_attempts=settings.max_attempts)
+        self._acknowledgements = Acknowledgements(
+            self._acknowledge,
+            attempts=kept,
+            max_attempts=settings.max_attempts,
+            at_once=receive_maximum(settings),
+        )
         self._replies = Replies(
             qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
         )
@@ -130,6 +135,7 @@ class Daemon:
             replies=self._replies,
             receive=self._reception.receive,
             asked=self._stats_asked,
+            came_up=self._came_up,
             model=self._engine.model,
         )
         self._reporter = Reporter(
@@ -157,6 +163,9 @@ class Daemon:
 
     def _stats_asked(self) -> None:
         self._reporter.asked()
+
+    def _came_up(self) -> None:
+        self._reception.came_up(remembered=self._bus.link.session_present)
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -271,13 +280,14 @@ class Daemon:
 
     def _shutdown(self, status: int) -> int:
         guard = self._start_guard(status)
+        deadline = time.monotonic() + self._settings.drain_timeout
         self._close_admission()
-        self._drain()
+        self._drain(deadline)
         if self._pool is not None:
             self._pool.stop(_JOIN)
         self._end_all()  # one may have passed the gate just before it closed
         self._bus.announce("offline")
-        if not self._replies.flush(_FLUSH):
+        if not self._flush(deadline):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._acknowledgements.close()
@@ -291,16 +301,27 @@ class Daemon:
             self._state = State.DRAINING
         self._bus.announce("draining")
 
-    def _drain(self) -> None:
+    def _drain(self, deadline: float) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
-        unheard = self._bus.link.fatal is not None
-        patience = 0.0 if self._state is State.DEAD or unheard else self._settings.drain_timeout
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and not self._forced and not self._in_flight.wait_empty(_TICK):
+        while self._is_patient(deadline) and not self._in_flight.wait_empty(_TICK):
             for job in self._queue.expired():
                 self._expire(job)
             self._reporter.answer()
         self._end_all()
+
+    def _flush(self, deadline: float) -> bool:
+        """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
+        least = time.monotonic() + _FLUSH
+        while not self._replies.flush(_TICK):
+            wanted = self._is_patient(deadline) and self._replies.owes(2 * self._settings.keepalive)
+            if not wanted and time.monotonic() > least:
+                return False
+        return True
+
+    def _is_patient(self, deadline: float) -> bool:
+        """Whether there is time, nobody forces the end, and there are an engine to answer and a broker to hear it."""
+        lost = self._state is State.DEAD or self._bus.link.fatal is not None
+        return time.monotonic() < deadline and not self._forced and not lost
 
     def _end_all(self) -> None:
         failure = Failure("engine_unavailable" if self._state is State.DEAD else "shutting_down")
@@ -351,8 +372,11 @@ class Daemon:
 
 
 def _open_attempts(settings: Settings) -> Attempts:
+    """The counts on disk. A file that nobody could ever write is a mistake; one that is locked for now is not."""
     file = settings.state_dir / f"{settings.worker_id}.sqlite"
     try:
-        return Attempts(file)
-    except (OSError, sqlite3.Error) as error:
-        raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(f"the state folder cannot be used ({file}): {error.strerror}") from None
+    return Attempts(file)

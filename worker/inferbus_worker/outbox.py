@@ -87,6 +87,11 @@ class Outbox:
             waiting = [queue for queue in (self._spare, self._owed, self._small) if queue]
             return min(waiting, key=_age).popleft()[1] if waiting else None
 
+    def waiting(self) -> list[Source]:
+        """Everything that waits."""
+        with self._lock:
+            return [source for queue in (self._spare, self._owed, self._small) for _, source in queue]
+
     def _make_room(self, newest: Source) -> int:
         # What waits alone stays, however large it is, and so does the newest of what is owed: on a link that works
         # they leave at once.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Container
 
 from inferbus_client import topics
@@ -21,6 +20,8 @@ from inferbus_worker.sessions import SessionKey
 log = logging.getLogger("inferbus.reception")
 
 _MAX_CONTROL_BYTES = 4096
+# Of messages without an acknowledgement; of the others the broker hands out no more than the link's receive maximum.
+_MAX_HELD = 1024
 
 
 class Reception:
@@ -44,43 +45,66 @@ class Reception:
         self._queue = queue
         self._acknowledgements = acknowledgements
         self._users = users
-        self._held: deque[Incoming] | None = None
+        # In their order, by packet identifier; what has none is numbered downwards from 0.
+        self._held: dict[int, Incoming] | None = None
 
     def receive(self, message: Incoming) -> None:
         """One message from the bus. Retained ones are old news, and dropped."""
-        if self._held is not None and message.qos:
-            self._held.append(message)
+        if self._held is not None and self._holds(message, self._held):
             return
-        if self._acknowledgements.is_under_way(message):
+        if self._acknowledgements.needs_nothing(message):
             return
+        again = self._acknowledgements.was_handled(message)
         sound = self._acknowledgements.begin(message)
-        if not self._answers(message, sound=sound):
-            self._acknowledgements.end(self._acknowledgements.receipt_of(message))
+        try:
+            is_answered = self._answers(message, sound=sound, again=again)
+        except Exception:
+            log.exception("a message could not be handled")
+            is_answered = False
+        if not is_answered:
+            self._acknowledgements.end(self._acknowledgements.receipt_of(message), arrived=False)
 
     def hold(self) -> None:
-        """Keep QoS 1 messages instead of refusing them: what is acknowledged after its reply can wait for the model.
-
-        The broker sends no more than the link's receive maximum of them.
-        """
-        self._held = deque()
+        """Keep QoS 1 messages instead of refusing them: what is acknowledged after its reply can wait for the model."""
+        self._held = {}
 
     def release(self) -> None:
         """Take in what was held, in the order in which it came."""
         held, self._held = self._held, None
-        for message in held or ():
+        for message in (held or {}).values():
             try:
                 self.receive(message)
             except Exception:
                 log.exception("a message could not be handled")
 
-    def _answers(self, message: Incoming, *, sound: bool) -> bool:
+    def came_up(self, *, remembered: bool) -> None:
+        """A new connection; `remembered` says whether the broker still knows what it sent on the one before."""
+        self._acknowledgements.came_up(remembered=remembered)
+        if self._held is not None and not remembered:
+            old = [message._replace(qos=0, ack_id=0) for message in self._held.values()]
+            self._held = {-number: message for number, message in enumerate(old)}
+
+    def _holds(self, message: Incoming, held: dict[int, Incoming]) -> bool:
+        """Keep the message, if it is to be kept. One that comes again, after a reconnect, has its place already."""
+        if message.qos:
+            held.setdefault(message.ack_id, message)
+            return True
+        # A cancel must not overtake the request that it means.
+        address = topics.parse(message.topic)
+        if address is None or address.kind is not Kind.CANCEL:
+            return False
+        if len(held) < _MAX_HELD:
+            held[-len(held)] = message
+        return True
+
+    def _answers(self, message: Incoming, *, sound: bool, again: bool) -> bool:
         """Handle the message; whether a reply to it will follow."""
         address = topics.parse(message.topic)
         if message.retain or address is None or not self._serves(address):
             return False
         match address.kind:
             case Kind.USER_INPUT if sound:
-                return self._admission.user_input(address, message)
+                return self._admission.user_input(address, message, again=again)
             case Kind.USER_INPUT:
                 self._admission.set_aside(address, message)
                 return True
@@ -88,7 +112,7 @@ class Reception:
                 self._new_session(address, message)
                 return True
             case Kind.CANCEL:
-                self._cancel(address, message)
+                self._cancel(address, message, again=again)
                 return False
 
     def _serves(self, address: Address) -> bool:
@@ -106,8 +130,12 @@ class Reception:
             control = Control()
         self._addressing.open_for_session_request(message, control, key).end(Answered(key.session))
 
-    def _cancel(self, address: Address, message: Incoming) -> None:
-        """End the session's request, queued or running. One that has ended, or has another id, stays as it is."""
+    def _cancel(self, address: Address, message: Incoming, *, again: bool) -> None:
+        """End the session's request, queued or running. One that has ended, or has another id, stays as it is.
+
+        A cancel that comes again was meant for a request before it. That may have come again as well, on the same
+        connection; what was taken in before is a later one, for which it was not meant.
+        """
         job = self._in_flight.of(SessionKey(address.project, address.session or "", address.user))
         try:
             wanted = _control(message).request_id
@@ -115,6 +143,8 @@ class Reception:
             log.warning("ignored a cancel: %s", refusal.failure.message)
             return
         if job is None or (wanted is not None and wanted != job.replies.address.request_id):
+            return
+        if again and not self._acknowledgements.is_of_this_connection(job.replies.address.receipt):
             return
         self._queue.remove(job)
         job.end(Failure("cancelled"))

@@ -9,9 +9,9 @@ counted.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from inferbus_client.link_options import Handle, Packed
@@ -49,6 +49,9 @@ class Publisher(Protocol):
     def has_room(self) -> bool: ...
 
     @property
+    def is_up(self) -> bool: ...
+
+    @property
     def is_drained(self) -> bool: ...
 
     @property
@@ -61,19 +64,26 @@ class Publisher(Protocol):
     def receive_maximum(self) -> int: ...
 
 
+class HearsOfEnds(Protocol):
+    """Told when a terminal reply has arrived at the broker (QoS 1), or has been written behind all others (QoS 0)."""
+
+    def __call__(self, receipt: Receipt, /, *, arrived: bool) -> None: ...
+
+
+def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
+    del arrived
+
+
 class Replies:
     """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
 
     Args:
         qos: of replies.
         max_bytes: bound on what waits for the broker.
-        answered: told in the network thread when the terminal reply that an acknowledgement waits for has arrived (QoS
-            1), or has been written (QoS 0).
+        answered: told in the network thread of terminal replies that an acknowledgement waits for.
     """
 
-    def __init__(
-        self, *, qos: int, max_bytes: int, answered: Callable[[Receipt], None] = lambda _receipt: None
-    ) -> None:
+    def __init__(self, *, qos: int, max_bytes: int, answered: HearsOfEnds = _nobody) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
         self._outbox = Outbox(max_bytes)
@@ -83,6 +93,7 @@ class Replies:
         self._link: Publisher | None = None
         self._warned = 0.0
         self._answered = answered
+        self._last_reply = -math.inf
         self.dropped = 0
 
     def start(self, link: Publisher) -> None:
@@ -126,6 +137,13 @@ class Replies:
             time.sleep(_FLUSH_LOOK)
         return True
 
+    def owes(self, seconds: float) -> bool:
+        """Whether a reply has still to leave, or left so few `seconds` ago that the broker may not have read it yet."""
+        if self._link is not None and self._link.is_up and time.monotonic() - self._last_reply < seconds:
+            return True
+        waiting = (*self._outbox.waiting(), *self._current.copy(), *self._unacknowledged.messages())
+        return any(each.address is not None for each in waiting)
+
     # --- the network thread's side ---
 
     @property
@@ -151,7 +169,7 @@ class Replies:
         arrived, lost = self._unacknowledged.settle()
         for message in arrived:
             if message.terminal:
-                self._acknowledge(message.address)
+                self._ended(message.address, arrived=True)
         self._current.extendleft(reversed(lost))
 
     def _next(self) -> Outgoing | None:
@@ -163,7 +181,7 @@ class Replies:
                 self._current.extend(source.outgoing())
             except Exception:
                 log.exception("a reply could not be written")
-                self._acknowledge(source.address)  # to deliver the request again would not change that
+                self._ended(source.address, arrived=True)  # to deliver the request again would not change that
         return self._current.popleft()
 
     def _sent(self, link: Publisher, message: Outgoing) -> bool:
@@ -173,7 +191,7 @@ class Replies:
         except Exception:
             # Nothing that one reply holds may end the network thread, which serves all of them.
             log.exception("a reply could not be published")
-            self._acknowledge(message.address)
+            self._ended(message.address, arrived=True)
             return True
 
     def _send(self, link: Publisher, message: Outgoing) -> bool:
@@ -186,21 +204,23 @@ class Replies:
             if smaller is not None and len(smaller.payload) < len(message.payload):
                 self._current.appendleft(smaller)
             elif message.terminal:
-                self._acknowledge(message.address)  # nobody can be told, now or when it is delivered again
+                self._ended(message.address, arrived=True)  # nobody can be told, now or when it is delivered again
             return True
         handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
         if handle is None:
             self._current.appendleft(message)
             return False
+        if message.address is not None:
+            self._last_reply = time.monotonic()
         if qos:
             self._unacknowledged.add(handle, message, size + PER_MESSAGE)
         elif message.terminal:
-            self._acknowledge(message.address)
+            self._ended(message.address, arrived=False)
         return True
 
-    def _acknowledge(self, address: ReplyAddress | None) -> None:
+    def _ended(self, address: ReplyAddress | None, *, arrived: bool) -> None:
         if address is not None and address.receipt is not None:
-            self._answered(address.receipt)
+            self._answered(address.receipt, arrived=arrived)
 
     def _all_left(self) -> bool:
         idle = not self.waiting and not len(self._unacknowledged)

@@ -240,7 +240,7 @@ class Settings(ConnectionSettings):
     )
     drain_timeout: Duration = Field(
         30.0,
-        description="How long requests in flight may take to finish at shutdown.",
+        description="How long requests in flight may take to finish at shutdown, and their replies to leave.",
         json_schema_extra={"default": "30s", "metavar": "TIME"},
     )
     log_format: Literal["auto", "console", "json"] = Field(

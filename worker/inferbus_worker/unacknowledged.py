@@ -1,4 +1,4 @@
-"""QoS 1 messages that the broker has not acknowledged yet. For the network thread alone, but for `len`.
+"""QoS 1 messages that the broker has not acknowledged yet. For the network thread, but for `len` and `messages`.
 
 paho's handles are asked, oldest first, rather than its `on_publish` callback used: paho makes two objects of some 15
 microseconds each for every call of it. Nor is paho's own window used: what it holds back looks sent, and the
@@ -36,6 +36,10 @@ class Unacknowledged:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    def messages(self) -> list[Outgoing]:
+        """All of them; from any thread."""
+        return [sent.message for sent in self._sent.copy()]
 
     def has_room(self, window: int) -> bool:
         """Whether one more may be sent to a broker that takes `window` messages at once."""

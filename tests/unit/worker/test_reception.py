@@ -34,10 +34,10 @@ class TestHolding:
     def test_one_that_cannot_be_handled_keeps_the_others_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rooms, handle = Rooms(), Reception._answers
 
-        def answers(reception: Reception, message: Incoming, *, sound: bool) -> bool:
+        def answers(reception: Reception, message: Incoming, *, sound: bool, again: bool) -> bool:
             if message.payload == b"2":
                 raise OSError
-            return handle(reception, message, sound=sound)
+            return handle(reception, message, sound=sound, again=again)
 
         monkeypatch.setattr(Reception, "_answers", answers)
         rooms.reception.hold()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,7 @@ from inferbus_client.network_loop import Feed
 from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.packed_properties import PackedProperties
-from inferbus_worker.replies import Replies
+from inferbus_worker.replies import HearsOfEnds, Replies
 from inferbus_worker.reply_stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
 
 
@@ -42,6 +41,7 @@ class FakeLink:
     room: int = 1_000_000
     up: bool = True
     is_v5: bool = True
+    is_up: bool = True
     max_packet_size: int | None = None
     receive_maximum: int = 65_535
     topics: list[str] = field(default_factory=list)
@@ -86,12 +86,20 @@ def started(
     *,
     qos: int = 0,
     max_bytes: int = 1_000_000,
-    answered: Callable[[Receipt], None] = lambda _receipt: None,
+    answered: HearsOfEnds | None = None,
 ) -> tuple[Replies, FakeLink]:
     link = link or FakeLink()
-    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered)
+    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
     replies.start(link)
     return replies, link
+
+
+def into(answered: list[Receipt]) -> HearsOfEnds:
+    def hear(receipt: Receipt, *, arrived: bool) -> None:
+        del arrived
+        answered.append(receipt)
+
+    return hear
 
 
 def say(replies: Replies, text: str, topic: str = "t", **address: Any) -> None:
@@ -402,7 +410,7 @@ class TestWhatIsOwed:
 
     def test_a_refusal_that_the_broker_waits_for_stays(self) -> None:
         answered: list[Receipt] = []
-        replies, link = started(FakeLink(room=0), max_bytes=65_536, answered=answered.append)
+        replies, link = started(FakeLink(room=0), max_bytes=65_536, answered=into(answered))
         receipts = [Receipt(number, None) for number in range(100)]
         for receipt in receipts:
             say(replies, "x" * 5000, receipt=receipt)
@@ -433,7 +441,7 @@ class TestAcknowledging:
         return []
 
     def test_at_qos_0_behind_the_reply(self, answered: list[Receipt]) -> None:
-        replies, link = started(FakeLink(room=1), answered=answered.append)
+        replies, link = started(FakeLink(room=1), answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
         replies.feed()
@@ -441,7 +449,7 @@ class TestAcknowledging:
 
     def test_at_qos_1_when_the_broker_has_acknowledged_it(self, answered: list[Receipt]) -> None:
         """The acknowledgement once overtook replies that paho held back."""
-        replies, link = started(qos=1, answered=answered.append)
+        replies, link = started(qos=1, answered=into(answered))
         for number in range(3):
             say(replies, "x", receipt=Receipt(number, None))
         replies.feed()
@@ -451,7 +459,7 @@ class TestAcknowledging:
         assert answered == [Receipt(0, None), Receipt(1, None)]
 
     def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
-        replies, link = started(FakeLink(room=1), qos=1, answered=answered.append)
+        replies, link = started(FakeLink(room=1), qos=1, answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
         replies.feed()
@@ -460,7 +468,7 @@ class TestAcknowledging:
         assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
 
     def test_lost_is_not_arrived(self, answered: list[Receipt]) -> None:
-        replies, link = started(qos=1, answered=answered.append)
+        replies, link = started(qos=1, answered=into(answered))
         say(replies, "x", receipt=Receipt(1, None))
         replies.feed()
         link.handles[0].lost = True
@@ -471,7 +479,7 @@ class TestAcknowledging:
         assert answered == [Receipt(1, None)]
 
     def test_only_the_end_counts(self, answered: list[Receipt]) -> None:
-        replies, link = started(qos=1, answered=answered.append)
+        replies, link = started(qos=1, answered=into(answered))
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True, receipt=Receipt(1, None)))
         stream.accepted(0, None)
         replies.feed()
@@ -486,7 +494,7 @@ class TestWhatNobodyHears:
     @pytest.mark.parametrize("topic", ["refused", "t"])
     def test_its_request_is_acknowledged(self, topic: str) -> None:
         answered: list[Receipt] = []
-        replies, link = started(FakeLink(max_packet_size=100), answered=answered.append)
+        replies, link = started(FakeLink(max_packet_size=100), answered=into(answered))
         receipt = Receipt(7, None)
         say(replies, "x" * 500, topic, correlation_data=b"c" * 500 * (topic == "t"), receipt=receipt)
         replies.feed()
