@@ -29,6 +29,7 @@ from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
 from inferbus_client.settings import SettingsError
 from inferbus_client.wire import Failure
+from inferbus_worker import logs
 from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
@@ -177,6 +178,7 @@ class Daemon:
         if not self._load_engine():
             return Exit.OK
         self._start_workers()
+        logs.be_discreet()
         self._state = State.READY
         self._bus.link.call(self._reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
