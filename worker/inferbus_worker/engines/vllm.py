@@ -24,8 +24,9 @@ from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartE
 from inferbus_worker.engines.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm_arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm_chat import ChatServing
-from inferbus_worker.engines.vllm_errors import reason
+from inferbus_worker.engines.vllm_errors import start_failure
 from inferbus_worker.engines.vllm_generation import GENERATION_TASK, LoopGeneration
+from inferbus_worker.engines.vllm_output import EngineOutput
 from inferbus_worker.engines.vllm_processes import engine_processes, kill
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _KILL_RESERVE = 0.5
 _KILL_INTERVAL = 0.1
 _STOPPED = "The engine was stopped while it started."
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("inferbus.vllm")
 
 
 class VllmEngine:
@@ -60,6 +61,7 @@ class VllmEngine:
         self._processes: set[psutil.Process] = set()
         self._running_by_rank: dict[int, int] = {}
         self._counting = threading.Lock()
+        self._output: EngineOutput | None = None
         # Set on the loop's thread before `_started` is.
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -101,14 +103,16 @@ class VllmEngine:
         arguments = parse_options(self._model, self._options)
         self._served_name = served_name(arguments)
         self._others = engine_processes()
+        self._output = EngineOutput()
         self._thread = threading.Thread(target=self._own_loop, args=(arguments,), name="engine-loop", daemon=True)
         self._thread.start()
         try:
             self._started.result()
         except Exception as error:
             log.debug("vLLM did not start", exc_info=True)
+            cause = self._output.close()
             stopped = self._stop_by is not None
-            raise EngineStartError(_STOPPED if stopped else _sentence(self._model, error)) from error
+            raise EngineStartError(_STOPPED if stopped else start_failure(self._model, error, cause)) from error
         self._processes = engine_processes(self._others)
 
     def generate(self, call: ChatCall) -> LoopGeneration:
@@ -135,6 +139,8 @@ class VllmEngine:
             kill(self._processes, time.monotonic() + _KILL_INTERVAL)
             self._thread.join(_KILL_INTERVAL)
         kill(self._processes, deadline)
+        if self._output is not None:
+            self._output.close()
 
     # From here on: the engine's own thread.
 
@@ -179,9 +185,11 @@ class VllmEngine:
         config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(context)
         if self._stop_by is not None:
             raise EngineStartError(_STOPPED)
-        return AsyncLLM.from_vllm_config(
-            config, usage_context=context, stat_loggers=[self._stat_logger], disable_log_stats=True
-        )
+        assert self._output is not None  # noqa: S101 - `start` has made it
+        with self._output.inherited():
+            return AsyncLLM.from_vllm_config(
+                config, usage_context=context, stat_loggers=[self._stat_logger], disable_log_stats=True
+            )
 
     async def _prepare(self, engine: Any, arguments: Namespace) -> None:
         from starlette.datastructures import State  # noqa: PLC0415
@@ -246,7 +254,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _sentence(model: str, error: Exception) -> str:
-    return str(error) if isinstance(error, EngineStartError) else f"vLLM could not start {model}: {reason(error)}"

@@ -71,7 +71,7 @@ class ChatServing:
         response = await self._serving.create_chat_completion(self._request(call))
         if hasattr(response, "error"):
             _raise_if_cancelled()
-            raise refusal(response.error.code, response.error.message)
+            raise refusal(response.error.code, response.error.message, response.error.type)
         if call.chunk_interval is None:
             yield _without_hidden(_whole(response), call)
             return
