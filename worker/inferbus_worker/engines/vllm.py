@@ -28,6 +28,7 @@ from inferbus_worker.engines.vllm_errors import start_failure
 from inferbus_worker.engines.vllm_generation import GENERATION_TASK, LoopGeneration
 from inferbus_worker.engines.vllm_output import EngineOutput
 from inferbus_worker.engines.vllm_processes import engine_processes, kill
+from inferbus_worker.engines.vllm_template import check_template
 
 if TYPE_CHECKING:
     import psutil
@@ -183,6 +184,9 @@ class VllmEngine:
             ReasoningParserManager.import_reasoning_parser(arguments.reasoning_parser_plugin)
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(context)
+        token = check_template(self._model, config.model_config, arguments)
+        if token is not None:
+            log.warning("the chat template does not escape special tokens: a message with %s can forge turns", token)
         if self._stop_by is not None:
             raise EngineStartError(_STOPPED)
         assert self._output is not None  # noqa: S101 - `start` has made it
