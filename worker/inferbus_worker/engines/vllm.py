@@ -118,7 +118,7 @@ class VllmEngine:
 
     def generate(self, call: ChatCall) -> LoopGeneration:
         """See `Engine.generate`."""
-        return LoopGeneration(self._loop, self._chat.answer(call))
+        return LoopGeneration(self._loop, self._chat.answer(call), first_within=call.first_token_within)
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
