@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
+import logging
 import subprocess
 import sys
 import time
@@ -18,11 +21,14 @@ from inferbus_worker.engines.base import (
     Chunk,
     ContextTooLongError,
     EngineStartError,
+    FirstTokenTimeoutError,
     GenerationTimeoutError,
     InvalidCallError,
     Sampling,
 )
 from inferbus_worker.engines.vllm import VllmEngine, parse_options
+from inferbus_worker.watchdog import PROBE_IN_FORM, probe
+from support.schemas import WORST
 
 pytestmark = pytest.mark.usefixtures("vllm_installed")
 
@@ -195,6 +201,73 @@ def test_a_json_schema_shapes_the_answer(engine: VllmEngine) -> None:
     assert answer.text in {'"yes"', '"no"'}
 
 
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def in_form(schema: Any, **options: Any) -> ChatCall:
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    return call("hello", extra={"response_format": shape}, **options)
+
+
+@pytest.mark.parametrize("interval", [None, 0.0], ids=["whole", "streamed"])
+def test_one_of_several_forms_may_be_anywhere_in_a_schema(engine: VllmEngine, interval: float | None) -> None:
+    schema = {"anyOf": [{"oneOf": [{"const": "yes"}, {"const": "no"}]}]}
+    assert whole(engine, in_form(schema, interval=interval)).text in {'"yes"', '"no"'}
+
+
+@pytest.mark.parametrize("schema", WORST.values(), ids=WORST.keys())
+def test_the_worst_schema_within_the_bounds_is_answered_or_refused_in_words(
+    engine: VllmEngine, schema: dict[str, Any]
+) -> None:
+    """Nothing in between: an answer that the grammar has cut short is none."""
+    with contextlib.suppress(InvalidCallError):
+        answer = whole(engine, in_form(schema, max_tokens=8))
+        assert answer.finish_reason == "length" or is_json(answer.text)
+    assert engine.death is None
+
+
+def test_a_schema_that_the_compiler_gives_up_is_the_requesters_and_logs_no_error(
+    engine: VllmEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidCallError, match="gives this schema up"):
+        whole(engine, in_form(WORST["500 optional properties"]))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_text_that_ends_the_answer_ends_one_in_a_form_too(engine: VllmEngine) -> None:
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": "abcdefgh"}}}
+    answer = whole(engine, call(extra={"response_format": shape, "stop": "c"}))
+    assert (answer.text, answer.finish_reason) == ('"ab', "stop")
+
+
+def test_a_grammar_that_compiles_for_long_ends_its_own_request_in_time(engine: VllmEngine) -> None:
+    """Over the contract's bounds on purpose: nothing within them takes so long."""
+    slow = {"type": "integer", "multipleOf": 400_009}
+    with ThreadPoolExecutor(1) as pool:
+        plain = pool.submit(whole, engine, call("Who are you?"))
+        with pytest.raises(FirstTokenTimeoutError):
+            list(engine.generate(in_form(slow)._replace(first_token_within=0.2)).chunks(None))
+        assert plain.result().text
+        assert isinstance(probe(engine, 0.2, PROBE_IN_FORM), GenerationTimeoutError)
+    assert eventually(lambda: probe(engine, 20, PROBE_IN_FORM) is None, 60)
+
+
+def test_sixteen_texts_may_end_an_answer(engine: VllmEngine) -> None:
+    stops = [*(f"never {number}" for number in range(15)), "e"]
+    assert "e" not in whole(engine, call("Who are you?", extra={"stop": stops})).text
+
+
+def test_a_temperature_next_to_nothing_warns_nobody(engine: VllmEngine, caplog: pytest.LogCaptureFixture) -> None:
+    assert whole(engine, call(temperature=0.001)).text
+    assert whole(engine, call(temperature=1e-9)).text
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "file:///etc/passwd", "data:image/png;base64,AAAA"])
 def test_a_text_model_refuses_images_in_words(engine: VllmEngine, url: str) -> None:
     parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": url}}]
@@ -237,6 +310,12 @@ def test_the_users_options_win_over_the_demo_models() -> None:
     assert (arguments.max_num_seqs, arguments.max_model_len) == (7, 128)
 
 
+def test_the_first_schema_that_comes_does_not_choose_the_compiler_for_all() -> None:
+    assert parse_options("demo", []).structured_outputs_config.backend == "guidance"
+    chosen = parse_options("demo", ["--structured-outputs-config", '{"backend": "xgrammar"}'])
+    assert chosen.structured_outputs_config.backend == "xgrammar"
+
+
 def test_importing_the_module_imports_neither_vllm_nor_torch() -> None:
     code = "import sys, inferbus_worker.engines.vllm; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -255,6 +334,9 @@ def test_importing_the_module_imports_neither_vllm_nor_torch() -> None:
         "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._make_parser",
         "vllm.platforms:current_platform",
         "vllm.reasoning:ReasoningParserManager.import_reasoning_parser",
+        "vllm.renderers.chat_utils:load_chat_template",
+        "vllm.renderers.hf:resolve_chat_template",
+        "vllm.tokenizers:cached_tokenizer_from_config",
         "vllm.usage.usage_lib:UsageContext.OPENAI_API_SERVER",
         "vllm.utils.argparse_utils:FlexibleArgumentParser",
         "vllm.v1.engine.async_llm:AsyncLLM.from_vllm_config",

@@ -48,7 +48,6 @@ def serve(
     if settings.engine == "vllm" and model is None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
     logs.configure(settings.log_format, settings.log_level)
-    os.environ["INFERBUS_LOG_FORMAT"] = settings.log_format  # for the engine's processes, which log like us
     for remark in remarks(settings):
         log.warning("%s", remark)
     return _leave(Daemon(settings, make_engine(settings, model, context.args)).run())

@@ -28,6 +28,7 @@ from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.settings import SettingsError
 from inferbus_client.wire import Failure
+from inferbus_worker import logs
 from inferbus_worker.acknowledgements import Acknowledgements
 from inferbus_worker.addressing import Addressing
 from inferbus_worker.admission import Admission
@@ -196,6 +197,7 @@ class Daemon:
         if not self._load_engine():
             return Exit.OK
         self._start_workers()
+        logs.be_discreet()
         self._state = State.READY
         self._bus.link.call(self._reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))

@@ -1,10 +1,18 @@
-"""One log, structured: ours, vLLM's and paho's records all pass the same formatter."""
+"""One log, structured: ours, vLLM's and paho's records all pass the same formatter, and none of them tells secrets.
+
+Tracebacks have neither the values of local variables, which are passwords and requests, nor the exceptions' texts,
+which may quote a request; and once strangers are served, whatever a library fills into its messages stays out as well.
+At level debug, which is for finding faults, texts and messages are whole.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
-from typing import Literal
+import traceback
+from typing import Final, Literal, TextIO
 
 import structlog
 
@@ -13,13 +21,18 @@ from inferbus_worker.stats_line import in_a_line
 # Chatty at INFO about every packet; their warnings are worth having.
 _QUIET = ("inferbus.paho", "asyncio", "urllib3", "filelock")
 
+#: Ours: what their messages are filled with is known not to be what requesters say.
+_OURS: Final = "inferbus"
+_PLACEHOLDER: Final = re.compile(r"%(?:\(\w+\))?[-#0-9. +*]*[a-zA-Z]")
+
 
 def configure(style: Literal["auto", "console", "json"], level: str) -> None:
     """Send every logger to standard error, for people (`console`) or for machines (`json`, one object a line).
 
     Control characters and line breaks in values are escaped by both renderers, so that no request can forge a line.
     """
-    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    stream = _own_stderr()
+    console = style == "console" or (style == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -30,16 +43,17 @@ def configure(style: Literal["auto", "console", "json"], level: str) -> None:
         _one_line,
     ]
     renderer: list[structlog.typing.Processor] = (
-        [_stats_in_a_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [_stats_in_a_line, structlog.dev.ConsoleRenderer(colors=_has_colors(stream), exception_formatter=_write)]
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(_discretion)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -50,6 +64,59 @@ def configure(style: Literal["auto", "console", "json"], level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def be_discreet() -> None:
+    """From now on strangers are served: what libraries fill into their messages may be what those say."""
+    _discretion.is_on = not _is_for_finding_faults()
+
+
+class _Discretion(logging.Filter):
+    """Leaves of others' messages what is the same every time."""
+
+    is_on = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.is_on and record.name.partition(".")[0] != _OURS:
+            # A message that came from another process is whole; what it was made from rides along.
+            template = getattr(record.msg, "template", record.msg)
+            record.msg, record.args = _PLACEHOLDER.sub("…", str(template)), None
+        return True
+
+
+_discretion: Final = _Discretion()
+
+
+def _is_for_finding_faults() -> bool:
+    return logging.getLogger().level <= logging.DEBUG
+
+
+def _own_stderr() -> TextIO:
+    """Standard error under a number of our own: number 2 is a pipe to ourselves while an engine's processes start."""
+    try:
+        return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    except OSError:  # it is closed
+        return sys.stderr
+
+
+def _has_colors(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    stream.write("\n" + _traceback(exc_info))
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    if _is_for_finding_faults():
+        return "".join(traceback.format_exception(*exc_info)).rstrip()
+    chain: list[str] = []
+    exception: BaseException | None = exc_info[1]
+    while exception is not None:
+        frames = "".join(traceback.format_tb(exception.__traceback__))
+        chain.insert(0, f"Traceback (most recent call last):\n{frames}{type(exception).__qualname__}")
+        exception = exception.__cause__ or (None if exception.__suppress_context__ else exception.__context__)
+    return "\n\n".join(chain)
 
 
 def _one_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -177,4 +177,5 @@ def _failure(error: EngineError) -> Failure:
             return Failure("engine_unavailable")
         case _:
             log.error("the engine failed a request: %s", error)
+            log.debug("how it failed", exc_info=error)
             return Failure("engine_error")

@@ -9,16 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from inferbus_worker.engines.base import ChatCall, Engine, EngineError, Sampling
 
-_PROBE = ChatCall([{"role": "user", "content": "Hello"}], Sampling(temperature=0, top_p=1, max_tokens=1))
+_HELLO: Final = [{"role": "user", "content": "Hello"}]
+_PROBE: Final = ChatCall(_HELLO, Sampling(temperature=0, top_p=1, max_tokens=1))
+_YES_OR_NO: Final = {"type": "json_schema", "json_schema": {"name": "probe", "schema": {"type": "boolean"}}}
+#: The same in a given form: what compiles grammars may hang while the rest of the engine goes on.
+PROBE_IN_FORM: Final = _PROBE._replace(sampling=_PROBE.sampling._replace(extra={"response_format": _YES_OR_NO}))
 
 
-def probe(engine: Engine, timeout: float) -> EngineError | None:
+def probe(engine: Engine, timeout: float, call: ChatCall = _PROBE) -> EngineError | None:
     """Ask one token of the engine; None: it answered within `timeout` seconds."""
     try:
-        for _ in engine.generate(_PROBE).chunks(time.monotonic() + timeout):
+        for _ in engine.generate(call).chunks(time.monotonic() + timeout):
             pass
     except EngineError as error:
         return error

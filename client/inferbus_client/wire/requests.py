@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,9 @@ from inferbus_client.topics import is_mqtt_string, is_session
 from inferbus_client.wire.failures import Failure
 from inferbus_client.wire.schemas import SchemaError, check_response_format
 from inferbus_client.wording import is_wrong_type, wording
+
+#: How many texts may end an answer.
+MAX_STOPS: Final = 16
 
 _MAX_DETAIL = 300
 
@@ -88,7 +91,7 @@ class Params(BaseModel):
     """Sampling parameters by their OpenAI (and vLLM) names. A name off this list is an invalid request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -8,6 +8,7 @@ machine). Everything that may go wrong inside is one of the errors below:
     ├── ContextTooLongError   the prompt does not fit the model's context
     ├── CancelledGenerationError  somebody called `Generation.cancel`
     ├── GenerationTimeoutError    the deadline passed while it was generated
+    │   └── FirstTokenTimeoutError  the first token did not come in the time that the call gives it (`within`)
     └── EngineDeadError       the engine will never answer again; the process should end
     EngineStartError          the engine did not come up (raised by `Engine.start` alone)
 """
@@ -45,6 +46,18 @@ class GenerationTimeoutError(EngineError):
     """The deadline passed; the engine has been told to stop."""
 
 
+class FirstTokenTimeoutError(GenerationTimeoutError):
+    """No token came in the time that the call gives the first one; the engine has been told to stop.
+
+    Attributes:
+        within: that time, in seconds.
+    """
+
+    def __init__(self, within: float) -> None:
+        super().__init__(f"no token within {within:g} s")
+        self.within = within
+
+
 class EngineDeadError(EngineError):
     """Final: this engine answers no more. The supervisor restarts the process."""
 
@@ -71,6 +84,7 @@ class ChatCall(NamedTuple):
         chunk_interval: seconds between chunks while generating (0: as they come); None: one chunk at the end.
         cache_salt: who may share prefix-cache entries with this call; never shared across session owners.
         thinking: whether a reasoning model thinks (`off`: it does not), and whether its reasoning is shown.
+        first_token_within: seconds until the first token, reasoning included, must have come; None: any time.
     """
 
     messages: Sequence[Message]
@@ -78,6 +92,13 @@ class ChatCall(NamedTuple):
     chunk_interval: float | None = None
     cache_salt: str | None = None
     thinking: Thinking = "hide"
+    first_token_within: float | None = None
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer must keep to a grammar, which the engine has to compile first."""
+        shape: Mapping[str, Any] = self.sampling.extra.get("response_format", {})
+        return bool(shape.get("type", "text") != "text")
 
 
 class Usage(NamedTuple):

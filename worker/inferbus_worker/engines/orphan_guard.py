@@ -1,4 +1,4 @@
-"""No process of the engine outlives the worker, or heeds a signal that is meant for it.
+"""No process of the engine outlives the worker, heeds a signal that is meant for it, or logs in a way of its own.
 
 vLLM runs the model in processes of its own, which go on burning a core for ever when the worker is killed with
 SIGKILL. vLLM calls `register` in every process it starts, through the entry points that the worker declares:
@@ -8,23 +8,24 @@ the model is loaded. In the worker itself `register` does nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import threading
 
-from inferbus_worker import logs
+from inferbus_worker.engines.vllm_output import MarkedRecords
 
 #: The process whose end is the end of every engine process; set by the worker before it starts them.
 WORKER_PID = "INFERBUS_WORKER_PID"
-#: How the worker logs; its engine's processes write to the same standard error.
-LOG_FORMAT = "INFERBUS_LOG_FORMAT"
 #: What a terminal or a supervisor sends to the whole process group.
 GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 #: Where the kernel has no pidfd: seconds between looks at who our parent is.
 _POLL_SECONDS = 0.5
 _THREAD_NAME = "orphan-guard"
+_GRAMMARS = "vllm.v1.structured_output"
+_SCHEDULER = "vllm.v1.core.sched.scheduler"
 
 
 def register() -> None:
@@ -32,9 +33,7 @@ def register() -> None:
     worker = int(os.environ.get(WORKER_PID, "0"))
     if worker in (0, os.getpid()) or _is_guarded():
         return
-    # The worker logs the same warnings, from the same configuration; only errors are this process' own.
-    style = os.environ.get(LOG_FORMAT, "auto")
-    logs.configure(style if style in {"console", "json"} else "auto", "error")  # type: ignore[arg-type]
+    _send_records_to_the_worker()
     _leave_the_workers_process_group()
     parent = os.getppid()
     threading.Thread(target=_die_with, args=({worker, parent},), name=_THREAD_NAME, daemon=True).start()
@@ -42,6 +41,16 @@ def register() -> None:
 
 def _is_guarded() -> bool:
     return any(thread.name == _THREAD_NAME for thread in threading.enumerate())
+
+
+def _send_records_to_the_worker() -> None:
+    """The worker logs the same warnings, from the same configuration; only errors are this process' own."""
+    root = logging.getLogger()
+    root.handlers[:] = [MarkedRecords()]
+    root.setLevel(logging.ERROR)
+    # What fails there is a requester's schema, and the requester is told.
+    logging.getLogger(_GRAMMARS).setLevel(logging.CRITICAL)
+    logging.getLogger(_SCHEDULER).addFilter(lambda record: "grammar" not in str(record.msg))
 
 
 def _leave_the_workers_process_group() -> None:

@@ -24,9 +24,11 @@ from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartE
 from inferbus_worker.engines.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm_arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm_chat import ChatServing
-from inferbus_worker.engines.vllm_errors import reason
+from inferbus_worker.engines.vllm_errors import start_failure
 from inferbus_worker.engines.vllm_generation import GENERATION_TASK, LoopGeneration
+from inferbus_worker.engines.vllm_output import EngineOutput
 from inferbus_worker.engines.vllm_processes import engine_processes, kill
+from inferbus_worker.engines.vllm_template import check_template
 
 if TYPE_CHECKING:
     import psutil
@@ -38,7 +40,7 @@ _KILL_RESERVE = 0.5
 _KILL_INTERVAL = 0.1
 _STOPPED = "The engine was stopped while it started."
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("inferbus.vllm")
 
 
 class VllmEngine:
@@ -60,6 +62,7 @@ class VllmEngine:
         self._processes: set[psutil.Process] = set()
         self._running_by_rank: dict[int, int] = {}
         self._counting = threading.Lock()
+        self._output: EngineOutput | None = None
         # Set on the loop's thread before `_started` is.
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -101,19 +104,21 @@ class VllmEngine:
         arguments = parse_options(self._model, self._options)
         self._served_name = served_name(arguments)
         self._others = engine_processes()
+        self._output = EngineOutput()
         self._thread = threading.Thread(target=self._own_loop, args=(arguments,), name="engine-loop", daemon=True)
         self._thread.start()
         try:
             self._started.result()
         except Exception as error:
             log.debug("vLLM did not start", exc_info=True)
+            cause = self._output.close()
             stopped = self._stop_by is not None
-            raise EngineStartError(_STOPPED if stopped else _sentence(self._model, error)) from error
+            raise EngineStartError(_STOPPED if stopped else start_failure(self._model, error, cause)) from error
         self._processes = engine_processes(self._others)
 
     def generate(self, call: ChatCall) -> LoopGeneration:
         """See `Engine.generate`."""
-        return LoopGeneration(self._loop, self._chat.answer(call))
+        return LoopGeneration(self._loop, self._chat.answer(call), first_within=call.first_token_within)
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
@@ -135,6 +140,8 @@ class VllmEngine:
             kill(self._processes, time.monotonic() + _KILL_INTERVAL)
             self._thread.join(_KILL_INTERVAL)
         kill(self._processes, deadline)
+        if self._output is not None:
+            self._output.close()
 
     # From here on: the engine's own thread.
 
@@ -177,11 +184,16 @@ class VllmEngine:
             ReasoningParserManager.import_reasoning_parser(arguments.reasoning_parser_plugin)
         context = UsageContext.OPENAI_API_SERVER
         config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(context)
+        token = check_template(self._model, config.model_config, arguments)
+        if token is not None:
+            log.warning("the chat template does not escape special tokens: a message with %s can forge turns", token)
         if self._stop_by is not None:
             raise EngineStartError(_STOPPED)
-        return AsyncLLM.from_vllm_config(
-            config, usage_context=context, stat_loggers=[self._stat_logger], disable_log_stats=True
-        )
+        assert self._output is not None  # noqa: S101 - `start` has made it
+        with self._output.inherited():
+            return AsyncLLM.from_vllm_config(
+                config, usage_context=context, stat_loggers=[self._stat_logger], disable_log_stats=True
+            )
 
     async def _prepare(self, engine: Any, arguments: Namespace) -> None:
         from starlette.datastructures import State  # noqa: PLC0415
@@ -246,7 +258,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _sentence(model: str, error: Exception) -> str:
-    return str(error) if isinstance(error, EngineStartError) else f"vLLM could not start {model}: {reason(error)}"

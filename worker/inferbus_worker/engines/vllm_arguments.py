@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inferbus_client.wire.requests import MAX_STOPS
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.orphan_guard import WORKER_PID
 from inferbus_worker.engines.vllm_errors import reason
@@ -35,6 +36,10 @@ def prepare_environment() -> None:
         "VLLM_CONFIGURE_LOGGING": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # As many as the contract takes; vLLM would take 4.
+        "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+        # Its grammar compiler prints what it thinks of a requester's schema.
+        "LLGUIDANCE_LOG_LEVEL": "0",
         # Forking a process with running threads copies locks that nobody will ever release.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # Its workers do not always end when asked; SIGTERM follows after this many seconds.
@@ -75,6 +80,10 @@ def parse_options(model: str, options: Sequence[str]) -> Namespace:
         parser.error(reason(error).removeprefix("Error: "))
     # The worker has its own statistics; vLLM's would cost time on every step and go nowhere.
     arguments.disable_log_stats = True
+    if arguments.structured_outputs_config.backend == "auto":
+        # That leaves the choice, for all requests to come, to the first schema that somebody sends. This one compiles
+        # no more of a grammar than the answer reaches, and gives up where the others take minutes.
+        arguments.structured_outputs_config.backend = "guidance"
     return arguments
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from inferbus_worker.engines.base import (
     Usage,
 )
 from inferbus_worker.engines.vllm_errors import refusal, translated
+from inferbus_worker.engines.vllm_forms import gave_up, in_form, response_format
 
 #: Parameters of a request that reach vLLM. What is not here (`n`, `min_tokens`, `logit_bias`,
 #: `chat_template_kwargs`, …) lets one request starve the others or rewrite the prompt around them.
@@ -39,7 +41,8 @@ EXTRA_PARAMETERS = frozenset(
         "response_format",
     }
 )
-_RESPONSE_FORMATS = frozenset({"text", "json_object", "json_schema"})
+#: The least temperature that is not greedy; vLLM raises a lower one to it, and warns each time.
+_LEAST_TEMPERATURE = 0.01
 #: Chat templates disagree on the name of the switch; one they do not know is dropped by vLLM.
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 
@@ -71,32 +74,45 @@ class ChatServing:
         response = await self._serving.create_chat_completion(self._request(call))
         if hasattr(response, "error"):
             _raise_if_cancelled()
-            raise refusal(response.error.code, response.error.message)
-        if call.chunk_interval is None:
+            raise refusal(response.error.code, response.error.message, response.error.type)
+        if not _streams(call):
             yield _without_hidden(_whole(response), call)
             return
         async with contextlib.aclosing(response) as deltas:
-            async for chunk in coalesced(deltas, call.chunk_interval):
+            is_first = True
+            async for chunk in self._in_time(deltas, call):
                 visible = _without_hidden(chunk, call)
-                if visible != Chunk():
+                # The first one tells that there is an answer, also while all of it is hidden.
+                if is_first or visible != Chunk():
                     yield visible
+                is_first = False
+
+    def _in_time(self, deltas: AsyncGenerator[Chunk, None], call: ChatCall) -> AsyncGenerator[Chunk, None]:
+        if call.has_form:
+            deltas = in_form(deltas, may_be_stopped="stop" in call.sampling.extra)
+        return coalesced(deltas, math.inf if call.chunk_interval is None else call.chunk_interval)
 
     def _request(self, call: ChatCall) -> Any:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
 
         config = self._serving.model_config
         check_messages(call.messages, images=config.is_multimodal_model)
+        temperature = call.sampling.temperature
+        extra = checked_parameters(call.sampling.extra)
+        if "response_format" in extra:
+            forms = self._serving.engine_client.vllm_config.structured_outputs_config
+            extra["response_format"] = response_format(extra["response_format"], forms.backend)
         return ChatCompletionRequest(
             messages=[dict(message) for message in call.messages],
-            temperature=call.sampling.temperature,
+            temperature=max(temperature, _LEAST_TEMPERATURE) if temperature > 0 else temperature,
             top_p=call.sampling.top_p,
             # vLLM clamps it to what the prompt leaves, but refuses what no prompt could leave.
             max_completion_tokens=min(call.sampling.max_tokens, config.max_model_len),
-            stream=call.chunk_interval is not None,
+            stream=_streams(call),
             cache_salt=call.cache_salt,
             chat_template_kwargs=dict(_NO_THINKING) if call.thinking == "off" else None,
             request_id=uuid.uuid4().hex,
-            **checked_parameters(call.sampling.extra),
+            **extra,
         )
 
     async def _stream(
@@ -119,6 +135,8 @@ class ChatServing:
         completion_tokens = 0
         async for result in result_generator:
             output = result.outputs[0]
+            if output.finish_reason == "error" and request.response_format is not None:
+                raise gave_up()
             completion_tokens += len(output.token_ids)
             text, reasoning = _split(parser, request, result, output)
             if output.finish_reason is None:
@@ -126,6 +144,11 @@ class ChatServing:
             else:
                 usage = Usage(len(result.prompt_token_ids), completion_tokens)
                 yield Chunk(text, reasoning, finish_reason(output.finish_reason), usage)
+
+
+def _streams(call: ChatCall) -> bool:
+    """Whether vLLM hands out the answer as it grows; of one in a given form, for us to see that it has begun."""
+    return call.chunk_interval is not None or call.has_form
 
 
 def _raise_if_cancelled() -> None:
@@ -186,9 +209,6 @@ def checked_parameters(extra: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(extra.keys() - EXTRA_PARAMETERS)
     if unknown:
         raise InvalidCallError(f"Unknown parameter {unknown[0]}.")
-    shape = extra.get("response_format")
-    if shape is not None and (not isinstance(shape, Mapping) or shape.get("type") not in _RESPONSE_FORMATS):
-        raise InvalidCallError("response_format must be of type text, json_object or json_schema.")
     return dict(extra)
 
 

@@ -13,6 +13,7 @@ from inferbus_worker.engines.base import (
     Chunk,
     EngineDeadError,
     EngineError,
+    FirstTokenTimeoutError,
     GenerationTimeoutError,
 )
 
@@ -26,11 +27,19 @@ class LoopGeneration:
     Args:
         loop: the event loop that owns the engine.
         answer: yields chunks up to the one with a finish reason, or raises an `EngineError`.
+        first_within: seconds until the first chunk must have come; None: any time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answer: AsyncGenerator[Chunk, None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: AsyncGenerator[Chunk, None],
+        *,
+        first_within: float | None = None,
+    ) -> None:
         self._loop = loop
         self._answer = answer
+        self._first_within = first_within
         self._arrivals: SimpleQueue[Chunk | EngineError] = SimpleQueue()
         self._task: asyncio.Task[None] | None = None
         self._abandoned = False  # nobody reads any more: cancelled, timed out, or closed early
@@ -41,10 +50,13 @@ class LoopGeneration:
         """See `Generation.chunks`."""
         finished = False
         try:
-            while not finished:
-                chunk = self._next(deadline)
+            chunk = self._first(deadline)
+            while True:
                 finished = chunk.finish_reason is not None
                 yield chunk
+                if finished:
+                    return
+                chunk = self._next(deadline)
         finally:
             if not finished:
                 self._abandon()
@@ -54,6 +66,17 @@ class LoopGeneration:
         self._cancelled = True
         self._arrivals.put(CancelledGenerationError())  # wakes the reader
         self._abandon()
+
+    def _first(self, deadline: float | None) -> Chunk:
+        if self._first_within is None:
+            return self._next(deadline)
+        by = time.monotonic() + self._first_within
+        if deadline is not None and deadline <= by:
+            return self._next(deadline)
+        try:
+            return self._next(by)
+        except GenerationTimeoutError:
+            raise FirstTokenTimeoutError(self._first_within) from None
 
     def _next(self, deadline: float | None) -> Chunk:
         """The next chunk. Neither a cancel nor the deadline waits for what the engine has to say about it."""
