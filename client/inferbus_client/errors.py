@@ -4,8 +4,9 @@ InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
-│   └── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
-│       └── IdTakenError          another client uses this client id, and stays
+│   ├── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
+│   │   └── IdTakenError          another client uses this client id, and stays
+│   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
 │   ├── SessionBusyError          session_busy
@@ -73,6 +74,24 @@ class ConnectionLostError(BrokerError):
 
 class IdTakenError(ConnectionLostError):
     """Another client uses this client id on the same broker; to come back would throw it out."""
+
+
+class AlreadyServedError(BrokerError):
+    """Another worker serves projects that this one was to serve: every request would be answered twice.
+
+    Attributes:
+        worker: its name.
+        projects: those that both were to serve.
+    """
+
+    def __init__(self, worker: str, projects: tuple[str, ...], where: str) -> None:
+        named = f"project{'s' if len(projects) > 1 else ''} {', '.join(projects)}"
+        super().__init__(
+            f"worker {worker!r} already serves {named} ({where}), and two would answer every request twice; give this "
+            "one other projects, or start it with --alongside"
+        )
+        self.worker = worker
+        self.projects = projects
 
 
 class RequestTimeoutError(InferbusError):

@@ -77,7 +77,9 @@ def test_what_the_second_was_given_meanwhile_does_not_hold_it(own_broker: Mosqui
     ):
         mosquitto_pub(own_broker, "rivals/user_input/s1", request)
         listener.wait(1)  # accepted
-        with twin(first, own_broker, **options, state_dir=tmp_path / "2", drain_timeout="10m") as second:
+        # Without a look at who is there, which takes so long that it would be gone before it was given anything.
+        hasty: dict[str, Any] = {"state_dir": tmp_path / "2", "drain_timeout": "10m", "alongside": True}
+        with twin(first, own_broker, **options, **hasty) as second:
             assert one_ends(first, second) is first
         assert [json.loads(heard.payload)["type"] for heard in listener.wait(2)] == ["accepted", "accepted"]
 

@@ -192,7 +192,7 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
-        self._bus.start(lambda: self._signals > 0)
+        self._bus.start(self._is_stopped)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
             return Exit.OK
@@ -203,6 +203,11 @@ class Daemon:
         self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
         return Exit.OK
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
+        self._reporter.answer()
+        return self._signals > 0
 
     def _load_engine(self) -> bool:
         """Load and warm up, in a thread of its own so that a signal is heard meanwhile; False: told to stop."""

@@ -61,11 +61,11 @@ class Rivals:
         if self._me.precedes(said):
             self._saw_later = True
             if before is None and connection > 1:
-                log.warning("another worker has the id %r and will have to end: %s", self._worker, _in_words(said))
+                log.warning("another worker has the id %r and will have to end: %s", self._worker, in_words(said))
             return None
         if connection == 1 or before is None or said.connection <= before.connection:
             return None
-        return f"another worker already has the id {self._worker!r}: {_in_words(said)}; give this one its own worker id"
+        return f"another worker already has the id {self._worker!r}: {in_words(said)}; give this one its own worker id"
 
     def hold_out(self, flapping: bool) -> bool:  # noqa: FBT001 - what `Link` asks
         """Whether to come back to a broker that has given our connection to somebody else.
@@ -84,7 +84,8 @@ class Rivals:
         self._others[other.mark] = other
 
 
-def _in_words(instance: Instance) -> str:
+def in_words(instance: Instance) -> str:
+    """When and where a run was started, for a sentence."""
     started = datetime.fromtimestamp(instance.started, UTC)
     # Of the host's name only what is printable: it comes from the bus, and goes to the log.
     where = "" if instance.host is None else f" on {instance.host!r}"
