@@ -130,6 +130,7 @@ class Bus:
             projects=tuple(self._settings.projects),
             capacity=capacity,
             since=round(time.time(), 3),
+            identity=self._settings.identity,
         )
 
     def _say_presence(self) -> None:
