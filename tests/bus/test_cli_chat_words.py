@@ -90,7 +90,7 @@ class TestWhatItWaitsFor:
 
     def test_a_broker_that_is_away(self, terminal: Chat, own_broker: Mosquitto) -> None:
         with FakeWorker(own_broker.port, project="away") as worker:
-            child = terminal("chat", "--broker", own_broker.url, "--project", "away")
+            child = terminal("chat", "--broker", own_broker.url, "--project", "away", "--first-timeout", "3s")
             say(child, "hello", "You said: hello")
             child.expect(PROMPT)
             own_broker.stop()
@@ -111,11 +111,11 @@ class TestWhatItWaitsFor:
             announce(worker, "w1")
             announce(worker, "w2", state="loading", projects=["later"])
             for project, words in (("nobody", "nobody"), ("later", r"later \(w2 is loading\)")):
-                child = terminal("chat", "--broker", own_broker.url, "--project", project, "--first-timeout", "4s")
+                child = terminal("chat", "--broker", own_broker.url, "--project", project, "--first-timeout", "3s")
                 child.expect(f"no worker serves {words}: see `inferbus doctor`")
                 say(child, "hello", f"no worker serves {project}")
                 child.expect("no first sign of life")
-            child = terminal("ask", "--broker", own_broker.url, "--project", "nobody", "--first-timeout", "4s", "x")
+            child = terminal("ask", "--broker", own_broker.url, "--project", "nobody", "--first-timeout", "3s", "x")
             child.expect("no worker serves nobody: see `inferbus doctor`")
 
     def test_a_dumb_terminal_gets_a_line_for_each(self, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
@@ -151,6 +151,7 @@ def test_ask_streams_at_a_terminal(terminal: Chat, way: tuple[str, ...], fake_wo
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
+    fake_worker.script = echo
     terminal("ask", "--no-stream", *way, "x").expect(pexpect.EOF)
     assert [heard.get("stream", False) for heard in fake_worker.heard] == [True, False]
 

@@ -28,6 +28,7 @@ from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.link_options import Incoming
 from inferbus_client.settings import SettingsError
+from inferbus_client.units import format_duration
 from inferbus_client.wire import Failure
 from inferbus_worker.acknowledgements import Acknowledgements, Attempts
 from inferbus_worker.addressing import Addressing
@@ -277,6 +278,8 @@ class Daemon:
     def _close_admission(self) -> None:
         if self._state is not State.DEAD:
             self._state = State.DRAINING
+            most = format_duration(self._settings.drain_timeout)
+            log.info("draining: %d in flight, for at most %s; a second signal ends at once", len(self._in_flight), most)
         self._bus.announce("draining")
 
     def _drain(self) -> None:
