@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 from inferbus_client import topics
 from support.listener import Listener
@@ -13,8 +14,9 @@ from support.worker import WorkerProcess
 
 
 def test_the_first_ctrl_c_says_what_it_waits_for_and_that_a_second_forces(broker: Mosquitto) -> None:
+    slow: dict[str, Any] = {"simulated_first_token": "20s", "drain_timeout": "15s"}
     with (
-        WorkerProcess(broker, project="ctrl-c", simulated_first_token="20s", drain_timeout="15s") as worker,
+        WorkerProcess(broker, project="ctrl-c", **slow) as worker,
         Listener(broker, topics.assistant_response("ctrl-c", "s1") + "/#") as listener,
     ):
         request = {"message": "hello", "reply": "json"}

@@ -22,6 +22,7 @@ _OWN_VERBS = {
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
+    "completion": "inferbus_client.cli.completion",
 }
 
 

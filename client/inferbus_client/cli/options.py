@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -47,7 +48,25 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
         return click.option(*flags, default=None, help=_help(field))
     repeated = get_origin(_inner_type(field)) in {list, dict, tuple}
-    return click.option(*flags, default=None, multiple=repeated, metavar=_metavar(field, extra), help=_help(field))
+    return click.option(
+        *flags,
+        default=None,
+        multiple=repeated,
+        metavar=_metavar(field, extra),
+        help=_help(field),
+        shell_complete=_completer(field),
+    )
+
+
+def _completer(field: FieldInfo) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]] | None:
+    """What a shell offers for the value: a field's choices, or files."""
+    kind = _inner_type(field)
+    if kind is Path:
+        return lambda _context, _parameter, incomplete: [CompletionItem(incomplete, type="file")]
+    if get_origin(kind) is not Literal:
+        return None
+    choices = [str(choice) for choice in get_args(kind)]
+    return lambda _context, _parameter, begun: [CompletionItem(one) for one in choices if one.startswith(begun)]
 
 
 def _listed(value: object) -> list[object]:
