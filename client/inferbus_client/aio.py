@@ -16,9 +16,9 @@ from inferbus_client.client_settings import ClientSettings
 from inferbus_client.core import ClientCore, CoreProperties
 from inferbus_client.errors import RequestTimeoutError
 from inferbus_client.exchange import Exchange
-from inferbus_client.options import AskOptions, session_busy
+from inferbus_client.options import AskOptions, announce, session_busy
 from inferbus_client.steps import Event, Pause, Receive, next_step
-from inferbus_client.wire import Accepted, Delta
+from inferbus_client.wire import Delta
 
 
 class AsyncClient(CoreProperties):
@@ -119,7 +119,7 @@ class AsyncClient(CoreProperties):
             if not transport.is_listening(call.reply_topic):
                 await asyncio.to_thread(transport.listen, call.reply_topic, exchange.remaining)
             with transport.waiting(call, deliver):
-                async with aclosing(_drive(exchange, inbox, options.get("on_accepted"))) as deltas:
+                async with aclosing(_drive(exchange, inbox, options)) as deltas:
                     async for delta in deltas:
                         yield delta
 
@@ -189,22 +189,19 @@ class AsyncStream:
         await self.close()
 
 
-async def _drive(
-    exchange: Exchange, inbox: asyncio.Queue[Event], on_accepted: Callable[[Accepted], None] | None
-) -> AsyncGenerator[Delta]:
+async def _drive(exchange: Exchange, inbox: asyncio.Queue[Event], options: AskOptions) -> AsyncGenerator[Delta]:
     """Do an exchange's waiting in this loop."""
     with closing(exchange.steps()) as steps:
         event: Event | None = None
         while (step := next_step(steps, event)) is not None:
             event = None
+            announce(step, options)
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             elif isinstance(step, Receive):
                 event = await _receive(inbox, step.seconds)
             elif isinstance(step, Delta):
                 yield step
-            elif on_accepted is not None:
-                on_accepted(step)
 
 
 async def _receive(inbox: asyncio.Queue[Event], seconds: float) -> Event | None:

@@ -18,9 +18,10 @@ from inferbus_client.client_settings import ClientSettings
 from inferbus_client.core import ClientCore, CoreProperties
 from inferbus_client.errors import RequestTimeoutError
 from inferbus_client.exchange import Exchange
-from inferbus_client.options import AskOptions, session_busy
+from inferbus_client.options import AskOptions, announce, session_busy
+from inferbus_client.presence import Presence
 from inferbus_client.steps import Event, Pause, Receive, next_step
-from inferbus_client.wire import Accepted, Delta
+from inferbus_client.wire import Delta
 
 
 class Client(CoreProperties):
@@ -130,6 +131,16 @@ class Client(CoreProperties):
         self.session = self._finish(self._core.exchange(call, options), options).text
         return self.session
 
+    def workers(self, timeout: float = 2.0) -> dict[str, Presence]:
+        """What every worker on this broker last said of itself, by its id, as far as that has come.
+
+        The first call subscribes; what the broker has retained follows within moments.
+
+        Raises:
+            BrokerError: the broker does not let this client hear it, or does not answer within `timeout` seconds.
+        """
+        return self._core.transport.hear_announcements(timeout).presences
+
     # --- waiting ---
 
     def _finish(self, exchange: Exchange, options: AskOptions) -> Answer:
@@ -143,7 +154,7 @@ class Client(CoreProperties):
         with self._turn(exchange, options):
             transport.listen(call.reply_topic, exchange.remaining)
             with transport.waiting(call, inbox.put):
-                yield from _drive(exchange, inbox, options.get("on_accepted"))
+                yield from _drive(exchange, inbox, options)
 
     @contextmanager
     def _turn(self, exchange: Exchange, options: AskOptions) -> Iterator[None]:
@@ -205,22 +216,19 @@ class Stream:
         self.close()
 
 
-def _drive(
-    exchange: Exchange, inbox: SimpleQueue[Event], on_accepted: Callable[[Accepted], None] | None
-) -> Generator[Delta, None, None]:
+def _drive(exchange: Exchange, inbox: SimpleQueue[Event], options: AskOptions) -> Generator[Delta, None, None]:
     """Do an exchange's waiting in this thread."""
     with closing(exchange.steps()) as steps:
         event: Event | None = None
         while (step := next_step(steps, event)) is not None:
             event = None
+            announce(step, options)
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
             elif isinstance(step, Receive):
                 event = _receive(inbox, step.seconds)
             elif isinstance(step, Delta):
                 yield step
-            elif on_accepted is not None:
-                on_accepted(step)
 
 
 def _receive(inbox: SimpleQueue[Event], seconds: float) -> Event | None:

@@ -71,6 +71,11 @@ class CoreProperties:
         return self._core.transport.is_v5
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the connection to the broker stands now; one that was lost is repaired by itself."""
+        return self._core.transport.is_up
+
+    @property
     def session(self) -> str:
         """The conversation that is meant where a call names none."""
         return self._core.session

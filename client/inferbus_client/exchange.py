@@ -107,7 +107,7 @@ class Exchange:
                 if self._assembly.answer is not None:
                     self.answer = self._whole_answer(self._assembly.answer)
                     return
-                yield Pause(self._wait_before_retry(attempt))
+                yield self._pause_before_retry(attempt)
                 self._begin_again()
         finally:
             if self._outstanding:
@@ -206,7 +206,7 @@ class Exchange:
 
     # --- the end of an attempt ---
 
-    def _wait_before_retry(self, attempt: int) -> float:
+    def _pause_before_retry(self, attempt: int) -> Pause:
         failure = self._assembly.failure
         if failure is None:
             raise AssertionError("an attempt ends with an answer or a failure")
@@ -219,7 +219,7 @@ class Exchange:
         delay = self._backoff.delay(attempt, error.retry_after)
         if delay >= self.remaining:
             raise error
-        return delay
+        return Pause(delay, error)
 
     def _begin_again(self) -> None:
         self._lost += self._assembly.lost

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, TypedDict
 
-from inferbus_client.errors import SessionBusyError
+from inferbus_client.errors import RequestFailedError, SessionBusyError
 from inferbus_client.exchange import Terms
+from inferbus_client.steps import Pause, Step
 from inferbus_client.wire import Accepted, Failure
 
 WhenBusy = Literal["wait", "raise"]
@@ -27,6 +28,7 @@ class AskOptions(TypedDict, total=False):
             `SessionBusyError` at once.
         on_accepted: called with the worker's `accepted` (place in the queue, estimate of the wait), where the
             caller waits.
+        on_retry: called with a refusal and the seconds after which the request is sent again.
         request_id: an id of the caller's own. Give each request another one: the worker answers a repeat with the
             first answer.
     """
@@ -41,6 +43,7 @@ class AskOptions(TypedDict, total=False):
     retries: int | None
     when_busy: WhenBusy
     on_accepted: Callable[[Accepted], None] | None
+    on_retry: Callable[[RequestFailedError, float], None] | None
     request_id: str | None
 
 
@@ -56,6 +59,14 @@ def terms_of(options: AskOptions, terms: Terms) -> Terms:
     """The client's terms with this request's changes."""
     changes = {name: options.get(name) for name in ("timeout", "retries")}
     return replace(terms, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def announce(step: Step, options: AskOptions) -> None:
+    """Tell the caller of a step, where the options name a callback for it."""
+    if isinstance(step, Accepted) and (on_accepted := options.get("on_accepted")) is not None:
+        on_accepted(step)
+    elif isinstance(step, Pause) and step.because is not None and (on_retry := options.get("on_retry")) is not None:
+        on_retry(step.because, step.seconds)
 
 
 def session_busy() -> SessionBusyError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from inferbus_client.assembly import AnyReply
-from inferbus_client.errors import BrokerError
+from inferbus_client.errors import BrokerError, RequestFailedError
 from inferbus_client.wire import Accepted, Delta
 
 
@@ -29,9 +29,10 @@ Event = AnyReply | TextReply | Signal | BrokerError
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait this many seconds."""
+    """Wait this many seconds; `because` of a refusal, where the request is to be sent again after it."""
 
     seconds: float
+    because: RequestFailedError | None = None
 
 
 @dataclass(frozen=True, slots=True)

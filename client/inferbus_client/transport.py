@@ -19,9 +19,11 @@ from paho.mqtt.client import topic_matches_sub
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from inferbus_client import topics
+from inferbus_client.announced import Announced
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Call, cancel_payload
-from inferbus_client.errors import ConnectionLostError, InvalidRequestError
+from inferbus_client.errors import BrokerError, ConnectionLostError, InvalidRequestError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, LinkOptions
 from inferbus_client.plain_publish import LARGEST
@@ -68,6 +70,7 @@ class Transport:
         self._by_topic: dict[str, str] = {}
         self._listening: OrderedDict[str, None] = OrderedDict()
         self._wildcard: str | None = None
+        self._announced: Announced | None = None
         self.repeats_are_safe = False
 
     # --- lifecycle ---
@@ -84,6 +87,10 @@ class Transport:
         """Disconnect; whoever still waits for a reply is told."""
         self._tell_all(ConnectionLostError("the client was closed"))
         self._link.close()
+
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
 
     @property
     def is_v5(self) -> bool:
@@ -147,6 +154,24 @@ class Transport:
         for topic in surplus:
             self._link.unsubscribe(topic)
 
+    def hear_announcements(self, timeout: float) -> Announced:
+        """What workers say of themselves, heard on this connection from the first call on.
+
+        Raises:
+            BrokerError: the broker refuses that, or does not answer.
+        """
+        if self._announced is None:
+            announced, topic_filter = Announced(), topics.presence("+")
+            self._announced = announced
+            try:
+                self._link.subscribe({topic_filter: _REPLY_QOS}, timeout)
+            except BrokerError:
+                # A broker may disconnect whoever asks for too much, so it is not asked again.
+                self._link.unsubscribe(topic_filter)
+                self._announced = None
+                raise
+        return self._announced
+
     # --- sending, from any thread ---
 
     def send(self, call: Call, remaining: float) -> bool:
@@ -176,6 +201,8 @@ class Transport:
     # --- the link's callbacks; all run in its network thread ---
 
     def _received(self, message: Incoming) -> None:
+        if self._announced is not None and self._announced.received(message):
+            return
         if message.retain or message.cut:
             return
         try:

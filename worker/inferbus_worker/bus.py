@@ -197,6 +197,7 @@ class Bus:
             identity=self._settings.identity,
             capacity=capacity,
             since=round(time.time(), 3),
+            identity=self._settings.identity,
         )
 
     def _say_presence(self) -> None:

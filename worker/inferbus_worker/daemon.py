@@ -27,6 +27,7 @@ from typing import Final
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.settings import SettingsError
+from inferbus_client.units import format_duration
 from inferbus_client.wire import Failure
 from inferbus_worker import logs
 from inferbus_worker.acknowledgements import Acknowledgements
@@ -306,6 +307,8 @@ class Daemon:
     def _close_admission(self) -> None:
         if self._state is not State.DEAD:
             self._state = State.DRAINING
+            most = format_duration(self._settings.drain_timeout)
+            log.info("draining: %d in flight, for at most %s; a second signal ends at once", len(self._in_flight), most)
         self._bus.announce("draining")
 
     def _drain(self, deadline: float) -> None:
