@@ -66,7 +66,6 @@ class Presence(_Announcement):
         since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
             is the time of the start.
         instance: which run says so; None where that is not known.
-        identity: `topic` where it serves `{project}/users/{user}/…` alone; None where it does not say.
     """
 
     state: State
@@ -76,7 +75,6 @@ class Presence(_Announcement):
     capacity: int | None = None
     since: float | None = None
     instance: Instance | None = None
-    identity: Literal["none", "topic"] | None = None
 
 
 class Latency(BaseModel):

@@ -197,7 +197,6 @@ class Bus:
             identity=self._settings.identity,
             capacity=capacity,
             since=round(time.time(), 3),
-            identity=self._settings.identity,
         )
 
     def _say_presence(self) -> None:
