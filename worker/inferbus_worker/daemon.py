@@ -18,8 +18,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from enum import Enum
 from types import FrameType
 from typing import Final
@@ -382,11 +384,13 @@ class Daemon:
 
 
 def _open_attempts(settings: Settings) -> Attempts:
-    """The counts on disk. A file that nobody could ever write is a mistake; one that is locked for now is not."""
+    """The counts on disk. A file that could never be used is a mistake; one that is locked for now is not."""
     file = settings.state_dir / f"{settings.worker_id}.sqlite"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-    except OSError as error:
-        raise SettingsError(f"the state folder cannot be used ({file}): {error.strerror}") from None
+        with closing(sqlite3.connect(file, timeout=0)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
     return Attempts(file)
