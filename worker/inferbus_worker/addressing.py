@@ -12,6 +12,7 @@ from inferbus_client.link_options import Incoming
 from inferbus_client.wire import Envelope
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.addressing")
@@ -28,6 +29,7 @@ class Addressing:
     def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
         self._replies = replies
         self._allowlist = tuple(allowlist)
+        self._seldom = Seldom(log)
         # For requests that name no id of their own: unique, which is all that such an id is for.
         self._made_up = (f"{run}-{number}" for run in [secrets.token_hex(4)] for number in itertools.count())
 
@@ -55,5 +57,5 @@ class Addressing:
             return home
         if topics.is_reply_topic(wanted, home, self._allowlist):
             return wanted
-        log.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
+        self._seldom.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
         return home

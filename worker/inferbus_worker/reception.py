@@ -16,6 +16,7 @@ from inferbus_worker.admission import Admission
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.reply_stream import Answered
 from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.reception")
@@ -44,6 +45,7 @@ class Reception:
         self._queue = queue
         self._acknowledgements = acknowledgements
         self._users = users
+        self._seldom = Seldom(log)
         self._held: deque[Incoming] | None = None
 
     def receive(self, message: Incoming) -> None:
@@ -109,7 +111,7 @@ class Reception:
         try:
             wanted = _control(message).request_id
         except InvalidPayloadError as refusal:
-            log.warning("ignored a cancel: %s", refusal.failure.message)
+            self._seldom.warning("ignored a cancel: %s", refusal.failure.message)
             return
         if job is None or (wanted is not None and wanted != job.replies.address.request_id):
             return
