@@ -31,7 +31,11 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How to reach the broker. Times are seconds."""
+    """How to reach the broker. Times are seconds.
+
+    Attributes:
+        max_packet_bytes: the largest packet that the broker takes, where it cannot say so itself.
+    """
 
     url: BrokerUrl
     client_id: str
@@ -44,6 +48,7 @@ class LinkOptions:
     session_expiry: int = 0
     receive_maximum: int | None = None
     manual_ack: bool = False
+    max_packet_bytes: int | None = None
 
     @property
     def persistent(self) -> bool:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from inferbus_client.crossing import OnRefused
 from inferbus_client.link_options import Handle, Incoming, Packed
 from inferbus_client.network_loop import Feed
 from inferbus_client.plain_publish import variable_length
@@ -36,7 +37,14 @@ class Publisher(Protocol):
     """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Packed | None = None,
+        on_refused: OnRefused | None = None,
     ) -> Handle | None: ...
 
     def feed_from(self, feed: Feed) -> None: ...
@@ -199,12 +207,16 @@ class Replies:
         qos = self._qos if message.qos is None else message.qos
         size = _packet_size(message, properties) if qos or link.max_packet_size is not None else 0
         if link.max_packet_size is not None and size > link.max_packet_size:
-            self._drop(f"{size} bytes are over the broker's maximum packet size")
-            smaller = instead_of(message)
-            if smaller is not None and len(smaller.payload) < len(message.payload):
-                self._current.appendleft(smaller)
+            self._refused(message, f"{size} bytes are over the broker's maximum packet size")
             return True
-        handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
+        handle = link.send(
+            message.topic,
+            message.payload,
+            qos=qos,
+            retain=message.retain,
+            properties=properties,
+            on_refused=lambda error: self._refused(message, error.reason),
+        )
         if handle is None:
             self._current.appendleft(message)
             return False
@@ -228,6 +240,13 @@ class Replies:
             return
         for _ in source.outgoing():  # its numbers are used up, so that its requester sees the gap
             self._drop("the broker takes no more replies")
+
+    def _refused(self, message: Outgoing, why: str) -> None:
+        """The broker takes no such message: what can be said in its place goes first."""
+        self._drop(why)
+        smaller = instead_of(message)
+        if smaller is not None and len(smaller.payload) < len(message.payload):
+            self._current.appendleft(smaller)
 
     def _drop(self, why: str) -> None:
         self.dropped += 1
