@@ -4,6 +4,7 @@ InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
+│   │   └── MessageRefusedError   it closes the connection on this message or subscription (`topic`, `size`)
 │   ├── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
 │   │   └── IdTakenError          another client uses this client id, and stays
 │   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
@@ -66,6 +67,25 @@ class BrokerUnreachableError(BrokerError):
 
 class BrokerRefusedError(BrokerError):
     """The broker answers, and refuses this client."""
+
+
+class MessageRefusedError(BrokerRefusedError):
+    """The broker closes the connection whenever this message, or this subscription, is sent. Others go on.
+
+    Attributes:
+        topic: where the message was to go, or the subscription's filter.
+        size: the message's bytes, its topic's included.
+    """
+
+    def __init__(self, topic: str, size: int, *, is_filter: bool = False) -> None:
+        reason = (
+            f"a subscription to {topic!r}: it seems to be forbidden"
+            if is_filter
+            else f"{size} bytes to {topic!r}: too many for it (see max_packet_bytes), or a topic that it does not take"
+        )
+        super().__init__(f"the broker closes the connection on {reason}")
+        self.topic = topic
+        self.size = size
 
 
 class ConnectionLostError(BrokerError):

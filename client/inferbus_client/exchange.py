@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from inferbus_client.answer import Answer
 from inferbus_client.assembly import AnyReply, Assembly
 from inferbus_client.call import Call
-from inferbus_client.errors import BrokerError, RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import BrokerError, MessageRefusedError, RequestFailedError, RequestTimeoutError
 from inferbus_client.pacing import Backoff, Clock, Pacer
 from inferbus_client.steps import Pause, Receive, Signal, Steps, TextReply
 from inferbus_client.wire import Delta, Done, ErrorReply, Failure
@@ -128,6 +128,7 @@ class Exchange:
             patience, what = self._patience()
             event = yield Receive(max(patience, 0.0))
             if isinstance(event, BrokerError):
+                self._outstanding = self._outstanding and not isinstance(event, MessageRefusedError)
                 raise event
             if event is None:
                 yield from self._on_silence(what)

@@ -189,7 +189,13 @@ class Transport:
             waiter.open = True
         expiry = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         expiry.MessageExpiryInterval = max(math.ceil(remaining), 1)
-        return self._link.publish(call.topic, payload, qos=self._qos, properties=expiry)
+        return self._link.publish(
+            call.topic,
+            payload,
+            qos=self._qos,
+            properties=expiry,
+            on_refused=lambda error: self._deliver(call.request_id, error),
+        )
 
     def cancel(self, call: Call) -> None:
         if call.cancel_topic is not None:
@@ -199,6 +205,10 @@ class Transport:
         self._link.publish(topic, cancel_payload(request_id), qos=self._qos)
 
     # --- the link's callbacks; all run in its network thread ---
+
+    def _deliver(self, request_id: str, event: Event) -> None:
+        if (waiter := self._waiting.get(request_id)) is not None:
+            waiter.deliver(event)
 
     def _received(self, message: Incoming) -> None:
         if self._announced is not None and self._announced.received(message):
