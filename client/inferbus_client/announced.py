@@ -53,30 +53,29 @@ def ready_for(settings: ClientSettings, presences: Iterable[Presence]) -> list[P
     return [one for one in presences if one.state == "ready" and serves(one, settings)]
 
 
-def why_nobody(settings: ClientSettings, presences: Iterable[Presence]) -> str:
+def why_nobody(settings: ClientSettings, presences: Iterable[Presence]) -> tuple[str, str]:
     """Why none is ready for us, and what to do about it."""
     found = list(presences)
-    if not found:
-        return "no worker has announced itself on this broker: start one with `inferbus serve`"
     serving = [one for one in found if settings.project in one.projects]
-    ours = [one for one in serving if serves(one, settings)]
-    if ours:
-        return "; ".join(f"{one.worker} is {_STATES[one.state]}" for one in ours[:_NAMED])
+    if not found:
+        return "no worker has announced itself on this broker", "Start one there with `inferbus serve`."
+    if ours := [one for one in serving if serves(one, settings)]:
+        return ", ".join(f"{one.worker} is {one.state}" for one in ours[:_NAMED]), _STATES[ours[0].state]
     if serving:
-        return _another_identity(settings, serving)
+        return _another_identity(settings, serving[0])
     others = sorted({name for one in found for name in one.projects})
     named = ", ".join(others[:_NAMED]) + (" and more" if len(others) > _NAMED else "")
     return (
-        f"no worker serves {settings.project}, those on this broker serve {named or 'nothing'}: "
-        "choose one with --project, or start a worker that serves this one"
+        f"no worker serves {settings.project}; those on this broker serve {named or 'nothing'}",
+        "Give another one with --project, or start a worker that serves this one.",
     )
 
 
 _STATES: Final = {
-    "ready": "ready",
-    "loading": "loading its model: wait until it is ready, `inferbus status` shows when",
-    "draining": "stopping and takes nothing new: wait for it to come back, or start another",
-    "offline": "offline: start it again, and look at the end of its log",
+    "ready": "",
+    "loading": "Wait until it is ready; `inferbus status` shows when.",
+    "draining": "It takes nothing new: wait for it to come back, or start another.",
+    "offline": "Start it again; the end of its log says why it went.",
 }
 
 
@@ -85,11 +84,14 @@ def serves(presence: Presence, settings: ClientSettings) -> bool:
     return settings.project in presence.projects and presence.identity in {None, settings.identity}
 
 
-def _another_identity(settings: ClientSettings, serving: list[Presence]) -> str:
-    worker = serving[0].worker
+def _another_identity(settings: ClientSettings, presence: Presence) -> tuple[str, str]:
+    project = settings.project
     if settings.identity == "none":
         return (
-            f"{worker} serves {settings.project} with the user in the topics ({settings.project}/users/{{user}}/…), "
-            "and we ask without: give --identity topic, and the login with --username"
+            f"{presence.worker} serves {project} with the user in the topics ({project}/users/…), we ask without one",
+            "Give --identity topic, and the login with --username.",
         )
-    return f"{worker} serves {settings.project} without a user in the topics, and we ask with one: leave --identity out"
+    return (
+        f"{presence.worker} serves {project} without a user in the topics, we ask with one",
+        "Leave --identity out, or start the worker with --identity topic.",
+    )

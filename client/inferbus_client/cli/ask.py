@@ -36,6 +36,8 @@ from inferbus_client.options import AskOptions
 def ask(text: str, config: Path | None, *, as_json: bool, stream: bool | None, **flags: Any) -> int:
     """Ask TEXT (`-`: what standard input says) and print the answer."""
     message = read_input() if text == "-" else text
+    if not message.strip():
+        raise click.UsageError("there is nothing to ask: the text is empty.")
     settings = load_settings(flags, config)
     options = ask_options(flags)
     if stream is None:

@@ -10,13 +10,18 @@ import math
 import os
 import sys
 
-from inferbus_client.errors import RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import BrokerRefusedError, BrokerUnreachableError, RequestFailedError, RequestTimeoutError
 from inferbus_client.shown import shown, shown_in_line
 
 
 def is_dumb() -> bool:
     """Whether the terminal says of itself that it can only take one line after the other."""
     return os.environ.get("TERM", "") in {"dumb", "unknown"}
+
+
+def has_colours() -> bool:
+    """Whether standard output is a terminal that may have colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
 
 
 def say(text: str) -> None:
@@ -35,4 +40,6 @@ def in_words(error: Exception) -> str:
         return shown_in_line(str(error)) + again
     if isinstance(error, RequestTimeoutError) and error.what == "first sign of life":
         return f"{error}. Does a worker serve this project on this broker? `inferbus doctor` finds out."
+    if isinstance(error, BrokerUnreachableError | BrokerRefusedError):
+        return f"{shown(str(error))}. `inferbus doctor` says what to do about it."
     return shown(str(error))
