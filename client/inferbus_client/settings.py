@@ -30,7 +30,7 @@ from inferbus_client.settings_sources import (
     nearest,
     place_of,
 )
-from inferbus_client.units import Written, bare_type
+from inferbus_client.units import Size, Written, bare_type
 
 __all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
 
@@ -144,10 +144,10 @@ class ConnectionSettings(FileSettings):
     mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
         "auto", description="auto: MQTT 5, and 3.1.1 where that is refused."
     )
-    max_packet_bytes: Annotated[int, Field(ge=256, le=268_435_460)] | None = Field(
+    max_packet_bytes: Annotated[Size, Field(ge=256, le=268_435_460)] | None = Field(
         None,
         description="The largest packet that the broker takes, where it cannot say so itself (MQTT 3.1.1).",
-        json_schema_extra={"default": "none"},
+        json_schema_extra={"default": "none", "metavar": "SIZE"},
     )
 
     def link_options(self, client_id: str, **more: Any) -> LinkOptions:
