@@ -39,6 +39,9 @@ from inferbus_worker.token_budget import TokenBudget
 
 log = logging.getLogger("inferbus.admission")
 
+# Seconds after which to ask again for an answer in a given form, where nothing better is known.
+_LEAST_WAIT = 1.0
+
 RESET_TEXT = "Conversation reset."
 
 
@@ -62,6 +65,7 @@ class Admission:
     ) -> None:
         self._projects = settings.projects
         self._max_tokens_caps = {name: settings.max_tokens_cap_of(name) for name in settings.projects}
+        self._form_share = settings.form_share
         self._max_message_bytes = settings.max_message_bytes
         self._readable_bytes = settings.readable_bytes
         self._sessions = sessions
@@ -177,7 +181,7 @@ class Admission:
             self._refuse(Failure("session_busy"), replies)
             return
         position = self._queue.position(key.project, key.owner(request.client_id))
-        failure = self._no_room(position, deadline, now)
+        failure = self._too_many_forms(request) or self._no_room(position, deadline, now)
         if failure is not None or position is None:
             claim.release()
             self._refuse(failure or Failure("overloaded"), replies)
@@ -197,6 +201,17 @@ class Admission:
     def _over_limit(self, key: SessionKey, request: Envelope) -> Failure | None:
         wait = self._limits.admit(key, request.client_id)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+
+    def _too_many_forms(self, request: Request) -> Failure | None:
+        """Answers in a given form never take up all workers: the grammars that they need can keep an engine busy."""
+        if not request.has_form or self._form_share == 1:
+            return None
+        slots = self._meter.slots or 1
+        if self._in_flight.forms < max(1, int(slots * self._form_share)):
+            return None
+        wait = max(self._meter.wait_estimate(slots) or 0, _LEAST_WAIT)
+        detail = "As many answers in a given form as may be are under way."
+        return Failure("overloaded", detail, retry_after_ms=_milliseconds(wait))
 
     def _no_room(self, position: int | None, deadline: float | None, now: float) -> Failure | None:
         if position is None:

@@ -260,7 +260,11 @@ class Daemon:
     def _serve(self) -> int:
         """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
         watchdog = Watchdog(
-            self._engine, self._settings.engine_silence, active=self._active, finished=lambda: self._meter.finished
+            self._engine,
+            self._settings.engine_silence,
+            active=self._active,
+            finished=lambda: self._meter.finished,
+            forms_given_up=lambda: self._meter.forms_given_up,
         )
         while not self._signals:
             time.sleep(_TICK)

@@ -17,6 +17,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._jobs: dict[SessionKey, Job] = {}
+        self._forms: set[Job] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -25,12 +26,20 @@ class InFlight:
     def add(self, job: Job) -> None:
         with self._lock:
             self._jobs[job.key] = job
+            if job.request.has_form:
+                self._forms.add(job)
 
     def remove(self, job: Job) -> None:
         with self._lock:
+            self._forms.discard(job)
             # The session may have been claimed anew already; only this very job goes.
             if self._jobs.get(job.key) is job:
                 del self._jobs[job.key]
+
+    @property
+    def forms(self) -> int:
+        """Those whose answer must keep to a given form."""
+        return len(self._forms)
 
     def of(self, key: SessionKey) -> Job | None:
         return self._jobs.get(key)

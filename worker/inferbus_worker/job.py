@@ -64,6 +64,8 @@ class Job:
         self.deadline = deadline
         self.taken_at: float | None = None
         self.first_token_at: float | None = None
+        #: Whether anything of the answer has come, a hidden thought included.
+        self.answering = False
         self.outcome: Answer | Failure | None = None
         #: Where the time went; of a job that has ended.
         self.timings = Timings(0.0, None, 0.0)

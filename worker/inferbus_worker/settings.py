@@ -8,60 +8,16 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client import topics
 from inferbus_client.settings import ConnectionSettings
-from inferbus_client.units import Duration, Size, Written
-from inferbus_worker.engines.base import Thinking
-from inferbus_worker.rates import OwnRate, Rate, RateLimit
+from inferbus_client.units import Duration, Size
+from inferbus_worker.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
+from inferbus_worker.rates import Rate, RateLimit
 from inferbus_worker.settings_pairs import conflicts
 
 __all__ = ["ProjectSettings", "RateLimit", "Settings"]
-
-Temperature = Annotated[float, Field(ge=0, le=2)]
-TopP = Annotated[float, Field(gt=0, le=1)]
-MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class ProjectSettings(Written):
-    """One project: what its requests get where they do not say, and its place in the queue.
-
-    A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
-    turns in proportion to its `weight`. `max_tokens_cap` and `project_rate_limit` stand in the place of the worker's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    system_prompt: str | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    max_tokens: MaxTokens | None = None
-    max_tokens_cap: MaxTokens | None = None
-    project_rate_limit: OwnRate = "inherit"
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    thinking: Thinking = "hide"
-    response_format: bool = False
-
-
-def _split(value: object) -> object:
-    """`a,b` is a list."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-def _names_to_projects(value: object) -> object:
-    """`--project a --project b` (or `a,b`, or a plain list in the file) serves those projects with default settings."""
-    value = _split(value)
-    return {name: {} for name in value} if isinstance(value, list | tuple) else value
-
-
-def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSettings]:
-    for name in projects:
-        if not topics.is_project(name):
-            raise ValueError(f"{name!r} is no project name: it must match {topics.NAME}")
-    if not projects:
-        raise ValueError("at least one project is needed")
-    return projects
 
 
 def _check_filters(filters: list[str]) -> list[str]:
@@ -83,13 +39,6 @@ def _state_dir() -> Path:
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "inferbus"
     except RuntimeError:  # a user without a home, as in a container
         return Path("/var/lib/inferbus")
-
-
-Projects = Annotated[
-    dict[str, Annotated[ProjectSettings, BeforeValidator(lambda value: {} if value is None else value)]],
-    BeforeValidator(_names_to_projects),
-    AfterValidator(_check_projects),
-]
 
 
 class Settings(ConnectionSettings):
@@ -119,6 +68,16 @@ class Settings(ConnectionSettings):
         8, description="Worker threads: requests in the engine at once."
     )
     queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="Requests that may wait.")
+    form_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="Share of the workers for answers in a given form (response_format), one at least; more at once "
+        "are overloaded. 1: they wait as all others do.",
+    )
+    form_timeout: Annotated[Duration, Field(gt=0)] = Field(
+        20.0,
+        description="How long an answer in a given form may take to its first token.",
+        json_schema_extra={"default": "20s", "metavar": "TIME"},
+    )
     ageing: Duration = Field(
         5.0,
         description="How much waiting makes up for one step of priority.",
@@ -203,7 +162,7 @@ class Settings(ConnectionSettings):
         description="With --ack after-reply: where attempts are kept; requests set aside, for a week, 16 MiB at most.",
         json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
     )
-    reply_topics: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_filters)] = Field(
+    reply_topics: Annotated[list[str], BeforeValidator(split), AfterValidator(_check_filters)] = Field(
         default_factory=list,
         description="Topic filters where replies may go besides the session's own topic.",
         json_schema_extra={"flags": ["--reply-topic"], "metavar": "FILTER"},
@@ -265,6 +224,11 @@ class Settings(ConnectionSettings):
     simulated_capacity: Annotated[int, Field(ge=1)] = Field(256, description="Simulated engine: generations at once.")
     simulated_failure_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Simulated engine: share of requests that fail."
+    )
+    simulated_grammar: Duration = Field(
+        0.0,
+        description="Simulated engine: time to compile the grammar of an answer in a given form.",
+        json_schema_extra={"default": "0s", "metavar": "TIME"},
     )
 
     @model_validator(mode="after")

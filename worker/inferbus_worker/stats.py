@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from inferbus_client.histogram import BOUNDS_MS, LABELS, Histogram
 from inferbus_client.presence import Latency, Level, Stats
@@ -17,6 +17,7 @@ from inferbus_worker.job import Answer, Job
 
 # Latencies kept for one interval's percentiles; more requests than that are sampled by their latest.
 _SAMPLES = 10_000
+_GIVEN_UP: Final = frozenset({"cancelled", "deadline_exceeded"})
 # Turns that the estimate of the wait looks back on, about.
 _RECENT_TURNS = 64
 
@@ -69,6 +70,7 @@ class Meter:
         self._rates = _Rates()
         self._ended_before = self._tokens_before = self._rejected_before = 0
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
+        self._forms_given_up = 0
         self._turns = 0
         self._mean_turn = 0.0
 
@@ -98,6 +100,9 @@ class Meter:
                 self._mean_turn += (timings.total - timings.queue - self._mean_turn) / self._turns
             else:
                 self._errors += 1
+                was_taken = job.taken_at is not None
+                if job.request.has_form and was_taken and not job.answering and outcome.code in _GIVEN_UP:
+                    self._forms_given_up += 1
 
     def wait_estimate(self, position: int) -> float | None:
         """Seconds that a request at this place in the queue will wait, by the latest turns; None while unknown."""
@@ -111,6 +116,11 @@ class Meter:
     def finished(self) -> int:
         """Admitted requests that have ended, well or not."""
         return self._processed + self._errors
+
+    @property
+    def forms_given_up(self) -> int:
+        """Answers in a given form that nobody waited for any more before they had begun: perhaps they never would."""
+        return self._forms_given_up
 
     @property
     def quiet(self) -> bool:

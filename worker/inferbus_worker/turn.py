@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from inferbus_client.wire import Failure
 from inferbus_worker.engines.base import (
@@ -15,6 +15,7 @@ from inferbus_worker.engines.base import (
     Engine,
     EngineDeadError,
     EngineError,
+    FirstTokenTimeoutError,
     GenerationTimeoutError,
     InvalidCallError,
     Message,
@@ -90,6 +91,7 @@ class TurnRunner:
         job.attach(generation)
         text, reasoning = [], []
         for chunk in generation.chunks(job.deadline):
+            job.answering = True
             text.append(chunk.text)
             reasoning.append(chunk.reasoning)
             if job.request.stream and (chunk.text or chunk.reasoning):
@@ -108,6 +110,7 @@ class TurnRunner:
             chunk_interval=self._settings.delta_interval if job.request.stream else None,
             cache_salt=_cache_salt(job.key),
             thinking=self._projects[job.key.project].thinking,
+            first_token_within=self._settings.form_timeout if job.request.has_form else None,
         )
 
     def _prompt(self, job: Job, skip: int) -> list[Message]:
@@ -149,6 +152,10 @@ class TurnRunner:
         return self._engine.count_tokens(job.request.text) + images + _TEMPLATE_TOKENS
 
 
+_NOT_BEGUN: Final = "The answer in a given form did not begin in the time that the worker allows for it."
+_NOT_ENDED: Final = "It passed while the answer was generated."
+
+
 def _cache_salt(key: SessionKey) -> str:
     """Prefix-cache entries are shared within a session alone: their timing would tell one user of another."""
     return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
@@ -172,7 +179,8 @@ def _failure(error: EngineError) -> Failure:
         case CancelledGenerationError():
             return Failure("cancelled")
         case GenerationTimeoutError():
-            return Failure("deadline_exceeded", "It passed while the answer was generated.")
+            is_first = isinstance(error, FirstTokenTimeoutError)
+            return Failure("deadline_exceeded", _NOT_BEGUN if is_first else _NOT_ENDED)
         case EngineDeadError():
             return Failure("engine_unavailable")
         case _:

@@ -191,6 +191,12 @@ class Request(Envelope):
         return 0 if isinstance(self.message, str) else sum(isinstance(part, ImagePart) for part in self.message)
 
     @property
+    def has_form(self) -> bool:
+        """Whether the answer must keep to a form, for which an engine has to compile a grammar."""
+        shape = None if self.params is None else self.params.response_format
+        return shape is not None and shape["type"] != "text"
+
+    @property
     def content(self) -> str | list[dict[str, Any]]:
         """The message as the content of an OpenAI chat message."""
         if isinstance(self.message, str):

@@ -35,5 +35,6 @@ def make_engine(settings: Settings, model: str | None, options: Sequence[str]) -
             settings.simulated_per_token,
             settings.simulated_capacity,
             settings.simulated_failure_rate,
+            settings.simulated_grammar,
         )
     )

@@ -21,6 +21,7 @@ from inferbus_worker.engines.base import (
     EngineDeadError,
     EngineError,
     FinishReason,
+    FirstTokenTimeoutError,
     GenerationTimeoutError,
     Message,
     Usage,
@@ -36,16 +37,17 @@ _content = itemgetter("content")
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Seconds to the first and to each further token; how many at once; the share of requests that fail."""
+    """Seconds to the first and to each further token, and to a grammar; how many at once; the share that fails."""
 
     first_token: float = 0.0
     per_token: float = 0.0
     capacity: int = 256
     failure_rate: float = 0.0
+    grammar: float = 0.0
 
     @property
     def is_paced(self) -> bool:
-        return self.first_token > 0 or self.per_token > 0
+        return self.first_token > 0 or self.per_token > 0 or self.grammar > 0
 
 
 class SimulatedEngine:
@@ -120,8 +122,13 @@ class _Echo:
         behaviour, interval = self._engine.behaviour, self._call.chunk_interval
         waiting: list[str] = []
         last = time.monotonic()
+        first = behaviour.first_token + (behaviour.grammar if self._call.has_form else 0)
+        within = self._call.first_token_within
+        if within is not None and first > within:
+            self._sleep(within, deadline)
+            raise FirstTokenTimeoutError(within)
         for number, token in enumerate(tokens):
-            self._sleep(behaviour.per_token if number else behaviour.first_token, deadline)
+            self._sleep(behaviour.per_token if number else first, deadline)
             waiting.append(token)
             if interval is not None and (now := time.monotonic()) - last >= interval:
                 yield Chunk("".join(waiting))
