@@ -109,13 +109,24 @@ class Crossing:
         """Go on where something crosses alone: called whenever anything may have moved."""
         if self._alone and not self._is_across(paho):
             return
+        if not self._errands and (due := self._subscriptions.due()):
+            self._errands.append(due)
         if self._errands:
-            filters = self._errands.popleft()
-            self._subscriptions.request(paho, filters)
-            self._alone, self._pinged = [Parcel(name, is_filter=True) for name in filters], False
+            self._alone, self._pinged = self._request(paho, self._errands.popleft()), False
         elif self._held:
             self._settle_held(paho)
             paho.send_held(one_at_a_time=bool(self._held))
+
+    def _request(self, paho: PahoClient, filters: Mapping[str, int]) -> list[Parcel]:
+        """Ask for what is not known to close the connection."""
+        parcels = [Parcel(name, is_filter=True) for name in filters]
+        refused = [parcel for parcel in parcels if self.suspicion.is_alert and self.suspicion.refuses(parcel)]
+        for parcel in refused:
+            self._subscriptions.refuse(parcel.topic, _refusal(parcel))
+        wanted = [parcel for parcel in parcels if parcel not in refused]
+        if wanted:
+            self._subscriptions.request(paho, {parcel.topic: filters[parcel.topic] for parcel in wanted})
+        return wanted
 
     def _is_across(self, paho: PahoClient) -> bool:
         if not self._pinged:
@@ -156,7 +167,7 @@ class Crossing:
         self._errands = deque(batches)
         if not self._held and not self.suspicion.is_alert:
             while self._errands:
-                self._subscriptions.request(paho, self._errands.popleft())
+                self._request(paho, self._errands.popleft())
 
     def lost(self, paho: PahoClient) -> Finding:
         """The broker has closed the connection, perhaps for a packet: whether for one, and if that is clear, which."""

@@ -21,7 +21,13 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from inferbus_client.crossing import REFUSED, SENT, Crossing, OnRefused
-from inferbus_client.errors import BrokerError, BrokerUnreachableError, ConnectionLostError, IdTakenError
+from inferbus_client.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ConnectionLostError,
+    IdTakenError,
+)
 from inferbus_client.handshake import (
     BrokersWord,
     HungUpError,
@@ -35,7 +41,7 @@ from inferbus_client.link_socket import send_at_once
 from inferbus_client.losses import TAKEN_OVER, Losses, may_be_about_a_packet
 from inferbus_client.network_loop import Feed, NetworkLoop
 from inferbus_client.paho_client import PahoClient, build_paho, open_connection
-from inferbus_client.subscriptions import Subscriptions
+from inferbus_client.subscriptions import Subscriptions, WhenRefused
 from inferbus_client.suspicion import NOTHING_FOUND, Parcel
 
 log = logging.getLogger("inferbus.link")
@@ -58,6 +64,8 @@ class Link:
         on_up: called there after every successful (re)connect, when subscriptions have been requested again.
         on_down: called there when the connection is lost.
         will: published by the broker when this link dies.
+        when_refused: asked there whether to try again, where the broker refuses a filter that it has granted before;
+            `unheard` says why until it grants it again.
         holds_out: asked there, instead of giving up, when another client seems to have our id: whether to come back all
             the same. It is told whether connections were lost again and again, or once with the broker's word for it.
     """
@@ -70,6 +78,7 @@ class Link:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
         will: Will | None = None,
+        when_refused: WhenRefused = lambda _name, _error: False,
         holds_out: Callable[[bool], bool] = lambda _flapping: False,
     ) -> None:
         self._options = options
@@ -81,7 +90,7 @@ class Link:
         self._paho: PahoClient | None = None
         self._loop = NetworkLoop()
         self._thread: threading.Thread | None = None
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(when_refused)
         self._crossing = Crossing(self._subscriptions)
         self._up = threading.Event()
         self._closing = threading.Event()
@@ -171,6 +180,11 @@ class Link:
     def is_alive(self) -> bool:
         """Whether the network thread runs; it ends by `close`, or with `fatal` set."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def unheard(self) -> BrokerRefusedError | None:
+        """Why something that was subscribed to is not heard, as long as the broker refuses it."""
+        return self._subscriptions.unheard
 
     def wait_up(self, timeout: float | None) -> bool:
         return self._up.wait(timeout)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ log = logging.getLogger("inferbus.link")
 #: Bytes of filters in one packet: what every broker takes, also one that has not said how much.
 _PACKET_BYTES: Final = 2048
 _PER_FILTER: Final = 3
+#: Seconds until a filter that was granted before, and refused on a new connection, is asked for again.
+_AGAIN: Final = (1.0, 2.0, 4.0, 5.0)
 #: Filters that are under suspicion go in so many groups, so that the one that is guilty is found in a few rounds.
 _GROUPS: Final = 16
 
@@ -32,19 +36,50 @@ class _Grant:
     missing: set[str]
 
 
+@dataclass(slots=True)
+class _Unheard:
+    """A filter that is to be asked for again: why, how often it was refused, and when it is due."""
+
+    error: BrokerRefusedError
+    refusals: int
+    due: float
+
+
+#: Asked whether a filter that was granted before, and that the broker refuses now, is to be asked for again.
+WhenRefused = Callable[[str, BrokerRefusedError], bool]
+
+
 class Subscriptions:
     """Filters with their QoS, and the broker's answers that are awaited, over however many connections it takes.
 
-    `drop` may be called from any thread, the rest belongs to the network thread.
+    `drop` and `unheard` may be used from any thread, the rest belongs to the network thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, when_refused: WhenRefused = lambda _name, _error: False) -> None:
+        self._when_refused = when_refused
+        self._unheard: dict[str, _Unheard] = {}
         self._filters: dict[str, int] = {}
         self._awaited: dict[int, list[str]] = {}
         self._grants: list[_Grant] = []
 
     def drop(self, topic_filter: str) -> None:
         self._filters.pop(topic_filter, None)
+        self._unheard.pop(topic_filter, None)
+
+    @property
+    def unheard(self) -> BrokerRefusedError | None:
+        """Why something that should be heard is not heard, for now."""
+        return next((one.error for one in list(self._unheard.values())), None)
+
+    def due(self) -> dict[str, int]:
+        """What was refused, and is to be asked for again now."""
+        if not self._unheard:
+            return {}
+        now = time.monotonic()
+        names = [name for name, one in self._unheard.items() if one.due <= now]
+        for name in names:
+            self._unheard[name].due = math.inf
+        return {name: self._filters[name] for name in names if name in self._filters}
 
     def add(self, paho: PahoClient, filters: Mapping[str, int], granted: Future[None]) -> None:
         """Subscribe now and on every connection to come; `granted` hears the broker's answer."""
@@ -86,12 +121,17 @@ class Subscriptions:
                 self._grant(name)
 
     def refuse(self, name: str, error: BrokerRefusedError) -> None:
-        """A filter will not be granted: whoever waits for it hears that, and it is not asked for again."""
+        """A filter is not granted: whoever waits for it hears that. Who does not wait was granted it before."""
         log.error("%s", error.reason)
+        waiting = [grant for grant in self._grants if name in grant.missing and not grant.future.done()]
+        if not waiting and name in self._filters and self._when_refused(name, error):
+            refusals = self._unheard[name].refusals + 1 if name in self._unheard else 1
+            patience = _AGAIN[min(refusals, len(_AGAIN)) - 1]
+            self._unheard[name] = _Unheard(error, refusals, time.monotonic() + patience)
+            return
         self.drop(name)
-        for grant in self._grants:
-            if name in grant.missing:
-                _settle(grant.future, error)
+        for grant in waiting:
+            _settle(grant.future, error)
 
     def lost(self) -> None:
         """The connection is gone: what was asked on it will be asked again."""
@@ -104,6 +144,7 @@ class Subscriptions:
         self._grants.clear()
 
     def _grant(self, name: str) -> None:
+        self._unheard.pop(name, None)
         for grant in self._grants:
             grant.missing.discard(name)
             if not grant.missing:

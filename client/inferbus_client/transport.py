@@ -23,7 +23,7 @@ from inferbus_client import topics
 from inferbus_client.announced import Announced
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Call, cancel_payload
-from inferbus_client.errors import BrokerError, ConnectionLostError, InvalidRequestError
+from inferbus_client.errors import BrokerError, BrokerRefusedError, ConnectionLostError, InvalidRequestError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, LinkOptions
 from inferbus_client.plain_publish import LARGEST
@@ -62,7 +62,9 @@ class Transport:
     def __init__(
         self, options: LinkOptions, *, qos: int = 1, on_stray: Callable[[AnyReply], None] | None = None
     ) -> None:
-        self._link = Link(options, on_message=self._received, on_up=self._came_up, on_down=self._went_down)
+        self._link = Link(
+            options, on_message=self._received, on_up=self._came_up, on_down=self._went_down, when_refused=self._refused
+        )
         self._qos = qos
         self._on_stray = on_stray
         self._lock = threading.Lock()
@@ -242,6 +244,18 @@ class Transport:
             return
         waiter.open = False
         waiter.deliver(TextReply(message.payload.decode(errors="replace")))
+
+    def _refused(self, topic: str, error: BrokerRefusedError) -> bool:
+        """A topic is heard no more: whoever waits there is told, and the next one asks for it anew."""
+        with self._lock:
+            self._listening.pop(topic, None)
+            everywhere = topic == self._wildcard
+            self._wildcard = None if everywhere else self._wildcard
+            there = [self._by_topic.get(topic)]
+            waiting = [waiter for name, waiter in self._waiting.items() if everywhere or name in there]
+        for waiter in waiting:
+            waiter.deliver(error)
+        return False
 
     def _came_up(self) -> None:
         self._tell_all(Signal.RECONNECTED)

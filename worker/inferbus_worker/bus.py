@@ -57,12 +57,14 @@ class Bus:
         #: Only while we look whether another worker serves our projects.
         self._company: Company | None = None
         self._presence = self._presence_as("loading", model, None)
+        self._deaf_since: float | None = None
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=self._received,
             on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
+            when_refused=lambda name, _error: name != self._topic,
             holds_out=self._rivals.hold_out,
         )
 
@@ -92,6 +94,25 @@ class Bus:
         before = self._presence
         self._presence = self._presence_as(state, model or before.model, capacity or before.capacity)
         self._say_presence()
+
+    def watch_hearing(self) -> None:
+        """Be `ready` only while requests can be heard; for the main thread, every now and then.
+
+        Raises:
+            BrokerRefusedError: the broker has refused a subscription for `broker_timeout` seconds.
+        """
+        unheard, now = self.link.unheard, time.monotonic()
+        if unheard is None:
+            if self._deaf_since is not None:
+                self._deaf_since = None
+                log.info("every subscription is granted again")
+                self._say_presence()
+            return
+        if self._deaf_since is None:
+            self._deaf_since = now
+            self._say_presence()
+        if now - self._deaf_since > self._settings.broker_timeout:
+            raise unheard
 
     def publish_stats(self, stats: Stats) -> None:
         stats = stats.model_copy(update={"joining": self._company is not None})
@@ -201,7 +222,10 @@ class Bus:
 
     def _say_presence(self) -> None:
         """Also after every reconnect: the broker has published the Last Will meanwhile."""
-        presence = self._presence.model_copy(update={"instance": self._instance})
+        state = self._presence.state
+        if state == "ready" and self._deaf_since is not None:
+            state = "loading"
+        presence = self._presence.model_copy(update={"state": state, "instance": self._instance})
         # `draining` is not acknowledged: if the broker reads it only after we have gone, what it writes back must not
         # show it a dead connection before it has read the replies that follow.
         qos = 0 if presence.state == "draining" else 1

@@ -289,6 +289,7 @@ class Daemon:
             raise self._bus.link.fatal
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
+        self._bus.watch_hearing()
 
     # --- shutdown; see the module's docstring for the order ---
 
