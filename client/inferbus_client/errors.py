@@ -2,9 +2,11 @@
 
 InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
+│   ├── NotConnectedError         there has been none yet
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
-│   └── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
+│   └── ConnectionLostError       it was there, and went away for good (lost again and again)
+│       ├── ClientClosedError     by `close`
 │       └── IdTakenError          another client uses this client id, and stays
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
@@ -19,7 +21,7 @@ InferbusError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from inferbus_client.wire import Failure
@@ -40,6 +42,14 @@ class BrokerError(InferbusError):
         super().__init__(reason)
         self.reason = reason
 
+    def again(self) -> Self:
+        """The same for somebody else to raise: an exception that is raised often keeps every traceback."""
+        return type(self)(self.reason)
+
+
+class NotConnectedError(BrokerError):
+    """Nobody has connected this client yet, or it did not come off."""
+
 
 class BrokerUnreachableError(BrokerError):
     """Nobody answers at the broker's address."""
@@ -51,6 +61,10 @@ class BrokerRefusedError(BrokerError):
 
 class ConnectionLostError(BrokerError):
     """The connection is gone and will not come back by itself."""
+
+
+class ClientClosedError(ConnectionLostError):
+    """This client was closed. It can be connected again."""
 
 
 class IdTakenError(ConnectionLostError):

@@ -161,16 +161,21 @@ class Link:
             BrokerRefusedError: a filter was refused.
             ConnectionLostError: no answer came in time.
         """
+        granted = self.ask_for(filters)
+        try:
+            granted.result(timeout)
+        except TimeoutError:
+            raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
+
+    def ask_for(self, filters: Mapping[str, int]) -> Future[None]:
+        """Subscribe as `subscribe` does, without waiting: the future hears the broker's answer."""
         self._subscriptions.add(filters)
         granted: Future[None] = Future()
         paho = self._paho
         if paho is None:
             raise ConnectionLostError("not connected")
         self._loop.call(lambda: self._subscriptions.request(paho, filters, granted))
-        try:
-            granted.result(timeout)
-        except TimeoutError:
-            raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
+        return granted
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe, without waiting for the broker."""
@@ -377,7 +382,7 @@ class Link:
         was_up = self._up.is_set()
         self._up.clear()
         self._subscriptions.lost()
-        if was_up and self._on_down is not None:
+        if (was_up or self.fatal is not None) and self._on_down is not None:
             _guarded(self._on_down)
 
     # --- paho's callbacks; all run in the network thread (before it starts, in `connect`'s) ---

@@ -37,3 +37,5 @@ def format_duration(seconds: float) -> str:
 
 #: Seconds, written with a unit.
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+#: How long to wait for something: at most a day, which every clock and every queue can count.
+Patience = Annotated[Duration, Field(gt=0, le=86_400)]

@@ -46,6 +46,7 @@ class FaultProxy:
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="fault-proxy")
 
     def __enter__(self) -> Self:
@@ -66,9 +67,18 @@ class FaultProxy:
         """Reset every connection."""
         self._loop.call_soon_threadsafe(self._reset_all)
 
+    def say(self, packet: bytes) -> None:
+        """Send this to every client, between two packets of the broker's, as its word."""
+        self._loop.call_soon_threadsafe(self._say, packet)
+
+    def _say(self, packet: bytes) -> None:
+        for writer in self._clients:
+            writer.write(packet)
+
     def _reset_all(self) -> None:
         for writer in self._writers:
-            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            with suppress(OSError):  # it has been closed already
+                writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             writer.transport.abort()
 
     async def _serve(self) -> None:
@@ -88,9 +98,11 @@ class FaultProxy:
         with suppress(OSError):
             broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
             self._writers |= {writer, broker_writer}
+            self._clients.add(writer)
             pumps = [self._pump(reader, broker_writer), self._pump(broker_reader, writer)]
             await asyncio.gather(*pumps)
             self._writers -= {writer, broker_writer}
+            self._clients.discard(writer)
         writer.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -219,4 +219,10 @@ TRIALS: Final = (
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
     ),
+    Trial(
+        43,
+        "clients closed, taken over, never connected, interrupted; 200 threads, cancelled tasks",
+        "an error in its type at once; what runs is cancelled; no slot, thread or executor leaks",
+        ("tests/faults/test_clients.py", "tests/unit/client/test_interrupts.py"),
+    ),
 )
