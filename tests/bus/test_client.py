@@ -345,6 +345,24 @@ def test_closing_ends_what_is_in_flight(broker: Mosquitto, fake_worker: FakeWork
             asked.result(10)
 
 
+def test_a_question_that_is_too_large_for_the_broker_is_refused_here() -> None:
+    with Mosquitto("max_packet_size 4000") as small, FakeWorker(small.port) as worker:
+        with connect(small, worker) as client:
+            for ask in (client.ask, lambda text: list(client.stream(text))):
+                with pytest.raises(InvalidRequestError) as caught:
+                    ask("x" * 4000)
+                assert caught.value.code == "message_too_large"
+            assert client.ask("small").text == "You said: small"
+
+        async def main() -> None:
+            async with AsyncClient(small.url, project=worker.project) as client:
+                with pytest.raises(InvalidRequestError, match="too large"):
+                    await client.ask("x" * 4000)
+
+        asyncio.run(main())
+        assert [heard["message"] for heard in worker.heard] == ["small"]
+
+
 def test_nobody_there() -> None:
     with pytest.raises(BrokerUnreachableError):
         Client("mqtt://127.0.0.1:1", connect_timeout=0.1).connect()

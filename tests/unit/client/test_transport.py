@@ -114,3 +114,16 @@ def test_a_packet_that_the_broker_would_not_take_is_not_sent(desk: Desk) -> None
     with pytest.raises(InvalidRequestError) as caught:
         desk.transport.send(ADDRESSES.request("x" * 300, "s1", stream=False), 10)
     assert caught.value.code == "message_too_large"
+
+
+def test_a_packet_whose_length_mqtt_cannot_say_is_not_sent(desk: Desk) -> None:
+    """The network thread would end of it."""
+
+    class Enormous(Call):
+        def payload(self, deadline_ms: int) -> bytes:  # noqa: ARG002 - as every call has it
+            return bytes(268_435_400)
+
+    ordinary = ADDRESSES.request("x", "s1", stream=False)
+    with pytest.raises(InvalidRequestError) as caught:
+        desk.transport.send(Enormous(**{name: getattr(ordinary, name) for name in Call.__slots__}), 10)
+    assert caught.value.code == "message_too_large"
