@@ -2,10 +2,12 @@
 
 InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
+│   ├── NotConnectedError         there has been none yet
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
 │   │   └── MessageRefusedError   it closes the connection on this message or subscription (`topic`, `size`)
-│   ├── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
+│   ├── ConnectionLostError       it was there, and went away for good (lost again and again)
+│   │   ├── ClientClosedError     by `close`
 │   │   └── IdTakenError          another client uses this client id, and stays
 │   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
@@ -23,7 +25,7 @@ SettingsError                     settings that cannot be used: nothing was trie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from inferbus_client.wire import Failure
@@ -60,6 +62,16 @@ class BrokerError(InferbusError):
         super().__init__(reason)
         self.reason = reason
 
+    def again(self) -> Self:
+        """The same for somebody else to raise: an exception that is raised often keeps every traceback."""
+        twin = type(self).__new__(type(self), *self.args)
+        vars(twin).update(vars(self))
+        return twin
+
+
+class NotConnectedError(BrokerError):
+    """Nobody has connected this client yet, or it did not come off."""
+
 
 class BrokerUnreachableError(BrokerError):
     """Nobody answers at the broker's address."""
@@ -90,6 +102,10 @@ class MessageRefusedError(BrokerRefusedError):
 
 class ConnectionLostError(BrokerError):
     """The connection is gone and will not come back by itself."""
+
+
+class ClientClosedError(ConnectionLostError):
+    """This client was closed. It can be connected again."""
 
 
 class IdTakenError(ConnectionLostError):

@@ -205,15 +205,20 @@ class Link:
             BrokerRefusedError: a filter was refused (`MessageRefusedError`: by closing the connection on it).
             ConnectionLostError: no answer came in time, or told to stop.
         """
+        granted = self.ask_for(filters)
+        try:
+            wait_for(granted, timeout, stop)
+        except TimeoutError:
+            raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
+
+    def ask_for(self, filters: Mapping[str, int]) -> Future[None]:
+        """Subscribe as `subscribe` does, without waiting: the future hears the broker's answer."""
         granted: Future[None] = Future()
         paho = self._paho
         if paho is None:
             raise ConnectionLostError("not connected")
         self._loop.call(lambda: self._crossing.subscribe(paho, filters, granted))
-        try:
-            wait_for(granted, timeout, stop)
-        except TimeoutError:
-            raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
+        return granted
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe, without waiting for the broker."""
@@ -493,7 +498,7 @@ class Link:
         was_up = self._up.is_set()
         self._up.clear()
         self._subscriptions.lost()
-        if was_up and self._on_down is not None:
+        if (was_up or self.fatal is not None) and self._on_down is not None:
             _guarded(self._on_down)
 
     # --- paho's callbacks; all run in the network thread ---

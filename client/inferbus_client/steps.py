@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,6 +15,10 @@ class Signal(Enum):
     """Events that are no reply."""
 
     RECONNECTED = "reconnected"
+    #: It is this request's turn in its session.
+    TURN = "turn"
+    #: The broker has answered the subscription of its reply topic.
+    GRANTED = "granted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,8 @@ class TextReply:
 
 
 Event = AnyReply | TextReply | Signal | BrokerError
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait this many seconds; `because` of a refusal, where the request is to be sent again after it."""
-
-    seconds: float
-    because: RequestFailedError | None = None
+#: Hands an event to whoever waits for it, from any thread; must not block.
+Deliver = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,15 @@ class Receive:
     seconds: float
 
 
-Step = Pause | Receive | Accepted | Delta
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The request was refused, and will be sent again after so many seconds."""
+
+    because: RequestFailedError
+    seconds: float
+
+
+Step = Receive | Accepted | Delta | Retry
 
 #: An exchange's logic; see `Exchange.steps`.
 Steps = Generator[Step, Event | None, None]

@@ -224,6 +224,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        43,
+        "clients closed, taken over, never connected, interrupted; 200 threads, cancelled tasks",
+        "an error in its type at once; what runs is cancelled; no slot, thread or executor leaks",
+        ("tests/faults/test_clients.py", "tests/unit/client/test_interrupts.py"),
+    ),
+    Trial(
         42,
         "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
         "the end within the drain timeout + 2 s",
