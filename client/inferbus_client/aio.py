@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, closing, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
-from weakref import WeakValueDictionary
 
 from inferbus_client.answer import Answer
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Message
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.core import ClientCore, CoreProperties
-from inferbus_client.errors import RequestTimeoutError
-from inferbus_client.exchange import Exchange
-from inferbus_client.options import AskOptions, session_busy
-from inferbus_client.steps import Event, Pause, Receive, next_step
-from inferbus_client.wire import Accepted, Delta
+from inferbus_client.errand import Errand
+from inferbus_client.options import AskOptions, TurnOptions, WaitOptions, announce
+from inferbus_client.own_thread import in_own_thread
+from inferbus_client.steps import Deliver, Event, Receive, Steps, next_step
+from inferbus_client.wire import Delta
 
 
 class AsyncClient(CoreProperties):
@@ -37,23 +36,22 @@ class AsyncClient(CoreProperties):
         on_stray: Callable[[AnyReply], None] | None = None,
         **overrides: Any,
     ) -> None:
-        self._core = ClientCore(settings, overrides, on_stray)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._core = ClientCore(settings, overrides, caller=_current_task, on_stray=on_stray)
 
     # --- lifecycle ---
 
     async def connect(self) -> Self:
-        """Connect to the broker; `async with` does it."""
+        """Connect to the broker, unless that is done; `async with` does it. See `Client.connect`."""
         try:
-            await asyncio.to_thread(self._core.transport.open, self._core.settings.connect_timeout)
+            await in_own_thread(self._core.connect, f"connect-{self.client_id}")
         except BaseException:
             await self.close()
             raise
         return self
 
     async def close(self) -> None:
-        """Disconnect. Requests in flight end with `ConnectionLostError`."""
-        await asyncio.to_thread(self._core.transport.close)
+        """Disconnect. Requests in flight end at once, with `ClientClosedError`, and the worker is told to stop."""
+        await in_own_thread(self._core.close, f"close-{self.client_id}")
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -64,18 +62,10 @@ class AsyncClient(CoreProperties):
         await self.close()
 
     async def listen_to_every_session(self) -> None:
-        """Hear the replies of every session through one wildcard subscription, for programs with very many sessions.
-
-        Without it each session costs a subscription.
-
-        Raises:
-            BrokerError: the broker refuses the wildcard, or does not answer.
-        """
-        await asyncio.to_thread(
-            self._core.transport.listen_to_every_session,
-            self._core.addresses.every_reply(),
-            self._core.settings.connect_timeout,
-        )
+        """Hear the replies of every session through one wildcard subscription; see `Client`."""
+        async with aclosing(_drive(self._core.listen_to_every_session)) as nothing:
+            async for _nothing in nothing:
+                pass
 
     # --- the verbs ---
 
@@ -85,63 +75,27 @@ class AsyncClient(CoreProperties):
 
     def stream(self, message: Message, **options: Unpack[AskOptions]) -> AsyncStream:
         """Ask, and iterate (`async for`) over the answer as it is generated; see `Client.stream`."""
-        exchange = self._core.request(message, options, stream=True)
-        return AsyncStream(self._core, exchange, self._run(exchange, options))
+        errand = self._core.request(message, options, stream=True)
+        return AsyncStream(self._core, errand, _drive(errand.steps, options))
 
     async def cancel(self, session: str | None = None, request_id: str | None = None) -> None:
         """Cancel one request, or whatever the session has queued or running. Whoever waits gets the error."""
         self._core.cancel(session, request_id)
 
-    async def reset(self, **options: Unpack[AskOptions]) -> None:
+    async def reset(self, **options: Unpack[TurnOptions]) -> None:
         """Make the worker forget the conversation."""
-        call = self._core.addresses.reset(options.get("session") or self.session)
-        await self._finish(self._core.exchange(call, options), options)
+        await self._finish(self._core.reset(options))
 
-    async def new_session(self, **options: Unpack[AskOptions]) -> str:
+    async def new_session(self, **options: Unpack[WaitOptions]) -> str:
         """Ask the worker for a session id, and go on in that session."""
-        call = self._core.addresses.new_session()
-        self.session = (await self._finish(self._core.exchange(call, options), options)).text
+        self.session = (await self._finish(self._core.new_session(options))).text
         return self.session
 
-    # --- waiting ---
-
-    async def _finish(self, exchange: Exchange, options: AskOptions) -> Answer:
-        async with aclosing(self._run(exchange, options)) as deltas:
+    async def _finish(self, errand: Errand, options: AskOptions | None = None) -> Answer:
+        async with aclosing(_drive(errand.steps, options)) as deltas:
             async for _delta in deltas:
                 pass
-        return exchange.result()
-
-    async def _run(self, exchange: Exchange, options: AskOptions) -> AsyncGenerator[Delta]:
-        transport, call = self._core.transport, exchange.call
-        inbox: asyncio.Queue[Event] = asyncio.Queue()
-        deliver = _into_loop(asyncio.get_running_loop(), inbox)
-        async with self._turn(exchange, options):
-            if not transport.is_listening(call.reply_topic):
-                await asyncio.to_thread(transport.listen, call.reply_topic, exchange.remaining)
-            with transport.waiting(call, deliver):
-                async with aclosing(_drive(exchange, inbox, options.get("on_accepted"))) as deltas:
-                    async for delta in deltas:
-                        yield delta
-
-    @asynccontextmanager
-    async def _turn(self, exchange: Exchange, options: AskOptions) -> AsyncIterator[None]:
-        """One request of ours at a time in a session; the worker would refuse a second one."""
-        if exchange.call.session is None:
-            yield
-            return
-        lock = self._locks.setdefault(exchange.call.session, asyncio.Lock())
-        if lock.locked() and options.get("when_busy") == "raise":
-            raise session_busy()
-        waited = exchange.remaining
-        try:
-            async with asyncio.timeout(waited):
-                await lock.acquire()
-        except TimeoutError:
-            raise RequestTimeoutError("turn in the session", waited) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return errand.exchange.result()
 
 
 class AsyncStream:
@@ -151,10 +105,11 @@ class AsyncStream:
         request_id: for `AsyncClient.cancel`.
     """
 
-    def __init__(self, core: ClientCore, exchange: Exchange, deltas: AsyncGenerator[Delta]) -> None:
-        self.request_id = exchange.call.request_id
+    def __init__(self, core: ClientCore, errand: Errand, deltas: AsyncGenerator[Delta]) -> None:
+        self.request_id = errand.exchange.call.request_id
         self._core = core
-        self._exchange = exchange
+        self._errand = errand
+        self._exchange = errand.exchange
         self._deltas = deltas
 
     @property
@@ -178,6 +133,7 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> Delta:
+        self._errand.place.caller = self._core.caller()
         return await anext(self._deltas)
 
     async def __aenter__(self) -> Self:
@@ -189,22 +145,19 @@ class AsyncStream:
         await self.close()
 
 
-async def _drive(
-    exchange: Exchange, inbox: asyncio.Queue[Event], on_accepted: Callable[[Accepted], None] | None
-) -> AsyncGenerator[Delta]:
-    """Do an exchange's waiting in this loop."""
-    with closing(exchange.steps()) as steps:
+async def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None) -> AsyncGenerator[Delta]:
+    """Do the waiting in this loop."""
+    inbox: asyncio.Queue[Event] = asyncio.Queue()
+    with closing(steps_for(_into_loop(asyncio.get_running_loop(), inbox))) as steps:
         event: Event | None = None
         while (step := next_step(steps, event)) is not None:
             event = None
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            elif isinstance(step, Receive):
+            if isinstance(step, Receive):
                 event = await _receive(inbox, step.seconds)
             elif isinstance(step, Delta):
                 yield step
-            elif on_accepted is not None:
-                on_accepted(step)
+            elif options is not None:
+                announce(step, options)
 
 
 async def _receive(inbox: asyncio.Queue[Event], seconds: float) -> Event | None:
@@ -215,10 +168,17 @@ async def _receive(inbox: asyncio.Queue[Event], seconds: float) -> Event | None:
         return None
 
 
-def _into_loop(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[Event]) -> Callable[[Event], None]:
+def _into_loop(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[Event]) -> Deliver:
     def deliver(event: Event) -> None:
-        # A loop that has ended has nobody left to tell.
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has ended: there is nobody left to tell
             loop.call_soon_threadsafe(inbox.put_nowait, event)
 
     return deliver
+
+
+def _current_task() -> object:
+    """The task that calls; without one (a stream may be made outside of a loop) a name that nobody else has."""
+    try:
+        return asyncio.current_task() or object()
+    except RuntimeError:
+        return object()

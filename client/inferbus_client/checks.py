@@ -9,24 +9,36 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Final, Literal
 
 from inferbus_client import topics
+from inferbus_client.announced import ready_for, why_nobody
 from inferbus_client.client import Client
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.errors import BrokerError, InferbusError, RequestFailedError, RequestTimeoutError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming
 from inferbus_client.presence import Presence
-from inferbus_client.watch import Watch
+from inferbus_client.remedies import remedy
+from inferbus_client.watch import Watch, WorkerView
 
 Verdict = Literal["ok", "warning", "failed", "info"]
 
 _ROUND_TRIP: Final = 5.0
 _PRESENCE: Final = 2.0
+_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
+#: By failure code.
+_ANSWERS: Final = {
+    "rate_limited": "Wait, or raise the worker's limits (--rate-limit and the others).",
+    "overloaded": "Wait, or give the worker a longer queue or more slots (--queue-size, --workers).",
+    "engine_unavailable": "The model is still loading, or gone: `inferbus status` and the worker's log say which.",
+    "engine_error": "The worker's log says why.",
+    "shutting_down": "Wait until the worker is back, or start another.",
+    "deadline_exceeded": "Allow more time with --timeout, or look at the worker's load with `inferbus status`.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +48,14 @@ class CheckResult:
     Attributes:
         name: what was checked, in two or three words.
         verdict: `failed` means that requests cannot work; `info` judges nothing.
-        text: what is so, or what is wrong and what to do about it.
+        text: what is so, or what is wrong.
+        remedy: what to do about it, where that is known.
     """
 
     name: str
     verdict: Verdict
     text: str
+    remedy: str = ""
 
 
 def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
@@ -73,11 +87,14 @@ def check_connection(settings: ClientSettings) -> CheckResult:
         link.connect(settings.connect_timeout)
         version = "MQTT 5" if link.is_v5 else "MQTT 3.1.1"
     except BrokerError as error:
-        return CheckResult(name, "failed", error.reason)
+        return CheckResult(name, "failed", error.reason, remedy(link_options, error))
     finally:
         link.close()
     encrypted = "encrypted" if link_options.url.tls else "not encrypted"
-    return CheckResult(name, "ok", f"{settings.broker} accepts us ({version}, {encrypted})")
+    text = f"{settings.broker} accepts us ({version}, {encrypted})"
+    if link_options.password is not None and not link_options.url.tls and link_options.url.host not in _LOOPBACK:
+        return CheckResult(name, "warning", text, "The password is sent in the clear: use mqtts:// where you can.")
+    return CheckResult(name, "ok", text)
 
 
 def check_round_trip(settings: ClientSettings) -> CheckResult:
@@ -97,14 +114,14 @@ def check_round_trip(settings: ClientSettings) -> CheckResult:
         if heard.wait(_ROUND_TRIP):
             return CheckResult(name, "ok", f"what is published below {settings.scope}/assistant_response is heard")
     except BrokerError as error:
-        return CheckResult(name, "failed", error.reason)
+        return CheckResult(name, "failed", error.reason, _about_access(settings))
     finally:
         link.close()
     return CheckResult(
         name,
         "warning",
-        f"our own message on {settings.scope}/assistant_response/… did not come back within {_ROUND_TRIP:g} s. "
-        "Either only the worker may publish there (then all is well), or we may not hear it: look at the broker's ACL",
+        f"our own message on {settings.scope}/assistant_response/… did not come back within {_ROUND_TRIP:g} s",
+        "Either only the worker may publish there (then all is well), or we may not hear it: look at the broker's ACL.",
     )
 
 
@@ -113,16 +130,14 @@ def check_worker(settings: ClientSettings) -> CheckResult:
     name = "worker"
     try:
         with Watch(settings, _client_id(settings)) as watch:
-            watch.wait_for(
-                lambda workers: any(_serves(view.presence, settings) for view in workers.values()), _PRESENCE
-            )
-            found = [view.presence for view in watch.workers.values() if view.presence is not None]
+            watch.wait_for(lambda workers: bool(ready_for(settings, _presences(workers))), _PRESENCE)
+            found = _presences(watch.workers)
     except BrokerError as error:
-        return CheckResult(name, "failed", error.reason)
-    ready = [presence for presence in found if _serves(presence, settings)]
-    if ready:
+        who = "Without that nobody can tell who serves here: the login needs to read inferbus/workers/+/status."
+        return CheckResult(name, "warning", error.reason, who)
+    if ready := ready_for(settings, found):
         return CheckResult(name, "ok", ", ".join(f"{one.worker} is ready with {one.model}" for one in ready))
-    return CheckResult(name, "warning", _why_not(found, settings.project))
+    return CheckResult(name, "warning", *why_nobody(settings, found))
 
 
 def check_answer(settings: ClientSettings) -> CheckResult:
@@ -133,26 +148,28 @@ def check_answer(settings: ClientSettings) -> CheckResult:
         with Client(patient) as client:
             answer = client.ask("Hello", max_tokens=16)
     except RequestTimeoutError as error:
-        return CheckResult(name, "failed", f"{error}: no worker answers for {settings.project}, or we may not ask it")
+        nobody = (
+            f"Either no worker serves {settings.scope}/user_input, or the broker does not let this login publish there."
+        )
+        return CheckResult(name, "failed", str(error), nobody)
     except RequestFailedError as error:
-        return CheckResult(name, "failed", f"the worker says {error.code}: {error}")
+        return CheckResult(name, "failed", f"the worker says {error.code}: {error}", _ANSWERS.get(error.code, ""))
     except InferbusError as error:
         return CheckResult(name, "failed", str(error))
     return CheckResult(name, "ok", f"an answer of {len(answer.text)} characters after {answer.total_s * 1000:.0f} ms")
 
 
-def _serves(presence: Presence | None, settings: ClientSettings) -> bool:
-    return presence is not None and presence.state == "ready" and settings.project in presence.projects
+def _presences(workers: Mapping[str, WorkerView]) -> list[Presence]:
+    return [view.presence for view in workers.values() if view.presence is not None]
 
 
-def _why_not(found: list[Presence], project: str) -> str:
-    if not found:
-        return "no worker has announced itself on this broker; start one with `inferbus serve`"
-    serving = [presence for presence in found if project in presence.projects]
-    if serving:
-        return ", ".join(f"{presence.worker} is {presence.state}" for presence in serving)
-    others = sorted({name for presence in found for name in presence.projects})
-    return f"no worker serves {project}; those on this broker serve {', '.join(others) or 'nothing'}"
+def _about_access(settings: ClientSettings) -> str:
+    if settings.identity == "topic":
+        return f"Look at what the broker lets this login do below {settings.scope}."
+    return (
+        f"Look at what the broker lets this login do below {settings.scope}. One that binds the topics to the logins "
+        "wants --identity topic."
+    )
 
 
 def _client_id(settings: ClientSettings) -> str:

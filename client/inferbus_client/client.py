@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, Unpack
-from weakref import WeakValueDictionary
 
 from inferbus_client.answer import Answer
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Message
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.core import ClientCore, CoreProperties
-from inferbus_client.errors import RequestTimeoutError
-from inferbus_client.exchange import Exchange
-from inferbus_client.options import AskOptions, session_busy
-from inferbus_client.steps import Event, Pause, Receive, next_step
-from inferbus_client.wire import Accepted, Delta
+from inferbus_client.errand import Errand
+from inferbus_client.options import AskOptions, TurnOptions, WaitOptions, announce
+from inferbus_client.presence import Presence
+from inferbus_client.steps import Deliver, Event, Receive, Steps, next_step
+from inferbus_client.wire import Delta
 
 
 class Client(CoreProperties):
@@ -49,28 +47,26 @@ class Client(CoreProperties):
         on_stray: Callable[[AnyReply], None] | None = None,
         **overrides: Any,
     ) -> None:
-        self._core = ClientCore(settings, overrides, on_stray)
-        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-        self._locks_guard = threading.Lock()
+        self._core = ClientCore(settings, overrides, caller=threading.current_thread, on_stray=on_stray)
 
     # --- lifecycle ---
 
     def connect(self) -> Self:
-        """Connect to the broker; `with` does it.
+        """Connect to the broker, unless that is done; `with` does it. After `close` the client can be connected again.
 
         Raises:
             BrokerError: nobody answers within `connect_timeout`, or the broker refuses this client.
         """
         try:
-            self._core.transport.open(self._core.settings.connect_timeout)
+            self._core.connect()
         except BaseException:
             self.close()
             raise
         return self
 
     def close(self) -> None:
-        """Disconnect. Requests in flight end with `ConnectionLostError`."""
-        self._core.transport.close()
+        """Disconnect. Requests in flight end at once, with `ClientClosedError`, and the worker is told to stop."""
+        self._core.close()
 
     def __enter__(self) -> Self:
         return self.connect()
@@ -81,14 +77,13 @@ class Client(CoreProperties):
     def listen_to_every_session(self) -> None:
         """Hear the replies of every session through one wildcard subscription, for programs with very many sessions.
 
-        Without it each session costs a subscription.
+        Without it each session costs a subscription. It holds as long as the connection, until `close`.
 
         Raises:
             BrokerError: the broker refuses the wildcard, or does not answer.
         """
-        self._core.transport.listen_to_every_session(
-            self._core.addresses.every_reply(), self._core.settings.connect_timeout
-        )
+        for _nothing in _drive(self._core.listen_to_every_session):
+            pass
 
     # --- the verbs ---
 
@@ -97,69 +92,52 @@ class Client(CoreProperties):
 
         Args:
             message: text, or a list of OpenAI content parts.
-            **options: see `AskOptions`.
+            **options: `temperature`, `max_tokens`, `session`, `timeout`, …: see `AskOptions` and `TurnOptions`.
 
         Raises:
             RequestFailedError: the worker refused the request, or failed.
             RequestTimeoutError: it kept silent for too long.
-            BrokerError: the connection is gone.
+            BrokerError: there is no connection, or it is gone for good.
+            TypeError, ValueError: there is no such option, or it cannot have this value.
         """
-        exchange = self._core.request(message, options, stream=False)
-        return self._finish(exchange, options)
+        return self._finish(self._core.request(message, options, stream=False), options)
 
     def stream(self, message: Message, **options: Unpack[AskOptions]) -> Stream:
         """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, while iterating.
 
         The request is sent when the iteration begins. Breaking it off (leaving the `with`, `close`) cancels it.
         """
-        exchange = self._core.request(message, options, stream=True)
-        return Stream(self._core, exchange, self._run(exchange, options))
+        errand = self._core.request(message, options, stream=True)
+        return Stream(self._core, errand, _drive(errand.steps, options))
 
     def cancel(self, session: str | None = None, request_id: str | None = None) -> None:
         """Cancel one request, or whatever the session has queued or running. Whoever waits gets the error."""
         self._core.cancel(session, request_id)
 
-    def reset(self, **options: Unpack[AskOptions]) -> None:
+    def reset(self, **options: Unpack[TurnOptions]) -> None:
         """Make the worker forget the conversation. Raises what `ask` raises."""
-        call = self._core.addresses.reset(options.get("session") or self.session)
-        self._finish(self._core.exchange(call, options), options)
+        self._finish(self._core.reset(options))
 
-    def new_session(self, **options: Unpack[AskOptions]) -> str:
+    def new_session(self, **options: Unpack[WaitOptions]) -> str:
         """Ask the worker for a session id, and go on in that session. Raises what `ask` raises."""
-        call = self._core.addresses.new_session()
-        self.session = self._finish(self._core.exchange(call, options), options).text
+        self.session = self._finish(self._core.new_session(options)).text
         return self.session
 
-    # --- waiting ---
+    def workers(self, timeout: float = 2.0) -> dict[str, Presence]:
+        """What every worker on this broker last said of itself, by its id, as far as that has come.
 
-    def _finish(self, exchange: Exchange, options: AskOptions) -> Answer:
-        for _delta in self._run(exchange, options):
+        The first call subscribes; what the broker has retained follows within moments.
+
+        Raises:
+            BrokerError: there is no connection, or the broker does not let this client hear it, or does not answer
+                within `timeout` seconds.
+        """
+        return self._core.hear_announcements(timeout).presences
+
+    def _finish(self, errand: Errand, options: AskOptions | None = None) -> Answer:
+        for _delta in _drive(errand.steps, options):
             pass
-        return exchange.result()
-
-    def _run(self, exchange: Exchange, options: AskOptions) -> Generator[Delta, None, None]:
-        inbox: SimpleQueue[Event] = SimpleQueue()
-        transport, call = self._core.transport, exchange.call
-        with self._turn(exchange, options):
-            transport.listen(call.reply_topic, exchange.remaining)
-            with transport.waiting(call, inbox.put):
-                yield from _drive(exchange, inbox, options.get("on_accepted"))
-
-    @contextmanager
-    def _turn(self, exchange: Exchange, options: AskOptions) -> Iterator[None]:
-        """One request of ours at a time in a session; the worker would refuse a second one."""
-        if exchange.call.session is None:
-            yield
-            return
-        with self._locks_guard:
-            lock = self._locks.setdefault(exchange.call.session, threading.Lock())
-        waited = 0.0 if options.get("when_busy") == "raise" else exchange.remaining
-        if not lock.acquire(timeout=waited):
-            raise RequestTimeoutError("turn in the session", waited) if waited else session_busy()
-        try:
-            yield
-        finally:
-            lock.release()
+        return errand.exchange.result()
 
 
 class Stream:
@@ -169,10 +147,11 @@ class Stream:
         request_id: for `Client.cancel`.
     """
 
-    def __init__(self, core: ClientCore, exchange: Exchange, deltas: Generator[Delta, None, None]) -> None:
-        self.request_id = exchange.call.request_id
+    def __init__(self, core: ClientCore, errand: Errand, deltas: Generator[Delta, None, None]) -> None:
+        self.request_id = errand.exchange.call.request_id
         self._core = core
-        self._exchange = exchange
+        self._errand = errand
+        self._exchange = errand.exchange
         self._deltas = deltas
 
     @property
@@ -196,6 +175,7 @@ class Stream:
         return self
 
     def __next__(self) -> Delta:
+        self._errand.place.caller = self._core.caller()
         return next(self._deltas)
 
     def __enter__(self) -> Self:
@@ -205,22 +185,19 @@ class Stream:
         self.close()
 
 
-def _drive(
-    exchange: Exchange, inbox: SimpleQueue[Event], on_accepted: Callable[[Accepted], None] | None
-) -> Generator[Delta, None, None]:
-    """Do an exchange's waiting in this thread."""
-    with closing(exchange.steps()) as steps:
+def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None) -> Generator[Delta, None, None]:
+    """Do the waiting in this thread."""
+    inbox: SimpleQueue[Event] = SimpleQueue()
+    with closing(steps_for(inbox.put)) as steps:
         event: Event | None = None
         while (step := next_step(steps, event)) is not None:
             event = None
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-            elif isinstance(step, Receive):
+            if isinstance(step, Receive):
                 event = _receive(inbox, step.seconds)
             elif isinstance(step, Delta):
                 yield step
-            elif on_accepted is not None:
-                on_accepted(step)
+            elif options is not None:
+                announce(step, options)
 
 
 def _receive(inbox: SimpleQueue[Event], seconds: float) -> Event | None:

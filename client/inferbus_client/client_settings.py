@@ -12,7 +12,7 @@ from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.errors import ConflictError
 from inferbus_client.exchange import Terms
 from inferbus_client.settings import ConnectionSettings
-from inferbus_client.units import Duration
+from inferbus_client.units import Duration, Patience
 
 _MOSQUITTO_VERSIONS: Final = {"mqttv5": "5", "mqttv311": "3.1.1", "311": "3.1.1"}
 
@@ -75,17 +75,17 @@ class ClientSettings(ConnectionSettings):
     qos: Annotated[int, Field(ge=0, le=2)] = Field(
         1, description="Quality of service of requests.", json_schema_extra={"flags": ["-q"], "metavar": "0|1|2"}
     )
-    timeout: Annotated[Duration, Field(gt=0, le=86_400)] = Field(
+    timeout: Patience = Field(
         120.0,
         description="How long to wait for a whole answer; the worker is told, and gives up then too.",
         json_schema_extra={"flags": ["-W"], "metavar": "TIME", "default": "2m"},
     )
-    first_timeout: Annotated[Duration, Field(gt=0)] = Field(
+    first_timeout: Patience = Field(
         15.0,
         description="How long to wait for a first sign of life.",
         json_schema_extra={"metavar": "TIME", "default": "15s"},
     )
-    silence_timeout: Annotated[Duration, Field(gt=0)] = Field(
+    silence_timeout: Patience = Field(
         30.0,
         description="How long a stream may fall silent.",
         json_schema_extra={"metavar": "TIME", "default": "30s"},
@@ -98,7 +98,7 @@ class ClientSettings(ConnectionSettings):
         description="The least time between two sends in one session; 0 or off sends at once.",
         json_schema_extra={"metavar": "TIME", "default": "500ms"},
     )
-    connect_timeout: Annotated[Duration, Field(gt=0)] = Field(
+    connect_timeout: Annotated[Duration, Field(gt=0, le=86_400)] = Field(
         10.0,
         description="How long to try to reach the broker.",
         json_schema_extra={"metavar": "TIME", "default": "10s"},

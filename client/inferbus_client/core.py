@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from inferbus_client import topics
+from inferbus_client.announced import Announced
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Addresses, Call, Message
 from inferbus_client.client_settings import ClientSettings
+from inferbus_client.errand import Errand, hear
+from inferbus_client.errors import NotConnectedError
 from inferbus_client.exchange import Exchange
-from inferbus_client.options import AskOptions, request_fields, terms_of
+from inferbus_client.options import (
+    AskOptions,
+    TurnOptions,
+    WaitOptions,
+    WhenBusy,
+    check_options,
+    request_fields,
+    terms_of,
+)
 from inferbus_client.pacing import Pacer
 from inferbus_client.settings import SettingsError
+from inferbus_client.steps import Deliver, Steps
 from inferbus_client.transport import Transport
+from inferbus_client.turns import Turns
 
 
 class ClientCore:
-    """Settings, identity, transport and pacing of one client; makes its exchanges.
+    """Settings, identity, connection, turns and pacing of one client; makes its errands.
+
+    Args:
+        settings: the client's.
+        overrides: single settings.
+        caller: says which thread or task is calling.
+        on_stray: hears of replies that nobody waits for.
 
     Attributes:
         session: the conversation that is meant where a call names none.
@@ -28,28 +49,94 @@ class ClientCore:
         self,
         settings: ClientSettings | str | None,
         overrides: Mapping[str, Any],
+        *,
+        caller: Callable[[], object],
         on_stray: Callable[[AnyReply], None] | None = None,
     ) -> None:
         self.settings = _settings(settings, overrides)
+        self.caller = caller
         self.client_id = self.settings.client_id or f"inferbus-{uuid.uuid4().hex[:12]}"
         self.session = self.settings.session or topics.new_session_id()
-        options = self.settings.link_options(self.client_id)
-        self.transport = Transport(options, qos=self.settings.qos, on_stray=on_stray)
-        self.addresses = Addresses(self.settings.scope, self.client_id)
+        self._on_stray = on_stray
+        self._link_options = self.settings.link_options(self.client_id)
+        self._connecting = threading.Lock()
+        self._transport: Transport | None = None
+        self._addresses = Addresses(self.settings.scope, self.client_id)
         self._terms = self.settings.terms()
         self._pacer = Pacer(self.settings.pacing)
+        self._turns = Turns()
 
-    def request(self, message: Message, options: AskOptions, *, stream: bool) -> Exchange:
+    # --- lifecycle ---
+
+    def connect(self) -> None:
+        """Connect, unless we are. Every connection has a transport of its own: nothing of an old one lives on.
+
+        Raises:
+            BrokerError: as `Transport.open` says.
+        """
+        with self._connecting:
+            if self._transport is not None:
+                if self._transport.is_open:
+                    return
+                self._transport.close()
+            self._transport = Transport(self._link_options, qos=self.settings.qos, on_stray=self._on_stray)
+            self._transport.open(self.settings.connect_timeout)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def is_v5(self) -> bool:
+        return self._transport is not None and self._transport.is_v5
+
+    @property
+    def is_connected(self) -> bool:
+        return self._transport is not None and self._transport.is_up
+
+    def hear_announcements(self, timeout: float) -> Announced:
+        return self._connected.hear_announcements(timeout)
+
+    # --- errands ---
+
+    def request(self, message: Message, options: AskOptions, *, stream: bool) -> Errand:
+        check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
-        call = self.addresses.request(message, session, stream=stream, **request_fields(options))
-        return self.exchange(call, options)
+        call = self._addresses.request(message, session, stream=stream, **request_fields(options))
+        return self._errand(call, options, options.get("when_busy"))
 
-    def exchange(self, call: Call, options: AskOptions) -> Exchange:
-        return Exchange(call, self.transport, terms_of(options, self._terms), self._pacer)
+    def reset(self, options: TurnOptions) -> Errand:
+        check_options(options, TurnOptions.__annotations__)
+        call = self._addresses.reset(options.get("session") or self.session)
+        return self._errand(call, options, options.get("when_busy"))
+
+    def new_session(self, options: WaitOptions) -> Errand:
+        check_options(options, WaitOptions.__annotations__)
+        return self._errand(self._addresses.new_session(), options, None)
 
     def cancel(self, session: str | None, request_id: str | None) -> None:
         topic = topics.cancel(self.settings.scope, session or self.session)
-        self.transport.publish_cancel(topic, request_id)
+        self._connected.publish_cancel(topic, request_id)
+
+    def listen_to_every_session(self, deliver: Deliver) -> Steps:
+        """One subscription to every reply topic of ours. Raises what `hear` raises."""
+        transport, every_reply = self._connected, self._addresses.every_reply()
+        until = time.monotonic() + self.settings.connect_timeout
+        with transport.attended(deliver):
+            yield from hear(transport, every_reply, deliver, lambda: max(until - time.monotonic(), 0.0))
+            transport.topics.rely_on(every_reply)
+
+    def _errand(self, call: Call, options: WaitOptions, when_busy: WhenBusy | None) -> Errand:
+        terms, transport = terms_of(options, self._terms), self._connected
+        exchange = Exchange(call, transport, terms, self._pacer)
+        return Errand(exchange, transport, self._turns, self.caller(), when_busy)
+
+    @property
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            raise NotConnectedError("the client is not connected: connect it first, or use it in a with statement")
+        self._transport.check()
+        return self._transport
 
 
 class CoreProperties:
@@ -68,7 +155,12 @@ class CoreProperties:
     @property
     def is_v5(self) -> bool:
         """Whether the broker speaks MQTT 5."""
-        return self._core.transport.is_v5
+        return self._core.is_v5
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection to the broker stands now; one that was lost is repaired by itself."""
+        return self._core.is_connected
 
     @property
     def session(self) -> str:

@@ -2,10 +2,14 @@
 
 InferbusError
 ├── BrokerError                   the MQTT connection (`reason`)
+│   ├── NotConnectedError         there has been none yet
 │   ├── BrokerUnreachableError    nobody answers there
 │   ├── BrokerRefusedError        it answers, and says no: credentials, identity, protocol, TLS
-│   └── ConnectionLostError       it was there, and went away for good (closed, lost again and again)
-│       └── IdTakenError          another client uses this client id, and stays
+│   │   └── MessageRefusedError   it closes the connection on this message or subscription (`topic`, `size`)
+│   ├── ConnectionLostError       it was there, and went away for good (lost again and again)
+│   │   ├── ClientClosedError     by `close`
+│   │   └── IdTakenError          another client uses this client id, and stays
+│   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
 │   ├── SessionBusyError          session_busy
@@ -21,7 +25,7 @@ SettingsError                     settings that cannot be used: nothing was trie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from inferbus_client.wire import Failure
@@ -58,6 +62,16 @@ class BrokerError(InferbusError):
         super().__init__(reason)
         self.reason = reason
 
+    def again(self) -> Self:
+        """The same for somebody else to raise: an exception that is raised often keeps every traceback."""
+        twin = type(self).__new__(type(self), *self.args)
+        vars(twin).update(vars(self))
+        return twin
+
+
+class NotConnectedError(BrokerError):
+    """Nobody has connected this client yet, or it did not come off."""
+
 
 class BrokerUnreachableError(BrokerError):
     """Nobody answers at the broker's address."""
@@ -67,12 +81,53 @@ class BrokerRefusedError(BrokerError):
     """The broker answers, and refuses this client."""
 
 
+class MessageRefusedError(BrokerRefusedError):
+    """The broker closes the connection whenever this message, or this subscription, is sent. Others go on.
+
+    Attributes:
+        topic: where the message was to go, or the subscription's filter.
+        size: the message's bytes, its topic's included.
+    """
+
+    def __init__(self, topic: str, size: int, *, is_filter: bool = False) -> None:
+        reason = (
+            f"a subscription to {topic!r}: it seems to be forbidden"
+            if is_filter
+            else f"{size} bytes to {topic!r}: too many for it (see max_packet_bytes), or a topic that it does not take"
+        )
+        super().__init__(f"the broker closes the connection on {reason}")
+        self.topic = topic
+        self.size = size
+
+
 class ConnectionLostError(BrokerError):
     """The connection is gone and will not come back by itself."""
 
 
+class ClientClosedError(ConnectionLostError):
+    """This client was closed. It can be connected again."""
+
+
 class IdTakenError(ConnectionLostError):
     """Another client uses this client id on the same broker; to come back would throw it out."""
+
+
+class AlreadyServedError(BrokerError):
+    """Another worker serves projects that this one was to serve: every request would be answered twice.
+
+    Attributes:
+        worker: its name.
+        projects: those that both were to serve.
+    """
+
+    def __init__(self, worker: str, projects: tuple[str, ...], where: str) -> None:
+        named = f"project{'s' if len(projects) > 1 else ''} {', '.join(projects)}"
+        super().__init__(
+            f"worker {worker!r} already serves {named} ({where}), and two would answer every request twice; give this "
+            "one other projects, or start it with --alongside"
+        )
+        self.worker = worker
+        self.projects = projects
 
 
 class RequestTimeoutError(InferbusError):

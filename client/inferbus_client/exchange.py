@@ -1,8 +1,8 @@
 """One request from its first send to its end: attempts, timeouts, retries. Shared by `Client` and `AsyncClient`.
 
-The logic does no waiting of its own. It is a generator of steps: `Pause` (wait so long), `Receive` (wait at most so
-long for an event, and send it in) and what the caller should see (`Accepted`, `Delta`). A thread drives it with
-`queue` and `sleep`, an event loop with `await`; what happens when is written once, here.
+The logic does no waiting of its own. It is a generator of steps: `Receive` (wait at most so long for an event, and send
+it in) and what the caller should see (`Accepted`, `Delta`). A thread drives it with a queue, an event loop with
+`await`; what happens when is written once, here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from inferbus_client.answer import Answer
 from inferbus_client.assembly import AnyReply, Assembly
 from inferbus_client.call import Call
-from inferbus_client.errors import BrokerError, RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import BrokerError, MessageRefusedError, RequestFailedError, RequestTimeoutError
 from inferbus_client.pacing import Backoff, Clock, Pacer
-from inferbus_client.steps import Pause, Receive, Signal, Steps, TextReply
+from inferbus_client.steps import Event, Receive, Retry, Signal, Steps, TextReply
 from inferbus_client.wire import Delta, Done, ErrorReply, Failure
 
 #: Seconds that the worker has, after our deadline, to say `deadline_exceeded` itself: its word says where it passed.
@@ -79,6 +80,7 @@ class Exchange:
         self._clock = clock
         self._deadline = clock() + terms.timeout
         self._assembly = Assembly()
+        self._early: deque[Event] = deque()
         self._attempts = 0
         self._lost = 0
         self._repeats = 0
@@ -107,7 +109,9 @@ class Exchange:
                 if self._assembly.answer is not None:
                     self.answer = self._whole_answer(self._assembly.answer)
                     return
-                yield Pause(self._wait_before_retry(attempt))
+                again = self._retry(attempt)
+                yield again
+                yield from self._pause(again.seconds)
                 self._begin_again()
         finally:
             if self._outstanding:
@@ -126,8 +130,9 @@ class Exchange:
         yield from self._send()
         while not self._assembly.finished:
             patience, what = self._patience()
-            event = yield Receive(max(patience, 0.0))
+            event = self._early.popleft() if self._early else (yield Receive(max(patience, 0.0)))
             if isinstance(event, BrokerError):
+                self._outstanding = self._outstanding and not isinstance(event, MessageRefusedError)
                 raise event
             if event is None:
                 yield from self._on_silence(what)
@@ -141,11 +146,25 @@ class Exchange:
         while (wait := self._pacer.take(self.call.session)) > 0:
             if wait > self.remaining:
                 raise RequestTimeoutError("free slot to send in", self._terms.timeout)
-            yield Pause(wait)
+            yield from self._pause(wait)
+        if self._early:  # a repeat that needs no sending any more
+            return
         self._last_sent = self._clock()
         if math.isnan(self._first_sent):
             self._first_sent = self._last_sent
-        self._outstanding = self._outlet.send(self.call, self.remaining)
+        before, self._outstanding = self._outstanding, True  # said first: an interrupt may come with the publish
+        if not self._outlet.send(self.call, self.remaining):
+            self._outstanding = before
+
+    def _pause(self, seconds: float) -> Steps:
+        """Wait, unless the connection ends for good; what the worker says meanwhile is kept for later."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            event = yield Receive(left)
+            if isinstance(event, BrokerError):
+                raise event
+            if event is not None and not isinstance(event, Signal):
+                self._early.append(event)
 
     def _on_reply(self, reply: AnyReply | TextReply) -> Steps:
         if isinstance(reply, TextReply):
@@ -206,7 +225,7 @@ class Exchange:
 
     # --- the end of an attempt ---
 
-    def _wait_before_retry(self, attempt: int) -> float:
+    def _retry(self, attempt: int) -> Retry:
         failure = self._assembly.failure
         if failure is None:
             raise AssertionError("an attempt ends with an answer or a failure")
@@ -219,11 +238,12 @@ class Exchange:
         delay = self._backoff.delay(attempt, error.retry_after)
         if delay >= self.remaining:
             raise error
-        return delay
+        return Retry(error, delay)
 
     def _begin_again(self) -> None:
         self._lost += self._assembly.lost
         self._assembly = Assembly()
+        self._early.clear()
         self._alive = self._reconnected = False
 
     def _whole_answer(self, done: Done) -> Answer:

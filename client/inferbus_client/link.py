@@ -13,7 +13,6 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, cast
@@ -21,7 +20,14 @@ from typing import Any, Final, cast
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from inferbus_client.errors import BrokerError, BrokerUnreachableError, ConnectionLostError, IdTakenError
+from inferbus_client.crossing import REFUSED, SENT, Crossing, OnRefused
+from inferbus_client.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ConnectionLostError,
+    IdTakenError,
+)
 from inferbus_client.handshake import (
     BrokersWord,
     HungUpError,
@@ -32,9 +38,11 @@ from inferbus_client.handshake import (
 )
 from inferbus_client.link_options import Handle, Incoming, LinkOptions, Packed, Will
 from inferbus_client.link_socket import send_at_once
+from inferbus_client.losses import TAKEN_OVER, Losses, may_be_about_a_packet
 from inferbus_client.network_loop import Feed, NetworkLoop
 from inferbus_client.paho_client import PahoClient, build_paho, open_connection
-from inferbus_client.subscriptions import Subscriptions
+from inferbus_client.subscriptions import Subscriptions, WhenRefused
+from inferbus_client.suspicion import NOTHING_FOUND, Parcel
 
 log = logging.getLogger("inferbus.link")
 
@@ -43,8 +51,6 @@ _CONNACK_TIMEOUT: Final = 5.0
 _RETRY_EVERY: Final = 0.25
 _COMPLAIN_EVERY: Final = 1.0
 _IDENTIFIERS: Final = 65535
-_FLAPS: Final = 4
-_FLAP_WINDOW: Final = 15.0
 #: Beyond a timeout, for the network thread to say in its own words why nothing came of it.
 _THREAD_GRACE: Final = 0.5
 
@@ -58,6 +64,8 @@ class Link:
         on_up: called there after every successful (re)connect, when subscriptions have been requested again.
         on_down: called there when the connection is lost.
         will: published by the broker when this link dies.
+        when_refused: asked there whether to try again, where the broker refuses a filter that it has granted before;
+            `unheard` says why until it grants it again.
         holds_out: asked there, instead of giving up, when another client seems to have our id: whether to come back all
             the same. It is told whether connections were lost again and again, or once with the broker's word for it.
     """
@@ -70,6 +78,7 @@ class Link:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
         will: Will | None = None,
+        when_refused: WhenRefused = lambda _name, _error: False,
         holds_out: Callable[[bool], bool] = lambda _flapping: False,
     ) -> None:
         self._options = options
@@ -81,15 +90,16 @@ class Link:
         self._paho: PahoClient | None = None
         self._loop = NetworkLoop()
         self._thread: threading.Thread | None = None
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(when_refused)
+        self._crossing = Crossing(self._subscriptions)
         self._up = threading.Event()
         self._closing = threading.Event()
         self._opened: Future[None] = Future()
         self._connecting = False
         self._word = BrokersWord()
-        self._losses: deque[float] = deque(maxlen=_FLAPS)
+        self._losses = Losses()
         self.fatal: BrokerError | None = None
-        self.max_packet_size: int | None = None
+        self.max_packet_size: int | None = options.max_packet_bytes
         #: Messages that were dropped, since their packets were not legal.
         self.unreadable = 0
         self._silent_until = 0.0
@@ -132,7 +142,13 @@ class Link:
         A thread that is just opening a connection is not waited for: it ends when the system lets go of it.
         """
         self._end()
-        if self._thread is not None and self._thread is not threading.current_thread() and not self._connecting:
+        # A signal may have come between the thread's making and its start, which `is_alive` tells apart.
+        if (
+            self._thread is not None
+            and self.is_alive
+            and self._thread is not threading.current_thread()
+            and not self._connecting
+        ):
             self._thread.join(timeout)
         if not self.is_alive:
             self._loop.close()
@@ -165,6 +181,11 @@ class Link:
         """Whether the network thread runs; it ends by `close`, or with `fatal` set."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def unheard(self) -> BrokerRefusedError | None:
+        """Why something that was subscribed to is not heard, as long as the broker refuses it."""
+        return self._subscriptions.unheard
+
     def wait_up(self, timeout: float | None) -> bool:
         return self._up.wait(timeout)
 
@@ -181,19 +202,23 @@ class Link:
             stop: asked every now and then whether to wait no longer.
 
         Raises:
-            BrokerRefusedError: a filter was refused.
+            BrokerRefusedError: a filter was refused (`MessageRefusedError`: by closing the connection on it).
             ConnectionLostError: no answer came in time, or told to stop.
         """
-        self._subscriptions.add(filters)
-        granted: Future[None] = Future()
-        paho = self._paho
-        if paho is None:
-            raise ConnectionLostError("not connected")
-        self._loop.call(lambda: self._subscriptions.request(paho, filters, granted))
+        granted = self.ask_for(filters)
         try:
             wait_for(granted, timeout, stop)
         except TimeoutError:
             raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
+
+    def ask_for(self, filters: Mapping[str, int]) -> Future[None]:
+        """Subscribe as `subscribe` does, without waiting: the future hears the broker's answer."""
+        granted: Future[None] = Future()
+        paho = self._paho
+        if paho is None:
+            raise ConnectionLostError("not connected")
+        self._loop.call(lambda: self._crossing.subscribe(paho, filters, granted))
+        return granted
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Unsubscribe, without waiting for the broker."""
@@ -203,7 +228,14 @@ class Link:
             self._loop.call(lambda: _ignore(paho.unsubscribe(topic_filter)))
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Packed | None = None,
+        on_refused: OnRefused | None = None,
     ) -> bool:
         """Have the network thread publish a message. From any thread; `send` is for the network thread itself.
 
@@ -213,17 +245,30 @@ class Link:
             qos: 0 or 1.
             retain: whether the broker keeps it for later subscribers.
             properties: MQTT 5 properties; left out where the link speaks 3.1.1.
+            on_refused: called in the network thread if the broker closes the connection on this message, which then
+                is not sent again.
 
         Returns:
             Whether it was taken: QoS 0 needs a connection, QoS 1 waits for one.
         """
         if not self.is_up and qos == 0:
             return False
-        self._loop.call(lambda: _ignore(self.send(topic, payload, qos=qos, retain=retain, properties=properties)))
+
+        def send() -> None:
+            self.send(topic, payload, qos=qos, retain=retain, properties=properties, on_refused=on_refused)
+
+        self._loop.call(send)
         return True
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Packed | None = None,
+        on_refused: OnRefused | None = None,
     ) -> Handle | None:
         """Publish from the network thread, straight to the socket.
 
@@ -234,23 +279,38 @@ class Link:
         paho = self._paho
         if paho is None:
             return None
+        size, alert = len(topic) + len(payload), self._crossing.suspicion.is_alert
+        if alert and self._crossing.refuses(Parcel(topic, size), on_refused):
+            return REFUSED
+        packet_id, handle = self._publish(paho, topic, payload, qos=qos, retain=retain, properties=properties)
+        if handle is None:
+            return None
+        if not qos:
+            self._crossing.suspicion.wrote(topic, size)
+        if qos or alert:
+            self._crossing.sent(paho, packet_id, Parcel(topic, size), on_refused)
+        return handle
+
+    def _publish(
+        self, paho: PahoClient, topic: str, payload: bytes, *, qos: int, retain: bool, properties: Packed | None
+    ) -> tuple[int, Handle | None]:
         if not qos and not retain and paho.publish_plain(topic, payload, properties):
-            return _SENT
+            return 0, SENT
         # paho's type is its own `Properties`; all that it asks of one is `pack`.
         info = paho.publish(topic, payload, qos, retain, cast(Any, properties) if paho.is_v5 else None)
         if not qos:
-            return None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN else info
+            return 0, None if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN else info
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            return None
+            return 0, None
         # paho keeps it, and sends it on the next connection if it is not acknowledged on this one; but with this code
         # its handle would call it lost for good.
         info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
-        return info
+        return info.mid, info
 
     @property
     def has_room(self) -> bool:
         """Whether the socket has taken everything so far."""
-        return self.is_up and self._paho is not None and self._paho.has_room
+        return self._is_serving() and self._paho is not None and self._paho.has_room
 
     @property
     def is_drained(self) -> bool:
@@ -284,12 +344,13 @@ class Link:
         deadline = time.monotonic() + timeout
         # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of the time for it.
         patience = min(_CONNACK_TIMEOUT, timeout / 2)
-        while True:
+        while not self._closing.is_set():
             try:
                 return self._connect_with_fallback(patience)
             except BrokerUnreachableError:
                 if time.monotonic() + _RETRY_EVERY >= deadline or self._closing.wait(_RETRY_EVERY):
                     raise
+        raise ConnectionLostError("told to stop")
 
     def _connect_with_fallback(self, patience: float) -> None:
         """MQTT 5 first. A broker that refuses it, in words, by closing the connection or by silence, gets 3.1.1."""
@@ -354,9 +415,14 @@ class Link:
         assert paho is not None  # noqa: S101 - `_open` made it
         try:
             while not self._closing.is_set():
-                self._loop.run(paho, self._closing.is_set, serving=self._up.is_set)
+                self._loop.run(
+                    paho,
+                    self._closing.is_set,
+                    serving=self._is_serving,
+                    attend=lambda: self._crossing.attend(paho),
+                )
                 if not self._closing.is_set():
-                    self._lost()
+                    self._lost(paho)
                     self._reconnect(paho)
             self._say_goodbye(paho)
         except BrokerError as error:
@@ -367,6 +433,7 @@ class Link:
             self.fatal = ConnectionLostError("the network thread failed")
         finally:
             self._set_down()
+            self._subscriptions.abandon()
             paho.abandon()
 
     def _say_goodbye(self, paho: PahoClient) -> None:
@@ -376,27 +443,33 @@ class Link:
         self._set_down()
         paho.disconnect()
 
-    def _lost(self) -> None:
+    def _is_serving(self) -> bool:
+        return self._up.is_set() and self._crossing.is_open
+
+    def _lost(self, paho: PahoClient) -> None:
         """Tell those concerned; they find in `fatal` whether it is for good.
 
         Raises:
             ConnectionLostError: this happens again and again, or because another client has our id.
         """
-        log.warning("connection to the broker lost: %s", self._word.parting)
-        self._losses.append(time.monotonic())
-        self.fatal = self._final_reason(self._word.parting)
+        reason = self._word.parting
+        log.warning("connection to the broker lost: %s", reason)
+        finding = self._crossing.lost(paho) if may_be_about_a_packet(reason) else NOTHING_FOUND
+        self._losses.note(reason, suspicious=finding.suspicious)
+        if finding.guilty is not None:
+            self._losses.forget()
+        self.fatal = self._final_reason(reason)
         self._set_down()
         if self.fatal is not None:
             raise self.fatal
 
     def _final_reason(self, reason: str) -> ConnectionLostError | None:
-        taken_over = reason == "Session taken over"
-        flapping = len(self._losses) == _FLAPS and self._losses[-1] - self._losses[0] < _FLAP_WINDOW
+        taken_over, flapping = reason == TAKEN_OVER, self._losses.are_flapping
         if not taken_over and not flapping:
             return None
         if self._holds_out(flapping):
             if flapping:
-                self._losses.clear()
+                self._losses.forget()
             return None
         identity = f"the client id {self._options.client_id!r}"
         if taken_over:
@@ -407,22 +480,25 @@ class Link:
 
     def _reconnect(self, paho: PahoClient) -> None:
         """Try until it works, or until the end: exponential backoff with jitter."""
-        delay = _RETRY_EVERY
+        delay = self._losses.delay
         while not self._closing.wait(random.uniform(delay / 2, delay)):  # noqa: S311 - no secret
+            self._crossing.prepare(paho)
             try:
                 self._handshake(paho, paho.reconnect, _CONNACK_TIMEOUT)
             except BrokerError as error:
                 log.warning("no connection yet: %s", error.reason)
+                self._losses.explain()
                 delay = min(2 * delay, self._options.reconnect_max)
             else:
-                log.info("connected again")
+                if self.is_up:
+                    log.info("connected again")
                 return
 
     def _set_down(self) -> None:
         was_up = self._up.is_set()
         self._up.clear()
         self._subscriptions.lost()
-        if was_up and self._on_down is not None:
+        if (was_up or self.fatal is not None) and self._on_down is not None:
             _guarded(self._on_down)
 
     # --- paho's callbacks; all run in the network thread ---
@@ -431,10 +507,11 @@ class Link:
         if reason.is_failure:
             self._word.refuse(self._options.url, reason)
             return
-        self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        limits = (self._options.max_packet_bytes, getattr(properties, "MaximumPacketSize", None))
+        self.max_packet_size = min((limit for limit in limits if limit is not None), default=None)
         self.session_present = bool(flags.session_present)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
-        self._subscriptions.restore(paho)
+        self._crossing.begin(paho)
         self._up.set()
         if self._on_up is not None:
             _guarded(self._on_up)
@@ -457,16 +534,6 @@ class Link:
         if now >= self._silent_until:
             self._silent_until = now + _COMPLAIN_EVERY
             log.warning("dropped a message that cannot be read: %s (%d so far)", why, self.unreadable)
-
-
-class _Sent:
-    """A message of QoS 0: nobody acknowledges it."""
-
-    def is_published(self) -> bool:
-        return True
-
-
-_SENT: Final = _Sent()
 
 
 def _opened(_paho: Any, _user: Any, connection: Any) -> None:

@@ -39,6 +39,7 @@ class LinkOptions:
             place that such a message takes among those it has under way, and after twenty of them sends nothing.
         own_window: whoever sends keeps to `Link.receive_maximum` himself; else no more than 20 QoS 1 messages are in
             flight, and the rest waits in here.
+        max_packet_bytes: the largest packet that the broker takes, where it cannot say so itself.
     """
 
     url: BrokerUrl
@@ -54,6 +55,7 @@ class LinkOptions:
     manual_ack: bool = False
     max_incoming_bytes: int = 16 * 1024 * 1024
     own_window: bool = False
+    max_packet_bytes: int | None = None
 
     @property
     def persistent(self) -> bool:

@@ -63,29 +63,40 @@ class NetworkLoop:
             with suppress(OSError):  # full: it has been woken often enough; closed: there is nobody to wake
                 self._writer.send(b"\0")
 
-    def run(self, paho: PahoClient, until: Callable[[], bool], *, serving: Callable[[], bool]) -> None:
+    def run(
+        self,
+        paho: PahoClient,
+        until: Callable[[], bool],
+        *,
+        serving: Callable[[], bool],
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         """Serve a connection until it is lost or `until` says so.
 
         Args:
             paho: a client whose connection has been opened.
             until: asked after every round.
-            serving: whether the handshake is over, so that wishes and the feed may use the connection.
+            serving: whether wishes and the feed may use the connection now.
+            attend: called in every round, before it waits.
         """
         with selectors.DefaultSelector() as selector:
             connection = _Watched(selector, paho)
             selector.register(self._reader, selectors.EVENT_READ)
             next_misc = time.monotonic() + _TICK
-            while not until() and connection.watch():
+            while not until():
+                attend()
+                if not connection.watch():
+                    return
                 readable = self._wait(selector, connection, serving)
                 if readable and not _read(paho):
                     return
-                if serving():
-                    self._serve()
+                self._serve(serving)
                 if time.monotonic() >= next_misc:
                     next_misc = time.monotonic() + _TICK
                     if paho.loop_misc():
                         return
                 if not paho.flush():
+                    paho.loop_read()  # what the broker said before it closed, its reason perhaps
                     return
 
     def close(self) -> None:
@@ -94,7 +105,7 @@ class NetworkLoop:
 
     def serve_last_wishes(self) -> None:
         """What was asked for before the end, and can still be done."""
-        self._serve()
+        self._serve(lambda: True)
 
     def _wait(self, selector: selectors.BaseSelector, connection: _Watched, serving: Callable[[], bool]) -> bool:
         """Sleep until there is something to do; whether the connection has something to read."""
@@ -114,15 +125,15 @@ class NetworkLoop:
     def _has_work(self) -> bool:
         return bool(self._calls) or (self.feed is not None and self.feed.ready)
 
-    def _serve(self) -> None:
-        while self._calls:
+    def _serve(self, serving: Callable[[], bool]) -> None:
+        while self._calls and serving():
             wish = self._calls.popleft()
             try:
                 wish()
             except Exception:
                 # Nothing that one of them asks for may end the thread that all of them share.
                 log.exception("something that was asked of the network thread failed")
-        if self.feed is not None:
+        if self.feed is not None and serving():
             self.feed.feed()
 
 

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MessageState, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -38,6 +38,7 @@ _READ_BYTES: Final = 4096
 _READ_LARGE_BYTES: Final = 65536
 # Packets are collected up to this much; a larger one is written by itself.
 _WRITE_BYTES: Final = 16384
+_SENT: Final = {MessageState.MQTT_MS_WAIT_FOR_PUBACK, MessageState.MQTT_MS_WAIT_FOR_PUBREC}
 
 
 class PahoClient(Client):
@@ -61,6 +62,10 @@ class PahoClient(Client):
         self.on_arrival: Callable[[Incoming], None] = lambda _message: None
         #: Told why a message was dropped: one whose packet is not legal.
         self.on_unreadable: Callable[[str], None] = lambda _why: None
+        self._pings = self._pongs = 0
+        self._usual_window: int | None = None
+        #: Whether the next connection is to keep back what was not acknowledged, for `send_held`.
+        self.hold = False
         #: Why TLS ended the connection, if it did: with TLS 1.3 the broker refuses a client's certificate after the
         #: handshake.
         self.tls_error: ssl.SSLError | None = None
@@ -77,6 +82,8 @@ class PahoClient(Client):
         self._reader.clear()
         self._half_received.clear()
         self.tls_error = None
+        self._pings = self._pongs = 0
+        self._widen()
         return super().reconnect()
 
     def allow(self, seconds: float) -> None:
@@ -87,6 +94,65 @@ class PahoClient(Client):
         """Close the connection without a word; left to the garbage collector, the socket may go before us."""
         self._unsent.clear()
         self._sock_close()
+
+    # --- what was not acknowledged ---
+
+    @property
+    def outstanding(self) -> list[MQTTMessage]:
+        """Messages that have a packet id and no acknowledgement, sent or not, in their order."""
+        return list(self._out_messages.values())
+
+    @property
+    def unacknowledged(self) -> list[MQTTMessage]:
+        """Those of them that were sent on this connection."""
+        return [message for message in self._out_messages.values() if message.state in _SENT]
+
+    def is_outstanding(self, packet_id: int) -> bool:
+        return packet_id in self._out_messages
+
+    def drop(self, packet_id: int) -> None:
+        """Send a message no more; its handle says that it has failed."""
+        message = self._out_messages.pop(packet_id)
+        message.info.rc = MQTTErrorCode.MQTT_ERR_INVAL
+
+    def send_held(self, *, one_at_a_time: bool) -> None:
+        """Send messages that `hold` has kept back: each when the one before is acknowledged, or as many as usual."""
+        if not one_at_a_time:
+            self._widen()
+        elif self._usual_window is None:
+            self._usual_window, self._max_inflight_messages = self._max_inflight_messages, 1
+        self._update_inflight()
+
+    def _widen(self) -> None:
+        if self._usual_window is not None:
+            self._max_inflight_messages, self._usual_window = self._usual_window, None
+
+    def _messages_reconnect_reset_out(self) -> None:
+        super()._messages_reconnect_reset_out()
+        if self.hold:
+            for message in self._out_messages.values():
+                if message.state == MessageState.MQTT_MS_PUBLISH:
+                    message.state = MessageState.MQTT_MS_QUEUED
+
+    # --- pings ---
+
+    def ping(self) -> None:
+        """Ask the broker for a sign of life: it comes when everything that was sent before has been handled."""
+        self._send_pingreq()
+
+    @property
+    def is_ping_answered(self) -> bool:
+        return self._pongs >= self._pings
+
+    def _send_pingreq(self) -> MQTTErrorCode:
+        self._pings += 1
+        return super()._send_pingreq()
+
+    def _handle_pingresp(self) -> MQTTErrorCode:
+        self._pongs += 1
+        return super()._handle_pingresp()
+
+    # --- reading and writing ---
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002 - paho's, which ignores it too
         """Handle what is there to read, and all that was read with it: select would not see that any more."""

@@ -61,6 +61,7 @@ class Presence(_Announcement):
     Attributes:
         model: what it serves; None while that is not known.
         projects: whose topics it serves.
+        identity: `topic` where it serves those with the user in them alone, else `none`; None where it does not say.
         capacity: how many requests its engine runs at once; None while that is not known.
         since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
             is the time of the start.
@@ -70,6 +71,7 @@ class Presence(_Announcement):
     state: State
     model: str | None = None
     projects: tuple[str, ...] = ()
+    identity: str | None = None
     capacity: int | None = None
     since: float | None = None
     instance: Instance | None = None
@@ -103,6 +105,7 @@ class Stats(_Announcement):
     before the first has.
 
     Attributes:
+        joining: whether it still looks if another worker serves its projects, and takes no requests yet.
         uptime_s: seconds since the start.
         processed: requests answered.
         errors: requests that were admitted and ended in a failure.
@@ -125,6 +128,7 @@ class Stats(_Announcement):
         requests_per_s: terminal replies per second over the last interval.
     """
 
+    joining: bool = False
     uptime_s: float = 0.0
     processed: int = 0
     errors: int = 0

@@ -30,7 +30,7 @@ from inferbus_client.settings_sources import (
     nearest,
     place_of,
 )
-from inferbus_client.units import Written, bare_type
+from inferbus_client.units import Size, Written, bare_type
 
 __all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
 
@@ -144,6 +144,11 @@ class ConnectionSettings(FileSettings):
     mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
         "auto", description="auto: MQTT 5, and 3.1.1 where that is refused."
     )
+    max_packet_bytes: Annotated[Size, Field(ge=256, le=268_435_460)] | None = Field(
+        None,
+        description="The largest packet that the broker takes, where it cannot say so itself (MQTT 3.1.1).",
+        json_schema_extra={"default": "none", "metavar": "SIZE"},
+    )
 
     def link_options(self, client_id: str, **more: Any) -> LinkOptions:
         """These settings as the link takes them.
@@ -159,6 +164,7 @@ class ConnectionSettings(FileSettings):
             tls=Tls(self.cafile, self.cert, self.key),
             keepalive=self.keepalive,
             protocol=_PROTOCOLS[self.mqtt_version],
+            max_packet_bytes=self.max_packet_bytes,
             **more,
         )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 
 from inferbus_client.assembly import AnyReply
-from inferbus_client.errors import BrokerError
+from inferbus_client.errors import BrokerError, RequestFailedError
 from inferbus_client.wire import Accepted, Delta
 
 
@@ -15,6 +15,10 @@ class Signal(Enum):
     """Events that are no reply."""
 
     RECONNECTED = "reconnected"
+    #: It is this request's turn in its session.
+    TURN = "turn"
+    #: The broker has answered the subscription of its reply topic.
+    GRANTED = "granted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +29,8 @@ class TextReply:
 
 
 Event = AnyReply | TextReply | Signal | BrokerError
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait this many seconds."""
-
-    seconds: float
+#: Hands an event to whoever waits for it, from any thread; must not block.
+Deliver = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,15 @@ class Receive:
     seconds: float
 
 
-Step = Pause | Receive | Accepted | Delta
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The request was refused, and will be sent again after so many seconds."""
+
+    because: RequestFailedError
+    seconds: float
+
+
+Step = Receive | Accepted | Delta | Retry
 
 #: An exchange's logic; see `Exchange.steps`.
 Steps = Generator[Step, Event | None, None]

@@ -113,6 +113,11 @@ def stats_request(worker: str) -> str:
     return f"inferbus/workers/{worker}/stats/get"
 
 
+def is_announcement(topic: str) -> bool:
+    """Whether a topic is one of a worker's own, on which no request comes."""
+    return topic.startswith("inferbus/workers/")
+
+
 def inbound_filters(project: str, *, users: bool = False) -> list[str]:
     """The filters a worker subscribes to for one project, or for all of its users."""
     begin = scope(project, "+" if users else None)

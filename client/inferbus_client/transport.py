@@ -1,4 +1,4 @@
-"""One client's way to the broker and back: reply subscriptions, and each reply to the request that waits for it.
+"""One connection of a client: reply subscriptions, and each reply to the request that waits for it.
 
 `Client` and `AsyncClient` share it. Nothing here waits for a reply: an event is handed to the `deliver` function of
 the request that it belongs to, in the link's network thread, so `deliver` must not block.
@@ -9,65 +9,89 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from paho.mqtt.client import topic_matches_sub
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from inferbus_client import topics
+from inferbus_client.announced import Announced
 from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Call, cancel_payload
-from inferbus_client.errors import ConnectionLostError, InvalidRequestError
+from inferbus_client.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    ClientClosedError,
+    InvalidRequestError,
+    NotConnectedError,
+)
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, LinkOptions
 from inferbus_client.plain_publish import LARGEST
-from inferbus_client.steps import Event, Signal, TextReply
+from inferbus_client.reply_topics import ReplyTopics
+from inferbus_client.steps import Deliver, Event, Signal, TextReply
 from inferbus_client.wire import Failure, InvalidReplyError, decode_reply
 
 log = logging.getLogger("inferbus.client")
 # A library is silent unless the program that uses it says where its log goes.
 logging.getLogger("inferbus").addHandler(logging.NullHandler())
 
-Deliver = Callable[[Event], None]
-
-_REPLY_QOS: Final = 1
-#: Reply topics that stay subscribed although nobody waits there. The oldest go first.
-_MAX_IDLE_TOPICS: Final = 1024
+#: Seconds that closing waits, at most, for the broker to read what was said last.
+_LAST_WORD: Final = 1.0
 _PACKET_OVERHEAD: Final = 64
 
 
 @dataclass(slots=True)
 class _Waiter:
-    """Who waits for a request's replies; `open` from a send to the terminal reply, so that a repeat is a stray."""
+    """Who waits for a request's replies.
 
+    Attributes:
+        call: the request.
+        deliver: takes its replies.
+        sent: whether it may have been published; said before it is.
+        open: from a send to the terminal reply, so that a repeat is a stray.
+    """
+
+    call: Call
     deliver: Deliver
+    sent: bool = False
     open: bool = True
 
 
 class Transport:
-    """A link, its reply topics, and who waits on them.
+    """A link, its reply topics, and who waits on them. For one connection of a client, and the next one has its own.
 
     Args:
         options: how to reach the broker.
         qos: quality of service of requests.
         on_stray: called with every reply that nobody waits for (late, or a repeat), in the network thread.
+
+    Attributes:
+        topics: what it listens to.
+        repeats_are_safe: whether the worker is known to drop a repeat of a request id.
     """
 
     def __init__(
         self, options: LinkOptions, *, qos: int = 1, on_stray: Callable[[AnyReply], None] | None = None
     ) -> None:
-        self._link = Link(options, on_message=self._received, on_up=self._came_up, on_down=self._went_down)
+        self._link = Link(
+            options, on_message=self._received, on_up=self._came_up, on_down=self._went_down, when_refused=self._refused
+        )
         self._qos = qos
         self._on_stray = on_stray
-        self._lock = threading.Lock()
+        # Re-entrant, since the garbage collector may close an abandoned stream here, while its thread is in here too.
+        self._lock = threading.RLock()
+        self._ended: BrokerError | None = NotConnectedError("the client is not connected")
+        self._opening = self._closed = self._cancelled = False
+        self._attending: set[Deliver] = set()
         self._waiting: dict[str, _Waiter] = {}
         self._by_topic: dict[str, str] = {}
-        self._listening: OrderedDict[str, None] = OrderedDict()
-        self._wildcard: str | None = None
+        self._announced: Announced | None = None
+        self.topics = ReplyTopics(self._link, in_use=self._by_topic)
         self.repeats_are_safe = False
 
     # --- lifecycle ---
@@ -76,76 +100,130 @@ class Transport:
         """Connect.
 
         Raises:
+            ClientClosedError: it was closed meanwhile.
             BrokerError: as `Link.connect` says.
         """
-        self._link.connect(timeout)
+        with self._lock:
+            self._opening = True
+        try:
+            if not self._closed:
+                self._link.connect(timeout)
+        except BaseException:
+            self._opening = False
+            self._link.close()
+            raise
+        with self._lock:
+            self._opening = False
+            if not self._closed:
+                self._ended = None
+                return
+        self._link.close()
+        raise _closed()
 
     def close(self) -> None:
-        """Disconnect; whoever still waits for a reply is told."""
-        self._tell_all(ConnectionLostError("the client was closed"))
+        """Disconnect. Whoever still waits for something is told, and so is the worker."""
+        with self._lock:
+            self._closed = True
+            if self._ended is None:
+                self._ended = _closed()
+            if self._opening:
+                self._link.give_up(_closed())  # whoever opens it closes it too, since he is using its sockets
+                return
+            waiting = list(self._waiting.values())
+        for waiter in waiting:
+            self._cancel(waiter, qos=0)  # of QoS 1 no more than a few would be under way at once
+        self._tell_all(_closed())
+        self._let_the_broker_read()
         self._link.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made, now or when the link is up again."""
+        return self._end is None
+
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
 
     @property
     def is_v5(self) -> bool:
         return self._link.is_v5
 
-    # --- hearing ---
+    @property
+    def _end(self) -> BrokerError | None:
+        return self._ended or self._link.fatal
 
-    def is_listening(self, topic: str) -> bool:
-        covered = self._wildcard is not None and topic_matches_sub(self._wildcard, topic)
-        return covered or topic in self._listening
-
-    def listen_to_every_session(self, topic_filter: str, timeout: float) -> None:
-        """One wildcard subscription instead of one for each session. Raises what `listen` raises."""
-        self.listen(topic_filter, timeout)
-        self._wildcard = topic_filter
-
-    def listen(self, topic: str, timeout: float) -> None:
-        """Subscribe to a reply topic, unless that is done; returns when the broker granted it.
+    def check(self) -> None:
+        """Whether requests can be made.
 
         Raises:
-            BrokerRefusedError: the broker refuses the subscription.
-            ConnectionLostError: there is no connection, or no answer in time.
+            BrokerError: there is no connection, and will be none.
         """
-        if self.is_listening(topic):
-            return
-        if not self._link.wait_up(timeout):
-            raise self._link.fatal or ConnectionLostError("there is no connection to the broker")
-        self._link.subscribe({topic: _REPLY_QOS}, timeout)
-        with self._lock:
-            self._listening[topic] = None
-        self._forget_idle_topics()
+        if self._end is not None:
+            raise self._end.again()
+
+    def _let_the_broker_read(self) -> None:
+        """Wait until it has read the last cancel: a socket closed over unread replies takes back what it said."""
+        if self._cancelled and self._link.is_up and (answer := self.topics.ask_again()) is not None:
+            wait([answer], _LAST_WORD)
+
+    # --- hearing ---
+
+    @contextmanager
+    def attended(self, deliver: Deliver) -> Iterator[None]:
+        """While inside, `deliver` is told what becomes of the connection.
+
+        Raises:
+            BrokerError: there is none, and will be none.
+        """
+        try:
+            with self._lock:
+                self.check()
+                self._attending.add(deliver)
+            yield
+        finally:
+            with self._lock:
+                self._attending.discard(deliver)
 
     @contextmanager
     def waiting(self, call: Call, deliver: Deliver) -> Iterator[None]:
-        """While inside, replies to `call` go to `deliver`.
+        """While inside, replies to `call` go to `deliver`. If it leaves unanswered, the worker is told.
 
         Raises:
             InvalidRequestError: the request id is in use.
         """
-        with self._lock:
-            if call.request_id in self._waiting:
-                raise InvalidRequestError(Failure("invalid_request", "requestId: it is in flight already."))
-            self._waiting[call.request_id] = _Waiter(deliver)
-            self._by_topic[call.reply_topic] = call.request_id
-            if call.reply_topic in self._listening:
-                self._listening.move_to_end(call.reply_topic)
+        waiter = _Waiter(call, deliver)
         try:
+            with self._lock:
+                if self._waiting.setdefault(call.request_id, waiter) is not waiter:
+                    raise InvalidRequestError(Failure("invalid_request", "requestId: it is in flight already."))
+                self._by_topic[call.reply_topic] = call.request_id
             yield
         finally:
+            self._cancel(waiter, qos=self._qos)
             with self._lock:
-                del self._waiting[call.request_id]
+                if self._waiting.get(call.request_id) is waiter:
+                    del self._waiting[call.request_id]
                 if self._by_topic.get(call.reply_topic) == call.request_id:
                     del self._by_topic[call.reply_topic]
 
-    def _forget_idle_topics(self) -> None:
-        with self._lock:
-            idle = [topic for topic in self._listening if topic not in self._by_topic and topic != self._wildcard]
-            surplus = idle[: max(len(idle) - _MAX_IDLE_TOPICS, 0)]
-            for topic in surplus:
-                del self._listening[topic]
-        for topic in surplus:
-            self._link.unsubscribe(topic)
+    def hear_announcements(self, timeout: float) -> Announced:
+        """What workers say of themselves, heard on this connection from the first call on.
+
+        Raises:
+            BrokerError: the broker refuses that, or does not answer.
+        """
+        if self._announced is None:
+            announced, topic_filter = Announced(), topics.presence("+")
+            self._announced = announced
+            try:
+                self._link.subscribe({topic_filter: 1}, timeout)
+            except BrokerError:
+                # A broker may disconnect whoever asks for too much, so it is not asked again.
+                self._link.unsubscribe(topic_filter)
+                self._announced = None
+                raise
+        return self._announced
 
     # --- sending, from any thread ---
 
@@ -153,6 +231,7 @@ class Transport:
         """Publish a call with `remaining` seconds until its deadline; False where no connection took it.
 
         Raises:
+            ClientClosedError: this has been closed; from then on nothing is sent.
             InvalidRequestError: it is larger than the broker takes, or than a packet can be. Sent all the same, it
                 would be sent again with every reconnect, each time to be refused.
         """
@@ -160,22 +239,54 @@ class Transport:
         limit = min(self._link.max_packet_size or LARGEST, LARGEST)
         if len(payload) + len(call.topic) + _PACKET_OVERHEAD > limit:
             raise InvalidRequestError(Failure("message_too_large"))
-        if (waiter := self._waiting.get(call.request_id)) is not None:
-            waiter.open = True
         expiry = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         expiry.MessageExpiryInterval = max(math.ceil(remaining), 1)
-        return self._link.publish(call.topic, payload, qos=self._qos, properties=expiry)
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            if not self._link.is_up:
+                return False  # nothing is left to be sent later: whoever sends hears when there is a connection
+            if (waiter := self._waiting.get(call.request_id)) is not None:
+                waiter.sent = waiter.open = True
+            return self._link.publish(
+                call.topic,
+                payload,
+                qos=self._qos,
+                properties=expiry,
+                on_refused=lambda error: self._deliver(call.request_id, error),
+            )
 
     def cancel(self, call: Call) -> None:
-        if call.cancel_topic is not None:
-            self.publish_cancel(call.cancel_topic, call.request_id)
+        """Tell the worker that nobody waits for an answer any more, where it may have heard the question."""
+        if (waiter := self._waiting.get(call.request_id)) is not None:
+            self._cancel(waiter, qos=self._qos)
 
     def publish_cancel(self, topic: str, request_id: str | None) -> None:
+        """Cancel one request, or whatever the session has queued or running.
+
+        Raises:
+            BrokerError: there is no connection, and will be none.
+        """
+        self.check()
+        self._cancelled = True
         self._link.publish(topic, cancel_payload(request_id), qos=self._qos)
+
+    def _cancel(self, waiter: _Waiter, qos: int) -> None:
+        topic = waiter.call.cancel_topic
+        if waiter.sent and waiter.open and topic is not None:
+            self._cancelled = True
+            self._link.publish(topic, cancel_payload(waiter.call.request_id), qos=qos)
+            waiter.open = False
 
     # --- the link's callbacks; all run in its network thread ---
 
+    def _deliver(self, request_id: str, event: Event) -> None:
+        if (waiter := self._waiting.get(request_id)) is not None:
+            waiter.deliver(event)
+
     def _received(self, message: Incoming) -> None:
+        if self._announced is not None and self._announced.received(message):
+            return
         if message.retain or message.cut:
             return
         try:
@@ -206,6 +317,16 @@ class Transport:
         waiter.open = False
         waiter.deliver(TextReply(message.payload.decode(errors="replace")))
 
+    def _refused(self, topic: str, error: BrokerRefusedError) -> bool:
+        """A topic is heard no more: whoever waits there is told, and the next one asks for it anew."""
+        everywhere = self.topics.forget(topic)
+        with self._lock:
+            there = [self._by_topic.get(topic)]
+            waiting = [waiter for name, waiter in self._waiting.items() if everywhere or name in there]
+        for waiter in waiting:
+            waiter.deliver(error.again())
+        return False
+
     def _came_up(self) -> None:
         self._tell_all(Signal.RECONNECTED)
 
@@ -215,6 +336,10 @@ class Transport:
 
     def _tell_all(self, event: Event) -> None:
         with self._lock:
-            waiting = list(self._waiting.values())
-        for waiter in waiting:
-            waiter.deliver(event)
+            attending = list(self._attending)
+        for deliver in attending:
+            deliver(event.again() if isinstance(event, BrokerError) else event)
+
+
+def _closed() -> ClientClosedError:
+    return ClientClosedError("the client was closed")

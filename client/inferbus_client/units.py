@@ -104,3 +104,5 @@ Duration = Annotated[
 
 #: Bytes, written with or without a unit.
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+#: How long to wait for something: at most a day, which every clock and every queue can count.
+Patience = Annotated[Duration, Field(gt=0, le=86_400)]

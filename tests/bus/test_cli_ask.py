@@ -82,6 +82,8 @@ def test_timeouts(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         (("--broker", "http://127.0.0.1", "x"), 2, "mqtt://"),
         (("--timeout", "soon", "x"), 2, "duration"),
         (("--param", "seed", "x"), 2, "NAME=VALUE"),
+        (("--temperature", "7", "x"), 2, "temperature: must be at most 2."),
+        ((" ",), 2, "nothing to ask"),
         (("--config", "/nowhere.yaml", "x"), 2, "/nowhere.yaml"),
         ((), 2, "TEXT"),
         (("--no-such-option", "x"), 2, "--no-such-option"),

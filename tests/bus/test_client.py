@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from inferbus_client import (
     SessionBusyError,
     UnavailableError,
 )
+from inferbus_client.link import Link
 from inferbus_client.wire import Accepted
 from support.fake_worker import (
     Act,
@@ -131,6 +132,27 @@ def test_a_timeout_is_cancelled_too(client: Client, fake_worker: FakeWorker) -> 
     until(lambda: len(fake_worker.cancels) == 1)
 
 
+def test_an_interrupt_between_the_publish_and_the_note_of_it_is_cancelled_too(
+    client: Client, fake_worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_worker.script = lambda _: [accepted(), WaitForCancel(), error("cancelled")]
+    publish = Link.publish
+
+    def publish_and_interrupt(link: Link, topic: str, *more: Any, **options: Any) -> bool:
+        published = publish(link, topic, *more, **options)
+        if "/user_input/" in topic:
+            raise KeyboardInterrupt
+        return published
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Link, "publish", publish_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.ask("x")
+    until(lambda: len(fake_worker.cancels) == 1)
+    fake_worker.script = echo
+    assert client.ask("next", when_busy="raise").text == "You said: next"
+
+
 # --- one at a time, retries, typed errors ---
 
 
@@ -161,6 +183,47 @@ def test_a_busy_session_raises_where_that_is_asked_for(client: Client, fake_work
             client.ask("second", when_busy="raise")
         assert client.ask("elsewhere", session="another", when_busy="raise").text == "ab"
         assert "".join(part.text for part in stream) == "b"
+
+
+def _stream_or_answer(request: Mapping[str, Any]) -> list[Act]:
+    return streaming("a", "b", "c") if request.get("stream") else [done("ok")]
+
+
+def test_who_reads_a_stream_cannot_wait_for_its_session(client: Client, fake_worker: FakeWorker) -> None:
+    """It would wait for itself, until the timeout. Other threads rightly wait."""
+    fake_worker.script = _stream_or_answer
+    with client.stream("first") as stream, ThreadPoolExecutor(1) as pool:
+        next(stream)
+        began = time.monotonic()
+        for verb in (lambda: client.ask("second"), client.reset, lambda: list(client.stream("third"))):
+            with pytest.raises(SessionBusyError, match="has to end, or be closed, first"):
+                verb()
+        assert client.ask("x", session="another").text == "ok"
+        assert time.monotonic() - began < 5
+        elsewhere = pool.submit(client.ask, "from another thread")
+        assert not wait([elsewhere], 0.3).done
+        assert [part.text for part in stream] == ["b", "c"]
+        assert elsewhere.result(10).text == "ok"
+    assert client.ask("afterwards").text == "ok"
+
+
+def test_who_has_handed_a_stream_on_can_wait_for_its_session(client: Client, fake_worker: FakeWorker) -> None:
+    fake_worker.script = _stream_or_answer
+    took_over, go_on = threading.Event(), threading.Event()
+    with client.stream("first") as stream, ThreadPoolExecutor(1) as pool:
+        next(stream)
+
+        def read_on() -> list[str]:
+            words = [next(stream).text]
+            took_over.set()
+            assert go_on.wait(10)
+            return words + [part.text for part in stream]
+
+        reading = pool.submit(read_on)
+        assert took_over.wait(10)
+        threading.Timer(0.3, go_on.set).start()
+        assert client.ask("second").text == "ok"
+        assert reading.result(10) == ["b", "c"]
 
 
 def test_a_retry_carries_the_same_request_id(client: Client, fake_worker: FakeWorker) -> None:
@@ -282,6 +345,24 @@ def test_closing_ends_what_is_in_flight(broker: Mosquitto, fake_worker: FakeWork
             asked.result(10)
 
 
+def test_a_question_that_is_too_large_for_the_broker_is_refused_here() -> None:
+    with Mosquitto("max_packet_size 4000") as small, FakeWorker(small.port) as worker:
+        with connect(small, worker) as client:
+            for ask in (client.ask, lambda text: list(client.stream(text))):
+                with pytest.raises(InvalidRequestError) as caught:
+                    ask("x" * 4000)
+                assert caught.value.code == "message_too_large"
+            assert client.ask("small").text == "You said: small"
+
+        async def main() -> None:
+            async with AsyncClient(small.url, project=worker.project) as client:
+                with pytest.raises(InvalidRequestError, match="too large"):
+                    await client.ask("x" * 4000)
+
+        asyncio.run(main())
+        assert [heard["message"] for heard in worker.heard] == ["small"]
+
+
 def test_nobody_there() -> None:
     with pytest.raises(BrokerUnreachableError):
         Client("mqtt://127.0.0.1:1", connect_timeout=0.1).connect()
@@ -346,6 +427,24 @@ def test_an_async_session_is_busy_too(broker: Mosquitto, fake_worker: FakeWorker
                 waiting = asyncio.create_task(client.ask("third"))
                 assert [part.text async for part in stream] == ["b"]
             assert (await waiting).text == "ab"
+
+    asyncio.run(main())
+
+
+def test_a_task_that_reads_a_stream_cannot_wait_for_its_session(broker: Mosquitto, fake_worker: FakeWorker) -> None:
+    fake_worker.script = _stream_or_answer
+
+    async def main() -> None:
+        async with AsyncClient(broker.url, project=fake_worker.project, pacing=0) as client:
+            async with client.stream("first") as stream:
+                await anext(stream)
+                began = time.monotonic()
+                with pytest.raises(SessionBusyError, match="has to end, or be closed, first"):
+                    await client.ask("second")
+                assert time.monotonic() - began < 5
+                waiting = asyncio.create_task(client.ask("from another task"))
+                assert [part.text async for part in stream] == ["b", "c"]
+            assert (await waiting).text == "ok"
 
     asyncio.run(main())
 

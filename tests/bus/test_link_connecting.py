@@ -125,7 +125,7 @@ def test_ctrl_c_breaks_off_a_client(place: str) -> None:
         until(lambda: psutil.Process(ask.process.pid).num_threads() > 1, 30)  # the network thread
         began = time.monotonic()
         ask.press_ctrl_c()
-        assert ask.wait(30) == Exit.INTERRUPTED
+        assert ask.wait(30) == Exit.INTERRUPTED, ask.err
         assert time.monotonic() - began < 5
 
 

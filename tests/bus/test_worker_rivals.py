@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +79,9 @@ def test_what_the_second_was_given_meanwhile_does_not_hold_it(own_broker: Mosqui
     ):
         mosquitto_pub(own_broker, "rivals/user_input/s1", request)
         listener.wait(1)  # accepted
-        with twin(first, own_broker, **options, state_dir=tmp_path / "2", drain_timeout="10m") as second:
+        # Without a look at who is there, which takes so long that it would be gone before it was given anything.
+        hasty: dict[str, Any] = {"state_dir": tmp_path / "2", "drain_timeout": "10m", "alongside": True}
+        with twin(first, own_broker, **options, **hasty) as second:
             assert one_ends(first, second) is first
         assert [json.loads(heard.payload)["type"] for heard in listener.wait(2)] == ["accepted", "accepted"]
 
@@ -127,6 +131,28 @@ def test_what_an_earlier_run_left_behind_stops_nobody() -> None:
         broker.kill()
         broker.start()
         assert mosquitto_sub(broker, topic) == left_over.decode()  # so it did come back
+
+
+def test_made_up_presences_end_nobody(own_broker: Mosquitto) -> None:
+    """Where there are no access rules anyone may write our presence. One lost connection and two words were enough."""
+    numbers = itertools.count(1)
+    with WorkerProcess(own_broker, **OPTIONS) as worker:
+
+        def made_up() -> None:
+            instance = LEFT_OVER.model_copy(update={"connection": next(numbers)})
+            presence = Presence(worker=worker.id, state="ready", instance=instance)
+            mosquitto_pub(own_broker, f"inferbus/workers/{worker.id}/status", presence.encode())
+
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 6)  # a connection that is lost at once may be a rival's doing
+        made_up()
+        own_broker.kill()
+        own_broker.start()
+        until(lambda: comes_back(worker), 30)
+        for _ in range(5):
+            made_up()
+        serves(own_broker)
+        assert worker.process.poll() is None
 
 
 class TestWherePresenceCannotBeRead:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +13,8 @@ from inferbus_client import topics
 from inferbus_client.presence import Stats, decode_announcement
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
-from support.scripts import Running
 from support.waiting import until
-from support.worker import WorkerProcess
+from support.worker import WorkerProcess, starting
 
 OPTIONS: dict[str, Any] = {"rate_limit": "off", "stats_interval": "1h"}
 
@@ -72,12 +70,11 @@ def test_reading_changes_nothing_and_two_readings_tell_what_lies_between(
 
 
 def test_while_it_loads_and_while_it_drains(broker: Mosquitto) -> None:
-    command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--broker", broker.url]
-    command += ["--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s"]
+    options = ("--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s")
     with (
         Listener(broker, topics.presence("slow")) as presence,
         Listener(broker, topics.stats("slow")) as figures,
-        Running(command) as running,
+        starting(broker, *options) as running,
     ):
         presence.wait(1)
         assert ask(broker, figures, "slow").processed == 0

@@ -128,8 +128,8 @@ def told_to_stop(
     place: Callable[[Mosquitto], Place], broker: Mosquitto, numbers: tuple[signal.Signals, ...]
 ) -> tuple[int, float]:
     """Start a worker, wait for the moment, tell it to stop; its exit status, and the seconds that it took."""
-    command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--project", "signals"]
-    command += ["--worker-id", f"signals-{uuid.uuid4().hex[:8]}", *_OPTIONS]
+    command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--alongside"]
+    command += ["--project", "signals", "--worker-id", f"signals-{uuid.uuid4().hex[:8]}", *_OPTIONS]
     with place(broker) as (options, reached), Running([*command, *options]) as worker:
         reached(worker)
         time.sleep(random.uniform(0, 0.5))  # noqa: S311 - no secret

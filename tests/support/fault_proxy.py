@@ -56,6 +56,7 @@ class FaultProxy:
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="fault-proxy")
 
     def __enter__(self) -> Self:
@@ -75,6 +76,14 @@ class FaultProxy:
     def reset_all(self) -> None:
         """Reset every connection."""
         self._loop.call_soon_threadsafe(self._reset_all)
+
+    def say(self, packet: bytes) -> None:
+        """Send this to every client, between two packets of the broker's, as its word."""
+        self._loop.call_soon_threadsafe(self._say, packet)
+
+    def _say(self, packet: bytes) -> None:
+        for writer in self._clients:
+            writer.write(packet)
 
     def _reset_all(self) -> None:
         for writer in self._writers:
@@ -100,9 +109,11 @@ class FaultProxy:
         with suppress(OSError):
             broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
             self._writers |= {writer, broker_writer}
+            self._clients.add(writer)
             pumps = [self._pump(self._outward(reader), broker_writer), self._pump(_free(broker_reader), writer)]
             await asyncio.gather(*pumps)
             self._writers -= {writer, broker_writer}
+            self._clients.discard(writer)
         writer.close()
 
     async def _pump(self, source: AsyncIterator[bytes], sink: asyncio.StreamWriter) -> None:

@@ -122,9 +122,8 @@ class Gate:
         self._ready.set()
         await self._end.wait()
         server.close()
+        self._hang_up()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
         if others:
             await asyncio.wait(others, timeout=5)
 

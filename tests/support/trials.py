@@ -44,6 +44,7 @@ _ENGINE: Final = "tests/faults/test_engine.py::"
 _TOPICS: Final = "tests/faults/test_topics.py::"
 _LIMITS: Final = "tests/faults/test_limits.py::"
 _FAIRNESS: Final = "tests/faults/test_fairness.py::"
+_COMPANY: Final = "tests/faults/test_company.py::"
 _ISOLATION: Final = "tests/faults/test_isolation.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
@@ -223,6 +224,12 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        43,
+        "clients closed, taken over, never connected, interrupted; 200 threads, cancelled tasks",
+        "an error in its type at once; what runs is cancelled; no slot, thread or executor leaks",
+        ("tests/faults/test_clients.py", "tests/unit/client/test_interrupts.py"),
+    ),
+    Trial(
         42,
         "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
         "the end within the drain timeout + 2 s",
@@ -233,6 +240,12 @@ TRIALS: Final = (
         "one user's flood of made-up sessions fills the queue",
         "other users find room and have their turns",
         (f"{_FAIRNESS}test_a_flood_of_one_user_s_sessions", "tests/unit/worker/test_request_queue_owners.py"),
+    ),
+    Trial(
+        47,
+        "several workers of one project start at once",
+        "exactly one stays; every request has one answer",
+        (f"{_COMPANY}test_workers_that_start_at_once", "tests/bus/test_worker_company.py"),
     ),
     Trial(
         40,

@@ -18,6 +18,7 @@ from inferbus_client.presence import Presence, decode_announcement
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.processes import assert_gone, family
+from support.scripts import Running
 from support.waiting import until
 
 _STOP_TIMEOUT: Final = 40.0
@@ -136,6 +137,12 @@ class WorkerProcess:
 
     def _was_here(self) -> bool:
         return hasattr(self, "process")
+
+
+def starting(broker: Mosquitto, *arguments: str) -> Running:
+    """A worker that may or may not become ready; whether it does is what a test is about."""
+    command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--broker", broker.url]
+    return Running([*command, "--rate-limit", "off", *arguments])
 
 
 def _flags(options: dict[str, object]) -> list[str]:

@@ -13,6 +13,7 @@ from inferbus_client.wire import Envelope
 from inferbus_worker.acknowledgements import Receipt
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import ReplyAddress, ReplyStream
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.addressing")
@@ -36,6 +37,7 @@ class Addressing:
         self._replies = replies
         self._receipt_of = receipt_of
         self._allowlist = tuple(allowlist)
+        self._seldom = Seldom(log)
         # For requests that name no id of their own: unique, which is all that such an id is for.
         self._made_up = (f"{run}-{number}" for run in [secrets.token_hex(4)] for number in itertools.count())
 
@@ -63,5 +65,5 @@ class Addressing:
             return home
         if topics.is_reply_topic(wanted, home, self._allowlist):
             return wanted
-        log.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
+        self._seldom.warning("ignored a reply topic that its requester may not name: %r", wanted[:128])
         return home

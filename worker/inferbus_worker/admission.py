@@ -1,9 +1,10 @@
 """Who gets in: decode, known duplicate, rate limits, claim the session, room in the queue, token budget.
 
 The first that says no answers at once. A refused request leaves nothing behind, except that every well-formed one which
-the rate limits let through counts in their windows. The token budget comes last: it has to know the session's history,
-which is the claim's; it counts tokens, which costs more than all the rest, and in vain where there is no room; and what
-it charges is charged for good. Runs in the network thread: nothing here waits.
+the rate limits let through counts in their windows, and so does a repeat that is answered from memory. The token budget
+comes last: it has to know the session's history, which is the claim's; it counts tokens, which costs more than all the
+rest, and in vain where there is no room; and what it charges is charged for good. Runs in the network thread: nothing
+here waits.
 """
 
 from __future__ import annotations
@@ -153,12 +154,17 @@ class Admission:
     def _repeat(
         self, known: Finished | Literal["in flight"], request: Envelope, address: Address, message: Incoming
     ) -> bool:
-        """Answer a repeat from memory, or leave it to the one that runs."""
+        """Answer a repeat from memory, which counts like a request, or leave it to the one that runs."""
         self._meter.repeated()
         if isinstance(known, str):
             return False
         key = SessionKey(address.project, known.session, address.user)
-        self._addressing.open(message, request, key).end(known.outcome)
+        replies = self._addressing.open(message, request, key)
+        limited = self._over_limit(key, request)
+        if limited is not None:
+            self._refuse(limited, replies)
+        else:
+            replies.end(known.outcome)
         return True
 
     def _admit(
@@ -192,7 +198,7 @@ class Admission:
         self._in_flight.add(job)
         self._queue.put(job)
 
-    def _over_limit(self, key: SessionKey, request: Request) -> Failure | None:
+    def _over_limit(self, key: SessionKey, request: Envelope) -> Failure | None:
         wait = self._limits.admit(key, request.client_id)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
 

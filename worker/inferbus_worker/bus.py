@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from inferbus_client import topics
@@ -12,6 +12,7 @@ from inferbus_client.errors import BrokerError, ConnectionLostError, IdTakenErro
 from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming, Will
 from inferbus_client.presence import Presence, State, Stats, decode_announcement
+from inferbus_worker.company import FILTERS, Company
 from inferbus_worker.replies import Replies
 from inferbus_worker.reply_stream import Outgoing
 from inferbus_worker.rivals import Rivals, new_instance
@@ -53,30 +54,37 @@ class Bus:
         self._stats_request = topics.stats_request(settings.worker_id)
         self._instance = new_instance()
         self._rivals = Rivals(settings.worker_id, self._instance)
+        #: Only while we look whether another worker serves our projects.
+        self._company: Company | None = None
         self._presence = self._presence_as("loading", model, None)
+        self._deaf_since: float | None = None
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=self._received,
             on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
+            when_refused=lambda name, _error: name != self._topic,
             holds_out=self._rivals.hold_out,
         )
 
     def start(self, stop: Callable[[], bool]) -> None:
-        """Connect and subscribe. From here on every request gets an answer, if only that the model is loading.
+        """Connect, look who else is there, subscribe. From here on every request gets an answer, if only "loading".
 
         Args:
-            stop: asked every now and then whether to break off.
+            stop: asked all the time whether to break off; does what has to be done meanwhile.
 
         Raises:
-            BrokerError: with the reason, after `broker_timeout` seconds at most; or told to stop.
+            BrokerError: with the reason, after `broker_timeout` seconds at most; another worker that serves our
+                projects is one, and being told to stop.
         """
         self.link.connect(self._settings.broker_timeout, stop)
         # Before our own presence, which `replies` is to publish, replaces what is there.
-        self._listen(self._topic, "a second worker of our id would go unnamed", stop)
-        self._listen(self._stats_request, "nobody can ask for the stats", stop)
+        self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
+        self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
+        self._listen_for_company(stop)
         self._replies.start(self.link)
+        self._look_around(stop)
         users = self._settings.identity == "topic"
         filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
         self._subscribe(dict.fromkeys(filters, self._settings.request_qos), stop)
@@ -87,21 +95,65 @@ class Bus:
         self._presence = self._presence_as(state, model or before.model, capacity or before.capacity)
         self._say_presence()
 
+    def watch_hearing(self) -> None:
+        """Be `ready` only while requests can be heard; for the main thread, every now and then.
+
+        Raises:
+            BrokerRefusedError: the broker has refused a subscription for `broker_timeout` seconds.
+        """
+        unheard, now = self.link.unheard, time.monotonic()
+        if unheard is None:
+            if self._deaf_since is not None:
+                self._deaf_since = None
+                log.info("every subscription is granted again")
+                self._say_presence()
+            return
+        if self._deaf_since is None:
+            self._deaf_since = now
+            self._say_presence()
+        if now - self._deaf_since > self._settings.broker_timeout:
+            raise unheard
+
     def publish_stats(self, stats: Stats) -> None:
+        stats = stats.model_copy(update={"joining": self._company is not None})
         self._replies.post(Outgoing(topics.stats(self._settings.worker_id), stats.encode(), json=True, qos=0))
 
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
 
-    def _listen(self, topic: str, without: str, stop: Callable[[], bool]) -> None:
+    def _listen(self, filters: Mapping[str, int], without: str, stop: Callable[[], bool]) -> bool:
         """Subscribe to what we can do without: a broker may refuse it, or disconnect whoever asks."""
         try:
-            self.link.subscribe({topic: 0}, stop=stop)
+            self.link.subscribe(filters, stop=stop)
         except BrokerError as error:
             if stop():
                 raise
-            log.info("%s cannot be read (%s): %s", topic, error.reason, without)
-            self.link.unsubscribe(topic)
+            log.info("%s cannot be read (%s): %s", ", ".join(filters), error.reason, without)
+            self._unsubscribe(filters)
+            return False
+        return True
+
+    def _unsubscribe(self, filters: Iterable[str]) -> None:
+        for name in filters:
+            self.link.unsubscribe(name)
+
+    def _listen_for_company(self, stop: Callable[[], bool]) -> None:
+        """Also before our own presence, by whose return we know that all others' have come."""
+        if self._settings.alongside:
+            return
+        self._company = Company(self._presence.model_copy(update={"instance": self._instance}), self._ask)
+        without = "whether another worker serves our projects is not known"
+        if not self._listen(dict.fromkeys(FILTERS, 0), without, stop):
+            self._company = None
+
+    def _look_around(self, stop: Callable[[], bool]) -> None:
+        if self._company is not None:
+            self._company.look_around(lambda: not stop() and self.link.fatal is None)
+            self._company = None
+            self._unsubscribe(FILTERS)
+
+    def _ask(self, worker: str) -> None:
+        self.link.publish(topics.stats_request(worker), b"")
 
     def _subscribe(self, filters: Mapping[str, int], stop: Callable[[], bool]) -> None:
         """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
@@ -124,10 +176,17 @@ class Bus:
     def _received(self, message: Incoming) -> None:
         if message.topic == self._stats_request:
             self._asked()
-        elif message.topic == self._topic:
-            self._heard_of_us(message)
+        elif topics.is_announcement(message.topic):
+            self._heard_of_workers(message)
         else:
             self._receive(message)
+
+    def _heard_of_workers(self, message: Incoming) -> None:
+        company = self._company  # the main thread may end it meanwhile
+        if company is not None:
+            company.heard(message.topic, message.payload)
+        if message.topic == self._topic:
+            self._heard_of_us(message)
 
     def _heard_of_us(self, message: Incoming) -> None:
         presence = decode_announcement(Presence, message.payload)
@@ -156,13 +215,17 @@ class Bus:
             state=state,
             model=model,
             projects=tuple(self._settings.projects),
+            identity=self._settings.identity,
             capacity=capacity,
             since=round(time.time(), 3),
         )
 
     def _say_presence(self) -> None:
         """Also after every reconnect: the broker has published the Last Will meanwhile."""
-        presence = self._presence.model_copy(update={"instance": self._instance})
+        state = self._presence.state
+        if state == "ready" and self._deaf_since is not None:
+            state = "loading"
+        presence = self._presence.model_copy(update={"state": state, "instance": self._instance})
         # `draining` is not acknowledged: if the broker reads it only after we have gone, what it writes back must not
         # show it a dead connection before it has read the replies that follow.
         qos = 0 if presence.state == "draining" else 1

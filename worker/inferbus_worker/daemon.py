@@ -18,8 +18,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from enum import Enum
 from types import FrameType
 from typing import Final
@@ -27,6 +29,7 @@ from typing import Final
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.errors import BrokerError
 from inferbus_client.settings import SettingsError
+from inferbus_client.units import format_duration
 from inferbus_client.wire import Failure
 from inferbus_worker import logs
 from inferbus_worker.acknowledgements import Acknowledgements
@@ -192,7 +195,7 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
-        self._bus.start(lambda: self._signals > 0)
+        self._bus.start(self._is_stopped)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
             return Exit.OK
@@ -203,6 +206,11 @@ class Daemon:
         self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
         return Exit.OK
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
+        self._reporter.answer()
+        return self._signals > 0
 
     def _load_engine(self) -> bool:
         """Load and warm up, in a thread of its own so that a signal is heard meanwhile; False: told to stop."""
@@ -281,6 +289,7 @@ class Daemon:
             raise self._bus.link.fatal
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
+        self._bus.watch_hearing()
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -305,6 +314,8 @@ class Daemon:
     def _close_admission(self) -> None:
         if self._state is not State.DEAD:
             self._state = State.DRAINING
+            most = format_duration(self._settings.drain_timeout)
+            log.info("draining: %d in flight, for at most %s; a second signal ends at once", len(self._in_flight), most)
         self._bus.announce("draining")
 
     def _drain(self, deadline: float) -> None:
@@ -378,11 +389,13 @@ class Daemon:
 
 
 def _open_attempts(settings: Settings) -> Attempts:
-    """The counts on disk. A file that nobody could ever write is a mistake; one that is locked for now is not."""
+    """The counts on disk. A file that could never be used is a mistake; one that is locked for now is not."""
     file = settings.state_dir / f"{settings.worker_id}.sqlite"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-    except OSError as error:
-        raise SettingsError(f"the state folder cannot be used ({file}): {error.strerror}") from None
+        with closing(sqlite3.connect(file, timeout=0)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
     return Attempts(file)

@@ -15,6 +15,7 @@ from inferbus_worker.admission import Admission
 from inferbus_worker.in_flight import InFlight
 from inferbus_worker.reply_stream import Answered
 from inferbus_worker.request_queue import RequestQueue
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.sessions import SessionKey
 
 log = logging.getLogger("inferbus.reception")
@@ -45,6 +46,7 @@ class Reception:
         self._queue = queue
         self._acknowledgements = acknowledgements
         self._users = users
+        self._seldom = Seldom(log)
         # In their order, by packet identifier; what has none is numbered downwards from 0.
         self._held: dict[int, Incoming] | None = None
 
@@ -140,7 +142,7 @@ class Reception:
         try:
             wanted = _control(message).request_id
         except InvalidPayloadError as refusal:
-            log.warning("ignored a cancel: %s", refusal.failure.message)
+            self._seldom.warning("ignored a cancel: %s", refusal.failure.message)
             return
         if job is None or (wanted is not None and wanted != job.replies.address.request_id):
             return

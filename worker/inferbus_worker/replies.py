@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import Final, Protocol
 
+from inferbus_client.crossing import REFUSED, OnRefused
 from inferbus_client.link_options import Handle, Packed
 from inferbus_client.network_loop import Feed
 from inferbus_client.plain_publish import variable_length
@@ -38,7 +39,14 @@ class Publisher(Protocol):
     """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Packed | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Packed | None = None,
+        on_refused: OnRefused | None = None,
     ) -> Handle | None: ...
 
     def feed_from(self, feed: Feed) -> None: ...
@@ -199,17 +207,21 @@ class Replies:
         qos = self._qos if message.qos is None else message.qos
         size = _packet_size(message, properties) if qos or link.max_packet_size is not None else 0
         if link.max_packet_size is not None and size > link.max_packet_size:
-            self._drop(f"{size} bytes are over the broker's maximum packet size")
-            smaller = instead_of(message)
-            if smaller is not None and len(smaller.payload) < len(message.payload):
-                self._current.appendleft(smaller)
-            elif message.terminal:
-                self._ended(message.address, arrived=True)  # nobody can be told, now or when it is delivered again
+            self._refused(message, f"{size} bytes are over the broker's maximum packet size")
             return True
-        handle = link.send(message.topic, message.payload, qos=qos, retain=message.retain, properties=properties)
+        handle = link.send(
+            message.topic,
+            message.payload,
+            qos=qos,
+            retain=message.retain,
+            properties=properties,
+            on_refused=lambda error: self._refused(message, error.reason),
+        )
         if handle is None:
             self._current.appendleft(message)
             return False
+        if handle is REFUSED:
+            return True
         if message.address is not None:
             self._last_reply = time.monotonic()
         if qos:
@@ -225,6 +237,16 @@ class Replies:
     def _all_left(self) -> bool:
         idle = not self.waiting and not len(self._unacknowledged)
         return self._link is None or (idle and self._link.is_drained)
+
+    def _refused(self, message: Outgoing, why: str) -> None:
+        """The broker takes no such message: what can be said in its place goes first."""
+        self._unacknowledged.forget(message)
+        self._drop(why)
+        smaller = instead_of(message)
+        if smaller is not None and len(smaller.payload) < len(message.payload):
+            self._current.appendleft(smaller)
+        elif message.terminal:
+            self._ended(message.address, arrived=True)  # nobody can be told, now or when it is delivered again
 
     def _drop(self, why: str, count: int = 1) -> None:
         self.dropped += count

@@ -12,6 +12,7 @@ from inferbus_worker.limits import RateLimits
 from inferbus_worker.replies import Replies
 from inferbus_worker.request_queue import RequestQueue
 from inferbus_worker.retries import RecentRequests
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.sessions import MemorySessions
 from inferbus_worker.settings import Settings
 from inferbus_worker.stats import Meter
@@ -67,6 +68,7 @@ class Reporter:
         self._unreadable = unreadable
         self._publish = publish
         self._queue_was_long = False
+        self._seldom = Seldom(log)
         self._next_stats = time.monotonic() + settings.stats_interval
         self._is_asked = False
         self._next_answer = 0.0
@@ -92,7 +94,7 @@ class Reporter:
     def _watch_queue(self) -> None:
         is_long = len(self._queue) > _QUEUE_WARNING * self._queue.size
         if is_long and not self._queue_was_long:
-            log.warning("the queue is more than 70 %% full: %d of %d", len(self._queue), self._queue.size)
+            self._seldom.warning("the queue is more than 70 %% full: %d of %d", len(self._queue), self._queue.size)
         self._queue_was_long = is_long
 
     def _tell_stats(self) -> None:

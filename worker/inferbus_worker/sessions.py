@@ -19,6 +19,7 @@ from cachetools import TTLCache
 
 from inferbus_client import topics
 from inferbus_worker.engines.base import Message
+from inferbus_worker.seldom import Seldom
 
 log = logging.getLogger("inferbus.sessions")
 
@@ -181,6 +182,7 @@ class MemorySessions:
             max_bytes, ttl, timer=clock, getsizeof=lambda conversation: conversation.bytes
         )
         self._claimed: dict[SessionKey, Conversation] = {}
+        self._seldom = Seldom(log)
         self._lock = threading.Lock()
 
     def claim(self, key: SessionKey) -> Claim | None:
@@ -212,7 +214,9 @@ class MemorySessions:
             self._kept[key] = conversation  # the cache itself makes room for its bytes
         except ValueError:
             self._kept.pop(key, None)
-            log.warning("forgot a conversation of %d bytes, more than all together may have", conversation.bytes)
+            self._seldom.warning(
+                "forgot a conversation of %d bytes, more than all together may have", conversation.bytes
+            )
 
     @property
     def claimed(self) -> int:

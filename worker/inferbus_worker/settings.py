@@ -60,6 +60,10 @@ class Settings(ConnectionSettings):
         "none",
         description="topic: only {project}/users/{user}/… is served, where the broker binds the user to the login.",
     )
+    alongside: bool = Field(
+        False,
+        description="Also serve projects that another worker serves: each of the two then answers every request.",
+    )
     engine: Literal["vllm", "simulated"] = Field("vllm", description="vllm, or simulated: no model, echoes.")
 
     vllm: VllmOptions = Field(

@@ -50,6 +50,12 @@ class Unacknowledged:
         self._sent.append(_Sent(handle, message, size))
         self._count(size)
 
+    def forget(self, message: Outgoing) -> None:
+        """The message is not to be sent again."""
+        for sent in [sent for sent in self._sent if sent.message is message]:
+            self._sent.remove(sent)
+            self._count(-sent.size)
+
     def settle(self) -> tuple[list[Outgoing], list[Outgoing]]:
         """The messages that have arrived since, and those that never will and have to be sent again."""
         arrived: list[Outgoing] = []

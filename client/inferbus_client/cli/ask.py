@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import click
 from inferbus_client.answer import Answer
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.status_line import StatusLine, connected
 from inferbus_client.cli.streams import read_input
 from inferbus_client.cli.terminal import say
+from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import InferbusError, RequestFailedError
 from inferbus_client.options import AskOptions
@@ -22,17 +26,25 @@ from inferbus_client.options import AskOptions
 @click.command()
 @click.argument("text")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply's fields instead of its text.")
-@click.option("--stream", is_flag=True, help="Print the answer as it comes (with --json: one line per delta).")
+@click.option(
+    "--stream/--no-stream",
+    default=None,
+    help="Print the answer as it comes (with --json: one line per delta). [default: at a terminal, without --json]",
+)
 @sampling_options
 @client_options()
-def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags: Any) -> int:
+def ask(text: str, config: Path | None, *, as_json: bool, stream: bool | None, **flags: Any) -> int:
     """Ask TEXT (`-`: what standard input says) and print the answer."""
     message = read_input() if text == "-" else text
+    if not message.strip():
+        raise click.UsageError("there is nothing to ask: the text is empty.")
     settings = load_settings(flags, config)
     options = ask_options(flags)
+    if stream is None:
+        stream = sys.stdout.isatty() and not as_json
     try:
-        with Client(settings) as client:
-            answer = _streamed(client, message, options, as_json=as_json) if stream else client.ask(message, **options)
+        with connected(settings) as client:
+            answer = _ask(client, message, options, stream=stream, as_json=as_json)
     except InferbusError as error:
         if not as_json:
             raise
@@ -45,11 +57,27 @@ def ask(text: str, config: Path | None, *, as_json: bool, stream: bool, **flags:
     return Exit.OK
 
 
-def _streamed(client: Client, message: str, options: AskOptions, *, as_json: bool) -> Answer:
-    with client.stream(message, **options) as deltas:
-        for delta in deltas:
-            say(json.dumps({"delta": delta.text}) + "\n" if as_json else delta.text)
-        answer = deltas.result()
+def _ask(client: Client, message: str, options: AskOptions, *, stream: bool, as_json: bool) -> Answer:
+    waiting = Waiting(client, Lookout(client))
+    options = {**options, **waiting.options()}
+    with StatusLine(waiting.words) as line:
+        return _streamed(client, message, options, line, as_json=as_json) if stream else client.ask(message, **options)
+
+
+def _streamed(client: Client, message: str, options: AskOptions, line: StatusLine, *, as_json: bool) -> Answer:
+    begun = False
+    try:
+        with client.stream(message, **options) as deltas:
+            for delta in deltas:
+                line.clear()
+                begun = True
+                say(json.dumps({"delta": delta.text}) + "\n" if as_json else delta.text)
+            answer = deltas.result()
+    except (InferbusError, KeyboardInterrupt):
+        # What went wrong stands on a line of its own, not behind half an answer.
+        if begun and not as_json:
+            say("\n")
+        raise
     if not as_json:
         say("\n")
     return answer

@@ -1,23 +1,33 @@
-"""`inferbus doctor`: checks the way end to end, and says what is wrong in words."""
+"""`inferbus doctor`: checks the way end to end, says in words what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.text import Text
 
 from inferbus_client.checks import CheckResult, check_all
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
+from inferbus_client.cli.options import given
+from inferbus_client.cli.terminal import has_colours
+from inferbus_client.client_settings import ClientSettings
+from inferbus_client.origins import in_force
 from inferbus_client.shown import shown_in_line
 
-_MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "info": ("", "dim")}
+_MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "info": ("", "")}
+_MARK: Final = 5
+_NAME: Final = 13
+#: In fewer columns the text begins below the name.
+_NARROW: Final = 60
 
 
 @click.command()
@@ -26,29 +36,44 @@ _MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed":
 def doctor(config: Path | None, *, as_json: bool, **flags: Any) -> int:
     """Check the broker, the round trip, the worker and the first answer.
 
-    Where the worker is installed, also this machine: the GPU, vLLM, the effective settings.
+    Where the worker is installed, also this machine: the GPU, vLLM, what `inferbus serve` finds in the environment.
     """
-    results = check_all(load_settings(flags, config))
-    shown = _print_json(results) if as_json else _print(results)
-    failed = [result for result in shown if result.verdict == "failed"]
+    settings = load_settings(flags, config)
+    said = CheckResult("settings", "info", in_force(settings, given(ClientSettings, flags), config))
+    failed = [
+        result for result in _told(chain([said], check_all(settings)), as_json=as_json) if result.verdict == "failed"
+    ]
     if not failed:
         return Exit.OK
     return Exit.BROKER if failed[0].name == "broker" else Exit.FAILED
 
 
-def _print(results: Iterable[CheckResult]) -> list[CheckResult]:
-    console = Console(highlight=False)
-    shown = []
+def _told(results: Iterable[CheckResult], *, as_json: bool) -> Iterator[CheckResult]:
+    """Each result, once it has been printed."""
     for result in results:
-        mark, style = _MARKS[result.verdict]
-        console.print(Text.assemble((f"{mark:<5}", style), (f"{result.name:<13}", "bold"), shown_in_line(result.text)))
-        shown.append(result)
-    return shown
+        click.echo(json.dumps(asdict(result)) if as_json else _in_lines(result))
+        yield result
 
 
-def _print_json(results: Iterable[CheckResult]) -> list[CheckResult]:
-    shown = []
-    for result in results:
-        click.echo(json.dumps(asdict(result)))
-        shown.append(result)
-    return shown
+def _in_lines(result: CheckResult) -> str:
+    """As it is at a terminal, folded to its width; for a pipe, one line."""
+    mark, colour = _MARKS[result.verdict]
+    text, remedy = shown_in_line(result.text), shown_in_line(result.remedy)
+    head, name = f"{mark:<{_MARK}}", f"{result.name:<{_NAME}}"
+    if has_colours():
+        head, name = click.style(head, fg=colour or None), click.style(name, bold=True)
+    if not sys.stdout.isatty():
+        return f"{head}{name}{f'{text}. {remedy}' if remedy else text}"
+    return head + name + _folded(text, remedy)
+
+
+def _folded(text: str, remedy: str) -> str:
+    columns = shutil.get_terminal_size().columns
+    indent = _MARK if columns < _NARROW else _MARK + _NAME
+    lines = [
+        line
+        for part in (text, remedy)
+        for line in textwrap.wrap(part, max(columns - indent, 20), break_long_words=False, break_on_hyphens=False)
+    ]
+    below = "\n" + " " * indent
+    return below.join(["", *lines] if indent == _MARK else lines)

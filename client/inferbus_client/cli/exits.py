@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from inferbus_client.errors import BrokerError, DeadlineExceededError, IdTakenError, RequestTimeoutError
+from inferbus_client.errors import (
+    AlreadyServedError,
+    BrokerError,
+    DeadlineExceededError,
+    IdTakenError,
+    RequestTimeoutError,
+)
 from inferbus_client.settings import SettingsError
 
 
@@ -26,7 +32,7 @@ def exit_of(error: Exception) -> Exit:
     match error:
         case SettingsError():
             return Exit.USAGE
-        case IdTakenError():
+        case IdTakenError() | AlreadyServedError():
             return Exit.ID_TAKEN
         case BrokerError():
             return Exit.BROKER

@@ -12,7 +12,7 @@ from inferbus_client import __version__
 from inferbus_client.cli import streams
 from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.terminal import in_words
-from inferbus_client.errors import InferbusError, RequestTimeoutError
+from inferbus_client.errors import InferbusError
 from inferbus_client.settings import SettingsError
 
 #: Verbs that come with another distribution, and what to install for them.
@@ -26,6 +26,7 @@ _OWN_VERBS = {
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
+    "completion": "inferbus_client.cli.completion",
 }
 
 
@@ -75,7 +76,7 @@ def _run() -> int:
     except OSError as error:
         return _system_failed(error)
     except (SettingsError, InferbusError) as error:
-        streams.complain(f"inferbus: {in_words(error)}{_hint(error)}")
+        streams.complain(f"inferbus: {in_words(error)}")
         return exit_of(error)
 
 
@@ -99,9 +100,3 @@ def _system_failed(error: OSError) -> int:
         streams.complain(f"inferbus: {what}: {error.strerror or error}")
     streams.give_up(sys.stdout)
     return Exit.FAILED
-
-
-def _hint(error: Exception) -> str:
-    if isinstance(error, RequestTimeoutError) and error.what == "first sign of life":
-        return ". Does a worker serve this project on this broker? `inferbus doctor` finds out."
-    return ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -52,7 +53,25 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Callable[[Comma
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
         return click.option(*flags, default=None, help=text)
     repeated = get_origin(bare_type(field.annotation)) in {list, dict, tuple}
-    return click.option(*flags, default=None, multiple=repeated, metavar=_metavar(field, extra), help=text)
+    return click.option(
+        *flags,
+        default=None,
+        multiple=repeated,
+        metavar=_metavar(field, extra),
+        help=text,
+        shell_complete=_completer(field),
+    )
+
+
+def _completer(field: FieldInfo) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]] | None:
+    """What a shell offers for the value: a field's choices, or files."""
+    kind = bare_type(field.annotation)
+    if kind is Path:
+        return lambda _context, _parameter, incomplete: [CompletionItem(incomplete, type="file")]
+    if get_origin(kind) is not Literal:
+        return None
+    choices = [str(choice) for choice in get_args(kind)]
+    return lambda _context, _parameter, begun: [CompletionItem(one) for one in choices if one.startswith(begun)]
 
 
 def _listed(value: object) -> list[object]:

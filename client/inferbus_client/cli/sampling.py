@@ -42,16 +42,18 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
     }
     if flags["params"]:
         options["params"] = dict(_parameter(text) for text in flags["params"])
-    _check(options)
+    if (reason := refusal(options)) is not None:
+        raise click.UsageError(reason)
     return options
 
 
-def _check(options: AskOptions) -> None:
-    """Refuse now what the worker would refuse with every question."""
+def refusal(options: AskOptions) -> str | None:
+    """Why the worker would refuse every question with these options; None where it would not."""
     try:
         Addresses("check", "check").request("a question", "check", stream=False, **request_fields(options))
     except InvalidRequestError as error:
-        raise click.UsageError(error.failure.detail) from None
+        return error.failure.detail
+    return None
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -6,10 +6,22 @@ stranger's: there they are written out. JSON needs nothing of that, it escapes w
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 
-from inferbus_client.errors import RequestFailedError
+from inferbus_client.errors import BrokerRefusedError, BrokerUnreachableError, RequestFailedError, RequestTimeoutError
 from inferbus_client.shown import shown, shown_in_line
+
+
+def is_dumb() -> bool:
+    """Whether the terminal says of itself that it can only take one line after the other."""
+    return os.environ.get("TERM", "") in {"dumb", "unknown"}
+
+
+def has_colours() -> bool:
+    """Whether standard output is a terminal that may have colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
 
 
 def say(text: str) -> None:
@@ -19,5 +31,15 @@ def say(text: str) -> None:
 
 
 def in_words(error: Exception) -> str:
-    """An error as people read it, wherever it is written; what a worker says of a request keeps to its line."""
-    return shown_in_line(str(error)) if isinstance(error, RequestFailedError) else shown(str(error))
+    """An error as people read it, wherever it is written, with what to do about it where that is known.
+
+    What a worker says of a request keeps to its line.
+    """
+    if isinstance(error, RequestFailedError):
+        again = f" Try again in {math.ceil(error.retry_after)} s." if error.retry_after else ""
+        return shown_in_line(str(error)) + again
+    if isinstance(error, RequestTimeoutError) and error.what == "first sign of life":
+        return f"{error}. Does a worker serve this project on this broker? `inferbus doctor` finds out."
+    if isinstance(error, BrokerUnreachableError | BrokerRefusedError):
+        return f"{shown(str(error))}. `inferbus doctor` says what to do about it."
+    return shown(str(error))

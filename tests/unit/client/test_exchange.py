@@ -19,7 +19,7 @@ from inferbus_client.errors import (
 )
 from inferbus_client.exchange import Exchange, Terms
 from inferbus_client.pacing import Backoff, Pacer
-from inferbus_client.steps import Event, Pause, Receive, Signal, TextReply, next_step
+from inferbus_client.steps import Event, Receive, Signal, TextReply, next_step
 from inferbus_client.wire import Accepted, Code, Delta, Done, ErrorReply, Failure
 
 CALL = Addresses("general", "me").request("hello", "s1", stream=True, request_id="r1")
@@ -38,6 +38,10 @@ def delta(text: str, seq: int) -> Delta:
 
 def done(text: str, seq: int = 1) -> Done:
     return Done(text=text, seq=seq, **IDS)
+
+
+def interrupt() -> Reactions:
+    raise KeyboardInterrupt
 
 
 def error(code: Code, *, retry_after_ms: int | None = None, seq: int = 0) -> ErrorReply:
@@ -83,9 +87,7 @@ class World:
         event: Event | None = None
         while (step := next_step(steps, event)) is not None:
             event = None
-            if isinstance(step, Pause):
-                self.now += step.seconds
-            elif isinstance(step, Receive):
+            if isinstance(step, Receive):
                 event = self._wait(step.seconds)
             elif isinstance(step, Delta):
                 self.shown.append(step.text)
@@ -208,6 +210,22 @@ def test_nothing_outlives_the_deadline_by_more_than_the_grace() -> None:
     with pytest.raises(RequestTimeoutError, match="no answer"):
         world.run()
     assert 10 <= world.now <= 10.6
+
+
+def test_an_interrupt_that_comes_with_the_publish_is_followed_by_a_cancel() -> None:
+    world = World(lambda _: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.run()
+    assert (len(world.sends), world.cancels) == (1, 1)
+
+
+def test_a_repeat_that_no_connection_took_leaves_the_first_one_outstanding() -> None:
+    world = World(lambda _: [(1.0, Signal.RECONNECTED)], Terms(first_timeout=5, retries=0))
+    send = world.send
+    world.send = lambda call, remaining: send(call, remaining) and len(world.sends) == 1  # type: ignore[method-assign]
+    with pytest.raises(RequestTimeoutError):
+        world.run()
+    assert world.cancels == 1
 
 
 def test_a_new_connection_repeats_the_request() -> None:

@@ -16,7 +16,10 @@ OVERRIDDEN: Final = {
     "_create_socket": (),
     "_create_socket_connection": (),
     "_easy_log": ("level", "fmt", "args"),
+    "_handle_pingresp": (),
     "_handle_pubrel": (),
+    "_messages_reconnect_reset_out": (),
+    "_send_pingreq": (),
     "_sock_close": (),
     "_sock_recv": ("bufsize",),
     "_sock_send": ("buf",),
@@ -26,11 +29,13 @@ CALLED: Final = {
     "_loop_rc_handle": ("rc",),
     "_packet_read": (),
     "_send_puback": ("mid",),
+    "_update_inflight": (),
     "_send_pubcomp": ("mid",),
     "_send_pubrec": ("mid",),
 }
 READ: Final = (
-    "_connect_timeout", "_host", "_last_bytes_received", "_manual_ack", "_sock", "_ssl_context", "_transport",
+    "_connect_timeout", "_host", "_last_bytes_received", "_manual_ack", "_max_inflight_messages",
+    "_out_messages", "_sock", "_ssl_context", "_transport",
 )  # fmt: skip
 
 

@@ -51,9 +51,16 @@ class FakeLink:
     tries: int = 0
 
     def send(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, properties: Any = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Any = None,
+        on_refused: Any = None,
     ) -> FakeHandle | None:
-        del retain
+        del retain, on_refused
         self.tries += 1
         assert self.tries < 10_000, "it spins"
         if "refused" in topic:

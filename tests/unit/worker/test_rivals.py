@@ -8,6 +8,7 @@ import pytest
 
 from inferbus_client.presence import Instance, Presence, decode_announcement
 from inferbus_worker.rivals import Rivals, new_instance
+from support.rooms import FakeClock
 
 EARLY = Instance(mark="a", started=1000.0, host="kitchen", pid=42)
 LATE = Instance(mark="b", started=2000.0)
@@ -68,6 +69,41 @@ class TestWhatIsLeftOver:
         rivals = Rivals("w", LATE)
         for run in range(100):
             assert rivals.heard(EARLY.model_copy(update={"mark": f"a{run}", "connection": run + 1}), run + 1) is None
+
+
+class TestWhatAnyoneMaySay:
+    """Where a broker has no access rules: only what throws us out again and again is taken for a rival."""
+
+    def test_after_a_connection_was_lost_once_stops_nobody(self) -> None:
+        clock = FakeClock()
+        rivals = Rivals("w", LATE, clock=clock)
+        rivals.heard(at(EARLY, 1), 1)
+        clock.pass_(3600)  # a broker was restarted
+        for number in range(2, 10):
+            assert rivals.heard(at(EARLY, number), 2) is None
+
+    def test_across_every_loss_of_a_connection_that_had_held_stops_nobody(self) -> None:
+        clock = FakeClock()
+        rivals = Rivals("w", LATE, clock=clock)
+        for connection in range(1, 10):
+            for number in range(3):
+                assert rivals.heard(at(EARLY, 10 * connection + number), connection) is None
+            clock.pass_(60)
+
+    def test_while_the_connection_holds_stops_nobody(self) -> None:
+        clock = FakeClock()
+        rivals = Rivals("w", LATE, clock=clock)
+        rivals.heard(at(EARLY, 1), 1)
+        rivals.heard(LATE, 2)  # lost at once, for whatever reason
+        clock.pass_(60)
+        for number in range(2, 10):
+            assert rivals.heard(at(EARLY, number), 2) is None
+
+    def test_is_not_logged_line_by_line(self, caplog: pytest.LogCaptureFixture) -> None:
+        rivals = Rivals("w", EARLY, clock=FakeClock())
+        for number in range(1000):
+            rivals.heard(LATE.model_copy(update={"mark": f"b{number}"}), 2)
+        assert len(caplog.records) == 1
 
 
 class TestTheFirst:

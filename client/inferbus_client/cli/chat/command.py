@@ -14,8 +14,9 @@ from inferbus_client.cli.chat.view import PlainView, TerminalView, View
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.status_line import connected
 from inferbus_client.cli.streams import require_input
-from inferbus_client.client import Client
+from inferbus_client.cli.terminal import is_dumb
 
 
 @click.command()
@@ -34,12 +35,12 @@ def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flag
     """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
     settings, options = load_settings(flags, config, pacing=0.0), ask_options(flags)
     interactive = not questions and sys.stdin.isatty()
-    view: View = PlainView() if plain or not sys.stdout.isatty() else TerminalView()
-    with Client(settings) as client:
+    view: View = PlainView() if plain or not sys.stdout.isatty() or is_dumb() else TerminalView()
+    with connected(settings) as client:
         conversation = Conversation(client, view, options)
         lines = _lines(questions, interactive=interactive)
         if interactive:
-            view.welcome(client.settings.project, client.settings.broker, client.session)
+            conversation.welcome()
             return conversation.talk(lines)
         return Exit.OK if conversation.answer_all(lines) else conversation.last_status
 

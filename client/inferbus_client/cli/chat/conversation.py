@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.input import Lines
 from inferbus_client.cli.chat.slash import Quit, SlashCommands
-from inferbus_client.cli.chat.view import View
+from inferbus_client.cli.chat.transcript import Exchanged, Transcript
+from inferbus_client.cli.chat.view import Shown, View
 from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.cli.lookout import Lookout
+from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import BrokerError, InferbusError
 from inferbus_client.options import AskOptions
@@ -22,8 +29,16 @@ class Conversation:
         self._client = client
         self._view = view
         self._options = options
-        self._commands = SlashCommands(client, view, options)
+        self._lookout = Lookout(client)
+        self._transcript = Transcript()
+        self._commands = SlashCommands(client, view, options, self._transcript, self._lookout)
         self.last_status = Exit.OK
+
+    def welcome(self) -> None:
+        """Say where we are, and who answers here."""
+        self._lookout.look()
+        settings = self._client.settings
+        self._view.welcome(settings.project, settings.broker, self._client.session, self._lookout.words())
 
     def talk(self, lines: Lines) -> Exit:
         """Talk until the person leaves. Ctrl-C stops an answer; two in a row leave."""
@@ -56,10 +71,9 @@ class Conversation:
         if not line.strip():
             return True
         try:
-            if line.startswith("/"):
-                self._commands.run(line)
-            else:
-                self._answer(line)
+            message = self._commands.run(line) if line.startswith("/") else line
+            if message is not None:
+                self._answer(message)
         except BrokerError:
             raise
         except InferbusError as error:
@@ -69,11 +83,34 @@ class Conversation:
         return True
 
     def _answer(self, message: str) -> None:
-        with self._view.answering() as shown:
-            options: AskOptions = {**self._options, "on_accepted": shown.accepted}
+        waiting = Waiting(self._client, self._lookout)
+        said = self._transcript.ask(message)
+        with self._view.answering(waiting.words) as shown, _marked(said, shown):
+            options: AskOptions = {**self._options, **waiting.options()}
             with self._client.stream(message, **options) as deltas:
                 for delta in deltas:
+                    said.answer += delta.text
                     shown.add(delta.text)
-                shown.end(deltas.result())
+                self._end(deltas.result(), shown)
         # The worker keeps it for the session from now on.
         self._options["system_prompt"] = None
+
+    def _end(self, answer: Answer, shown: Shown) -> None:
+        self._commands.last_answer = answer
+        shown.end(answer)
+
+
+@contextmanager
+def _marked(said: Exchanged, shown: Shown) -> Iterator[None]:
+    """Half an answer must not look like a whole one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        said.ending = "stopped"
+        shown.broke_off(said.ending)
+        raise
+    except InferbusError:
+        said.ending = "broken off" if said.answer else "not answered"
+        if said.answer:
+            shown.broke_off(said.ending)
+        raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -16,19 +16,19 @@ from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.blocks import split_finished
 from inferbus_client.cli.chat.echo import no_echo
 from inferbus_client.cli.chat.markdown import ShownMarkdown
+from inferbus_client.cli.status_line import StatusLine
 from inferbus_client.cli.terminal import in_words, say
 from inferbus_client.errors import InferbusError
 from inferbus_client.shown import shown
-from inferbus_client.wire import Accepted
 
 _REFRESHES: Final = 12
+
+#: What an answer waits for now.
+Words = Callable[[], str]
 
 
 class Shown(Protocol):
     """One answer on its way to the screen."""
-
-    def accepted(self, accepted: Accepted) -> None:
-        """The worker has it; say how long it will take."""
 
     def add(self, text: str) -> None:
         """More of the answer."""
@@ -36,22 +36,27 @@ class Shown(Protocol):
     def end(self, answer: Answer) -> None:
         """That was the whole answer."""
 
+    def broke_off(self, how: str) -> None:
+        """No more comes, and the answer is not whole."""
+
 
 class View(Protocol):
     """What a chat shows."""
 
-    def welcome(self, project: str, broker: str, session: str) -> None: ...
+    def welcome(self, project: str, broker: str, session: str, serving: str) -> None: ...
     def note(self, text: str) -> None: ...
     def failed(self, error: InferbusError) -> None: ...
     def clear(self) -> None: ...
-    def answering(self) -> AbstractContextManager[Shown]: ...
+    def answering(self, words: Words) -> AbstractContextManager[Shown]: ...
 
 
 class PlainView:
     """Answers on standard output, everything else on standard error."""
 
-    def welcome(self, project: str, broker: str, session: str) -> None:
+    def welcome(self, project: str, broker: str, session: str, serving: str) -> None:
         self.note(f"inferbus: {project} at {broker}, session {session}. /help lists the commands, Ctrl-D leaves.")
+        if serving:
+            self.note(f"inferbus: {serving}")
 
     def note(self, text: str) -> None:
         sys.stderr.write(f"{shown(text)}\n")
@@ -63,29 +68,41 @@ class PlainView:
         """A pipe has no screen."""
 
     @contextmanager
-    def answering(self) -> Iterator[Shown]:
-        yield _PlainAnswer()
+    def answering(self, words: Words) -> Iterator[Shown]:
+        with StatusLine(words) as line:
+            yield _PlainAnswer(line)
 
 
 class _PlainAnswer:
-    def accepted(self, accepted: Accepted) -> None:
-        """Nobody looks on."""
+    def __init__(self, line: StatusLine) -> None:
+        self._line = line
+        self._begun = False
 
     def add(self, text: str) -> None:
+        self._line.clear()
+        self._begun = True
         say(text)
 
     def end(self, answer: Answer) -> None:
         say("" if answer.text.endswith("\n") else "\n")
 
+    def broke_off(self, how: str) -> None:
+        self._line.clear()
+        if self._begun:
+            say("\n")
+        sys.stderr.write(f"({how})\n")
+
 
 class TerminalView:
-    """Answers rendered as Markdown while they come; the place in the queue until then."""
+    """Answers rendered as Markdown while they come; what they wait for until then."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
 
-    def welcome(self, project: str, broker: str, session: str) -> None:
+    def welcome(self, project: str, broker: str, session: str, serving: str) -> None:
         self._console.print(Text.assemble(("inferbus", "bold"), f"  {project} at {broker}"), soft_wrap=True)
+        if serving:
+            self._console.print(Text(shown(serving)), soft_wrap=True)
         self.note(f"session {session}\n/help lists the commands, Ctrl-D leaves")
 
     def note(self, text: str) -> None:
@@ -98,9 +115,9 @@ class TerminalView:
         self._console.clear()
 
     @contextmanager
-    def answering(self) -> Iterator[Shown]:
+    def answering(self, words: Words) -> Iterator[Shown]:
         live = Live(console=self._console, refresh_per_second=_REFRESHES, transient=True)
-        shown = _MarkdownAnswer(self._console, live)
+        shown = _MarkdownAnswer(self._console, live, words)
         with no_echo(), live:
             try:
                 yield shown
@@ -114,14 +131,11 @@ class _MarkdownAnswer:
     A terminal cannot redraw what has scrolled away, so an answer longer than the screen must not be one live picture.
     """
 
-    def __init__(self, console: Console, live: Live) -> None:
+    def __init__(self, console: Console, live: Live, words: Words) -> None:
         self._console = console
         self._live = live
         self._rest = ""
-        self._wait("waiting for the worker")
-
-    def accepted(self, accepted: Accepted) -> None:
-        self._wait(_place(accepted))
+        self._live.update(_Waits(words))
 
     def add(self, text: str) -> None:
         finished, self._rest = split_finished(self._rest + text)
@@ -134,9 +148,13 @@ class _MarkdownAnswer:
     def end(self, answer: Answer) -> None:
         self.settle()
         if answer.finish_reason == "length":
-            self._console.print(Text("(cut at the longest answer allowed)", style="dim"))
+            self._mark("cut at the longest answer allowed")
         if answer.lost:
-            self._console.print(Text(f"({answer.lost} messages of the stream were lost on the way)", style="dim"))
+            self._mark(f"{answer.lost} messages of the stream were lost on the way")
+
+    def broke_off(self, how: str) -> None:
+        self.settle()
+        self._mark(how)
 
     def settle(self) -> None:
         """Print for good what is still live."""
@@ -145,16 +163,21 @@ class _MarkdownAnswer:
         if rest.strip():
             self._console.print(ShownMarkdown(rest))
 
-    def _wait(self, text: str) -> None:
-        self._live.update(Spinner("dots", Text(text, style="dim")))
+    def _mark(self, text: str) -> None:
+        self._console.print(Text(f"({text})", style="dim"))
+
+
+class _Waits:
+    """A spinner beside words that are asked for anew with each picture."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._spinner = Spinner("dots")
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        self._spinner.update(text=Text(self._words(), style="dim"))
+        yield self._spinner
 
 
 def _tail(text: str) -> RenderableType:
     return Group(ShownMarkdown(text)) if text.strip() else Spinner("dots")
-
-
-def _place(accepted: Accepted) -> str:
-    if accepted.queue_position <= 0:
-        return "thinking"
-    wait = "" if accepted.eta_ms is None else f", about {max(round(accepted.eta_ms / 1000), 1)} s"
-    return f"place {accepted.queue_position} in the queue{wait}"

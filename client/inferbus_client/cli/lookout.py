@@ -1,0 +1,79 @@
+"""Looks out for who serves the project that we ask."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from inferbus_client.announced import ready_for, serves
+from inferbus_client.client import Client
+from inferbus_client.errors import BrokerError
+from inferbus_client.presence import Presence
+from inferbus_client.shown import shown_in_line
+
+#: How long the broker may take with what it has retained, once it has granted the subscription.
+_GATHER: Final = 0.5
+_TICK: Final = 0.02
+#: Workers in one line.
+_NAMED: Final = 5
+
+
+class Lookout:
+    """What the workers on the bus say of themselves, over the client's own connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._begun = False
+        self._hears = False
+
+    def look(self) -> None:
+        """Begin, and wait until somebody serves us or nobody can be expected to."""
+        self._begin()
+        deadline = time.monotonic() + _GATHER
+        while self._hears and not self._ready() and time.monotonic() < deadline:
+            time.sleep(_TICK)
+
+    def begin(self) -> None:
+        """Begin, without waiting for the broker."""
+        if not self._begun:
+            self._begun = True
+            threading.Thread(target=self._begin, name="lookout", daemon=True).start()
+
+    def words(self) -> str:
+        """Who serves us, as one line; empty while that is not known, as where the broker does not let us hear it."""
+        if not self._hears:
+            return ""
+        project = self._client.settings.project
+        if ready := self._ready():
+            return shown_in_line(", ".join(ready[:_NAMED]))
+        others = [self._why_not(one) for one in self._client.workers().values() if project in one.projects]
+        reasons = f" ({', '.join(others[:_NAMED])})" if others else ""
+        return shown_in_line(f"no worker serves {project}{reasons}: see `inferbus doctor`")
+
+    def lines(self) -> list[str]:
+        """Each worker that serves the project, or once did, on a line of its own."""
+        project = self._client.settings.project
+        found = self._client.workers().values() if self._hears else ()
+        return [
+            shown_in_line(f"{one.worker}: {one.state}, {one.model or 'no model yet'}")
+            for one in found
+            if project in one.projects
+        ]
+
+    def _why_not(self, presence: Presence) -> str:
+        if serves(presence, self._client.settings):
+            return f"{presence.worker} is {presence.state}"
+        return f"{presence.worker} does so with --identity {presence.identity}"
+
+    def _begin(self) -> None:
+        self._begun = True
+        try:
+            self._client.workers()
+        except BrokerError:
+            return
+        self._hears = True
+
+    def _ready(self) -> list[str]:
+        presences = self._client.workers().values()
+        return [f"{one.model} on {one.worker}" for one in ready_for(self._client.settings, presences)]

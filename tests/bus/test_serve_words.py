@@ -1,0 +1,30 @@
+"""What `inferbus serve` tells whoever sits before it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+from inferbus_client import topics
+from support.listener import Listener
+from support.mosquitto import Mosquitto, mosquitto_pub
+from support.waiting import until
+from support.worker import WorkerProcess
+
+
+def test_the_first_ctrl_c_says_what_it_waits_for_and_that_a_second_forces(broker: Mosquitto) -> None:
+    slow: dict[str, Any] = {"simulated_first_token": "20s", "drain_timeout": "15s"}
+    with (
+        WorkerProcess(broker, project="ctrl-c", **slow) as worker,
+        Listener(broker, topics.assistant_response("ctrl-c", "s1") + "/#") as listener,
+    ):
+        request = {"message": "hello", "reply": "json"}
+        mosquitto_pub(broker, topics.user_input("ctrl-c", "s1"), json.dumps(request))
+        listener.wait(1)  # accepted
+        worker.process.send_signal(signal.SIGINT)
+        until(lambda: "draining" in worker.log)
+        (line,) = [event for event in map(json.loads, worker.log.splitlines()) if event["event"].startswith("draining")]
+        assert line["event"] == "draining: 1 in flight, for at most 15s; a second signal ends at once"
+        worker.process.send_signal(signal.SIGINT)
+        assert worker.process.wait(10) == 130
