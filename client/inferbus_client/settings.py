@@ -2,7 +2,7 @@
 
 Each setting is said once, as a field of a model: that makes its flag, its environment name and its key in the file.
 Precedence: flags, then `INFERBUS_…`, then mosquitto's `MQTT_HOST/PORT/USERNAME/PASSWORD`, then the YAML file, then
-the default.
+the default. A user in the broker's URL is a username, and a password file a password, from where it stands.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from paho.mqtt.enums import MQTTProtocolVersion
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inferbus_client.broker_url import BrokerUrl
@@ -23,6 +24,7 @@ from inferbus_client.link_options import LinkOptions, Tls
 
 _file: ContextVar[Mapping[str, Any]] = ContextVar("_file")
 
+_PASSWORDS: Final = frozenset({"password", "password_file"})
 _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
@@ -32,6 +34,36 @@ class SettingsError(Exception):
 
 def _check_broker(url: str) -> str:
     return str(BrokerUrl.parse(url))
+
+
+class _Yielding(PydanticBaseSettingsSource):
+    """A source that is silent on what a stronger one has said in another way: in the broker's URL, or in a file."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def __repr__(self) -> str:
+        return repr(self._source)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        said, stronger = self._source(), self.current_state
+        decided: set[str] = set()
+        if _names_a_user(stronger.get("broker")):
+            decided.add("username")
+        if not _PASSWORDS.isdisjoint(stronger):
+            decided |= _PASSWORDS
+        return {name: value for name, value in said.items() if name not in decided}
+
+
+def _names_a_user(broker: object) -> bool:
+    try:
+        return isinstance(broker, str) and BrokerUrl.parse(broker).username is not None
+    except ValueError:
+        return False
 
 
 class FileSettings(BaseSettings):
@@ -52,7 +84,8 @@ class FileSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         mosquitto = InitSettingsSource(settings_cls, init_kwargs=_mosquitto_environment(settings_cls))
         file = InitSettingsSource(settings_cls, init_kwargs=dict(_file.get({})))
-        return init_settings, env_settings, mosquitto, file
+        weaker = (_Yielding(source) for source in (env_settings, mosquitto, file))
+        return init_settings, *weaker
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Self:
@@ -98,6 +131,19 @@ class ConnectionSettings(FileSettings):
         description="The largest packet that the broker takes, where it cannot say so itself (MQTT 3.1.1).",
         json_schema_extra={"default": "none"},
     )
+
+    @model_validator(mode="after")
+    def _uses_its_tls_files(self) -> Self:
+        """A certificate authority that is named and not asked would let everything go in clear, without a word."""
+        url = BrokerUrl.parse(self.broker)
+        given = [name for name in ("cafile", "cert", "key") if getattr(self, name) is not None]
+        if given and not url.tls:
+            raise ValueError(
+                f"{' and '.join(given)}: {url} is not encrypted; the broker must be a {url.scheme}s:// one"
+            )
+        if self.key is not None and self.cert is None:
+            raise ValueError("key: it belongs to a certificate; cert names none")
+        return self
 
     def link_options(self, client_id: str, **more: Any) -> LinkOptions:
         """These settings as the link takes them.
