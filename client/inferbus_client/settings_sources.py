@@ -21,8 +21,20 @@ PREFIX: Final = "INFERBUS_"
 _NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
 
 
+#: Marks a setting that stands in the file alone: `Field(json_schema_extra=FILE_ONLY)`.
+FILE_ONLY: Final[dict[str, Any]] = {"file_only": True}
+
+
+def is_file_only(field: FieldInfo) -> bool:
+    """Whether a setting has neither a flag nor a variable."""
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("file_only"))
+
+
 class Environment(EnvSettingsSource):
     """The variables `INFERBUS_…`. A list or a mapping is JSON there; a text with commas is for the setting to split."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return (None, field_name, False) if is_file_only(field) else super().get_field_value(field, field_name)
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
@@ -106,7 +118,8 @@ def place_of(keys: Keys, sources: Iterable[Source]) -> str:
 
 def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
     """A sentence for each variable `INFERBUS_…` that no setting of these models has, and nothing else of ours reads."""
-    known = {name.upper() for model in models for name in model.model_fields} | _NO_SETTINGS
+    fields = ((name, field) for model in models for name, field in model.model_fields.items())
+    known = {name.upper() for name, field in fields if not is_file_only(field)} | _NO_SETTINGS
     ours = ((name, name.upper().removeprefix(PREFIX)) for name in sorted(os.environ) if name.upper().startswith(PREFIX))
     return [f"nothing reads {name}{nearest(bare, known, PREFIX)}" for name, bare in ours if bare not in known]
 

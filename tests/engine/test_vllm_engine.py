@@ -310,6 +310,23 @@ def test_the_users_options_win_over_the_demo_models() -> None:
     assert (arguments.max_num_seqs, arguments.max_model_len) == (7, 128)
 
 
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--max-modell-len=3", "w.yaml, line 3: vllm.max_modell_len: unrecognized arguments: --max-modell-len=3"),
+        ("--max-num-seqs=many", "w.yaml, line 4: vllm.max_num_seqs: argument --max-num-seqs: "),
+    ],
+)
+def test_an_option_in_the_file_is_reported_with_its_place(
+    capsys: pytest.CaptureFixture[str], option: str, complaint: str
+) -> None:
+    places = {"max_modell_len": "w.yaml, line 3", "max_num_seqs": "w.yaml, line 4", "max": "w.yaml, line 5"}
+    with pytest.raises(SystemExit) as exit_:
+        parse_options("demo", [option], places)
+    assert exit_.value.code == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_first_schema_that_comes_does_not_choose_the_compiler_for_all() -> None:
     assert parse_options("demo", []).structured_outputs_config.backend == "guidance"
     chosen = parse_options("demo", ["--structured-outputs-config", '{"backend": "xgrammar"}'])

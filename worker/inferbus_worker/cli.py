@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,9 @@ import click
 
 from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.options import given, settings_options
+from inferbus_client.settings_file import SettingsFile
 from inferbus_worker.settings import Settings
+from inferbus_worker.vllm_options import arguments
 
 log = logging.getLogger("inferbus.serve")
 
@@ -44,22 +47,40 @@ def serve(
         model = None
     settings = Settings.load(given(Settings, flags), config)
     if check_config:
-        return _check(settings, Settings.places(given(Settings, flags), config), model, context.args)
+        places = Settings.places(given(Settings, flags), config)
+        return _check(settings, places, model, context.args, _vllm_places(settings, config))
     if settings.engine == "vllm" and model is None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
     logs.configure(settings.log_format, settings.log_level)
     for remark in remarks(settings):
         log.warning("%s", remark)
-    return _leave(Daemon(settings, make_engine(settings, model, context.args)).run())
+    engine = make_engine(settings, model, context.args, _vllm_places(settings, config))
+    return _leave(Daemon(settings, engine).run())
 
 
-def _check(settings: Settings, places: Mapping[str, str], model: str | None, options: Sequence[str]) -> int:
+def _vllm_places(settings: Settings, config: Path | None) -> dict[str, str]:
+    """Where in the file each of vLLM's options stands."""
+    file = SettingsFile() if config is None else SettingsFile.read(config)
+    return {name: file.place(("vllm", name)) for name in settings.vllm}
+
+
+def _check(
+    settings: Settings,
+    places: Mapping[str, str],
+    model: str | None,
+    options: Sequence[str],
+    vllm_places: Mapping[str, str],
+) -> int:
     from inferbus_worker.config_check import describe, remarks  # noqa: PLC0415
     from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
 
     settings.link_options("check")  # reads the password file
     if settings.engine == "simulated":
         make_engine(settings, model, options)  # which takes no options of vLLM's
+    elif settings.vllm and find_spec("vllm") is not None:
+        from inferbus_worker.engines.vllm_arguments import parse_options  # noqa: PLC0415
+
+        parse_options(model or "demo", [*arguments(settings.vllm), *options], vllm_places)
     click.echo(describe(settings, places, options))
     for remark in remarks(settings):
         click.echo(f"inferbus: {remark}", err=True)

@@ -12,10 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client import topics
 from inferbus_client.settings import ConnectionSettings
+from inferbus_client.settings_sources import FILE_ONLY
 from inferbus_client.units import Duration, Size
 from inferbus_worker.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.rates import Rate, RateLimit
 from inferbus_worker.settings_pairs import conflicts
+from inferbus_worker.vllm_options import VllmOptions
 
 __all__ = ["ProjectSettings", "RateLimit", "Settings"]
 
@@ -64,6 +66,11 @@ class Settings(ConnectionSettings):
     )
     engine: Literal["vllm", "simulated"] = Field("vllm", description="vllm, or simulated: no model, echoes.")
 
+    vllm: VllmOptions = Field(
+        default_factory=dict,
+        description="Options of vLLM's, by vLLM's names; those of the command line win.",
+        json_schema_extra=FILE_ONLY,
+    )
     workers: Annotated[int, Field(ge=1, le=4096)] = Field(
         8, description="Worker threads: requests in the engine at once."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from inferbus_client.errors import ConflictError
@@ -53,6 +53,12 @@ def without_effect(settings: Settings) -> list[str]:
     if settings.engine != "simulated":
         simulated = (name for name in type(settings).model_fields if name.startswith("simulated_"))
         idle["--engine simulated"] = tuple(simulated)
+    if settings.vllm and settings.engine != "vllm":
+        return [*_idle(settings, idle), "vllm in the file has no effect without --engine vllm"]
+    return _idle(settings, idle)
+
+
+def _idle(settings: Settings, idle: Mapping[str, tuple[str, ...]]) -> list[str]:
     return [
         f"--{name.replace('_', '-')} has no effect without {needed}"
         for needed, names in idle.items()

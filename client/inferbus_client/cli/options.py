@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from inferbus_client.settings import FileSettings
+from inferbus_client.settings_sources import is_file_only
 from inferbus_client.units import bare_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,7 +33,7 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
-            if name not in skip and not _is_secret(field):
+            if name not in skip and not _is_secret(field) and not is_file_only(field):
                 command = _option(name, field, (defaults or {}).get(name))(command)
         return command
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from inferbus_worker.engines.base import Engine
 from inferbus_worker.settings import Settings
+from inferbus_worker.vllm_options import arguments
 
 
-def make_engine(settings: Settings, model: str | None, options: Sequence[str]) -> Engine:
+def make_engine(
+    settings: Settings, model: str | None, options: Sequence[str], places: Mapping[str, str] | None = None
+) -> Engine:
     """The engine that the settings ask for, not yet started.
 
     Args:
         settings: the worker's.
         model: a folder, a hub name or `demo`; the simulated engine needs none.
         options: what the command line gave beyond our own options; they are the engine's.
+        places: where the options in the file stand, by name.
 
     Raises:
         click.UsageError: an option that no one knows.
@@ -24,7 +28,7 @@ def make_engine(settings: Settings, model: str | None, options: Sequence[str]) -
     if settings.engine == "vllm":
         from inferbus_worker.engines.vllm import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
 
-        return VllmEngine(model or "demo", options)
+        return VllmEngine(model or "demo", [*arguments(settings.vllm), *options], places)
     from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine  # noqa: PLC0415
 
     if options:

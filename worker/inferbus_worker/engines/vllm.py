@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,13 @@ class VllmEngine:
     Args:
         model: a directory, a name on the model hub, or `demo` for the model that comes with the package.
         options: vLLM's own command line options, as `vllm serve` takes them.
+        places: where those of them stand that come from a file, by name; for what is wrong with them.
     """
 
-    def __init__(self, model: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, model: str, options: Sequence[str] = (), places: Mapping[str, str] | None = None) -> None:
         self._model = model
         self._options = tuple(options)
+        self._places = places or {}
         self._served_name = model
         self._thread: threading.Thread | None = None
         self._started: Future[None] = Future()
@@ -101,7 +103,7 @@ class VllmEngine:
             SystemExit: vLLM's parser refused an option; it has said so on standard error.
         """
         check_model(self._model)
-        arguments = parse_options(self._model, self._options)
+        arguments = parse_options(self._model, self._options, self._places)
         self._served_name = served_name(arguments)
         self._others = engine_processes()
         self._output = EngineOutput()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from inferbus_client.wire.requests import MAX_STOPS
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.orphan_guard import WORKER_PID
 from inferbus_worker.engines.vllm_errors import reason
+from inferbus_worker.vllm_options import flag
 
 #: The model that comes with the package.
 DEMO = "demo"
@@ -57,8 +58,13 @@ def prepare_environment() -> None:
         os.environ["VLLM_PLUGINS"] = ",".join({*allowed.split(","), "inferbus_orphan_guard"})
 
 
-def parse_options(model: str, options: Sequence[str]) -> Namespace:
+def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] | None = None) -> Namespace:
     """Let vLLM's own parser read `options`, as `vllm serve MODEL [options]` would.
+
+    Args:
+        model: as the operator named it.
+        options: vLLM's.
+        places: where those stand that come from a file, by name.
 
     Raises:
         SystemExit: status 2, after vLLM's message about a wrong option is on standard error.
@@ -71,6 +77,7 @@ def parse_options(model: str, options: Sequence[str]) -> Namespace:
     usage = "inferbus serve MODEL [options] [any option of vLLM]"
     parser = make_arg_parser(FlexibleArgumentParser(prog="inferbus serve", usage=usage))
     parser.set_defaults(**_defaults(model))
+    _name_places(parser, places or {})
     arguments: Namespace = parser.parse_args(list(options))
     if arguments.model_tag is not None:
         parser.error(f"unexpected argument: {arguments.model_tag}")
@@ -85,6 +92,20 @@ def parse_options(model: str, options: Sequence[str]) -> Namespace:
         # no more of a grammar than the answer reaches, and gives up where the others take minutes.
         arguments.structured_outputs_config.backend = "guidance"
     return arguments
+
+
+def _name_places(parser: ArgumentParser, places: Mapping[str, str]) -> None:
+    """Let the parser say where an option stands that it complains of."""
+    complain = parser.error
+
+    def error(message: str) -> NoReturn:
+        # The longest name first: `max_model_len` begins others.
+        for name in sorted(places, key=len, reverse=True):
+            if f"{flag(name)}" in message:
+                complain(f"{places[name]}: vllm.{name}: {message}")
+        complain(message)
+
+    parser.error = error  # type: ignore[method-assign]
 
 
 def _defaults(model: str) -> dict[str, Any]:
