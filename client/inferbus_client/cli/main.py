@@ -21,6 +21,7 @@ _OWN_VERBS = {
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
+    "forget": "inferbus_client.cli.forget",
 }
 
 
