@@ -26,7 +26,7 @@ class AsyncClient(CoreProperties):
         async with AsyncClient("mqtt://broker.local") as client:
             print((await client.ask("Hello")).text)
 
-    The connection's network thread is paho's; replies are passed into the loop.
+    The connection has a network thread, which passes replies into the loop. Nothing here uses the loop's executor.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Client(CoreProperties):
         settings: a broker URL, or all settings; what is left out comes from the environment (`INFERBUS_…`, then
             `MQTT_…`), then the defaults.
         on_stray: called with replies that nobody waits for any more, in the network thread.
-        **overrides: single settings by name, beside a URL (`project`, `session`, `timeout`, …).
+        **overrides: single settings by name, beside a URL (`project`, `session`, `timeout`, `pacing`, …).
 
     Raises:
         SettingsError: a setting is not usable.
@@ -103,7 +103,7 @@ class Client(CoreProperties):
         return self._finish(self._core.request(message, options, stream=False), options)
 
     def stream(self, message: Message, **options: Unpack[AskOptions]) -> Stream:
-        """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, while iterating.
+        """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, here or while iterating.
 
         The request is sent when the iteration begins. Breaking it off (leaving the `with`, `close`) cancels it.
         """

@@ -18,17 +18,26 @@ InferbusError
 │   ├── EngineFailedError         engine_error
 │   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
 │   └── DeadlineExceededError     deadline_exceeded
-└── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
+├── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
+├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
+└── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
 
 SettingsError                     settings that cannot be used: nothing was tried yet
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Self
+
+from inferbus_client.shown import shown_in_line
 
 if TYPE_CHECKING:
     from inferbus_client.wire import Failure
+
+#: Names that a sentence lists; a bus where anyone may announce workers can have any number.
+_NAMED: Final = 20
 
 
 class InferbusError(Exception):
@@ -195,6 +204,35 @@ class UnavailableError(RequestFailedError):
 
 class DeadlineExceededError(RequestFailedError):
     """The request's deadline passed before its answer was complete."""
+
+
+class UnknownWorkerError(InferbusError):
+    """Nothing is known of a worker of that name.
+
+    Attributes:
+        worker: the name.
+        known: those of whom something is.
+    """
+
+    def __init__(self, worker: str, known: Sequence[str]) -> None:
+        names = ", ".join(shown_in_line(name) for name in islice(known, _NAMED))
+        more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+        others = f"; there {'are' if len(known) > 1 else 'is'} {names}{more}" if known else ", nor any other"
+        super().__init__(f"there is no worker {worker!r} on this broker{others}")
+        self.worker = worker
+        self.known = known
+
+
+class WorkerLivesError(InferbusError):
+    """A worker answers that was to be forgotten.
+
+    Attributes:
+        worker: its name.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"worker {worker!r} lives: it answers; stop it first, or say --force")
+        self.worker = worker
 
 
 _BY_CODE: dict[str, type[RequestFailedError]] = {

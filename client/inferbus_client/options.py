@@ -85,6 +85,8 @@ _VALUES: Final[Mapping[str, TypeAdapter[Any]]] = {
     "timeout": _setting("timeout"),
     "retries": _setting("retries"),
     "when_busy": TypeAdapter(WhenBusy),
+    "session": TypeAdapter(str),
+    "request_id": TypeAdapter(str),
 }
 
 
@@ -103,7 +105,8 @@ def check_options(options: Mapping[str, object], known: Iterable[str]) -> None:
     on_accepted = options.get("on_accepted")
     if on_accepted is not None and not callable(on_accepted):
         raise TypeError("on_accepted must be callable")
-    _checked("when_busy", options.get("when_busy"))
+    for name in ("when_busy", "session", "request_id"):
+        _checked(name, options.get(name))
 
 
 def request_fields(options: AskOptions) -> dict[str, Any]:

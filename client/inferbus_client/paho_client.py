@@ -38,6 +38,7 @@ _READ_BYTES: Final = 4096
 _READ_LARGE_BYTES: Final = 65536
 # Packets are collected up to this much; a larger one is written by itself.
 _WRITE_BYTES: Final = 16384
+_IDENTIFIERS: Final = 65535
 _SENT: Final = {MessageState.MQTT_MS_WAIT_FOR_PUBACK, MessageState.MQTT_MS_WAIT_FOR_PUBREC}
 
 
@@ -121,7 +122,10 @@ class PahoClient(Client):
             self._widen()
         elif self._usual_window is None:
             self._usual_window, self._max_inflight_messages = self._max_inflight_messages, 1
+        window = self._max_inflight_messages
+        self._max_inflight_messages = window or _IDENTIFIERS  # a window of 0 is none for `publish`, but not for this
         self._update_inflight()
+        self._max_inflight_messages = window
 
     def _widen(self) -> None:
         if self._usual_window is not None:

@@ -2,7 +2,7 @@
 
 Each setting is said once, as a field of a model: that makes its flag, its environment name and its key in the file.
 Precedence: flags, then `INFERBUS_…`, then mosquitto's `MQTT_HOST/PORT/USERNAME/PASSWORD`, then the YAML file, then
-the default.
+the default. A user in the broker's URL is a username, and a password file a password, from where it stands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from paho.mqtt.enums import MQTTProtocolVersion
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -36,6 +37,7 @@ __all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
 
 _file: ContextVar[SettingsFile] = ContextVar("_file")
 
+_PASSWORDS: Final = frozenset({"password", "password_file"})
 _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 #: What pydantic says less plainly, by its name for the error.
@@ -48,6 +50,36 @@ _IN_WORDS: Final = {
 
 def _check_broker(url: str) -> str:
     return str(BrokerUrl.parse(url))
+
+
+class _Yielding(PydanticBaseSettingsSource):
+    """A source that is silent on what a stronger one has said in another way: in the broker's URL, or in a file."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def __repr__(self) -> str:
+        return repr(self._source)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        said, stronger = self._source(), self.current_state
+        decided: set[str] = set()
+        if _names_a_user(stronger.get("broker")):
+            decided.add("username")
+        if not _PASSWORDS.isdisjoint(stronger):
+            decided |= _PASSWORDS
+        return {name: value for name, value in said.items() if name not in decided}
+
+
+def _names_a_user(broker: object) -> bool:
+    try:
+        return isinstance(broker, str) and BrokerUrl.parse(broker).username is not None
+    except ValueError:
+        return False
 
 
 class FileSettings(Written, BaseSettings):
@@ -66,9 +98,10 @@ class FileSettings(Written, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = dict(_file.get(SettingsFile()).values)
-        mosquitto = InitSettingsSource(settings_cls, init_kwargs=mosquitto_environment(settings_cls, file))
-        return init_settings, Environment(settings_cls), mosquitto, InitSettingsSource(settings_cls, init_kwargs=file)
+        said = dict(_file.get(SettingsFile()).values)
+        mosquitto = InitSettingsSource(settings_cls, init_kwargs=mosquitto_environment(settings_cls, said))
+        file = InitSettingsSource(settings_cls, init_kwargs=said)
+        return init_settings, *(_Yielding(source) for source in (Environment(settings_cls), mosquitto, file))
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Self:
@@ -149,6 +182,21 @@ class ConnectionSettings(FileSettings):
         description="The largest packet that the broker takes, where it cannot say so itself (MQTT 3.1.1).",
         json_schema_extra={"default": "none", "metavar": "SIZE"},
     )
+
+    @model_validator(mode="after")
+    def _uses_its_tls_files(self) -> Self:
+        """A certificate authority that is named and not asked would let everything go in clear, without a word."""
+        url = BrokerUrl.parse(self.broker)
+        given = [name for name in ("cafile", "cert", "key") if getattr(self, name) is not None]
+        if given and not url.tls:
+            raise ConflictError(
+                f"{' and '.join(given)}: {url} is not encrypted; the broker must be a {url.scheme}s:// one",
+                "broker",
+                *given,
+            )
+        if self.key is not None and self.cert is None:
+            raise ConflictError("key: it belongs to a certificate; cert names none", "key")
+        return self
 
     def link_options(self, client_id: str, **more: Any) -> LinkOptions:
         """These settings as the link takes them.

@@ -75,7 +75,8 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
 @pytest.mark.parametrize("door", ["mqtt", "mqtts", "ws", "wss"])
 def test_every_way_carries_requests_streams_and_long_answers(ways: Ways, door: str, version: str) -> None:
     long = "a long answer, " * 2_000  # Mosquitto 2.0 writes 4 kB in 100 ms to a WebSocket
-    with Client(ways.url(door), cafile=ways.authority.certificate, mqtt_version=version, pacing=0) as client:
+    trusted = ways.authority.certificate if door in {"mqtts", "wss"} else None
+    with Client(ways.url(door), cafile=trusted, mqtt_version=version, pacing=0) as client:
         assert client.ask("hello").text == "You said: hello"
         with client.stream("one two") as stream:
             assert "".join(part.text for part in stream) == "You said: one two"

@@ -96,6 +96,18 @@ def test_everybody_may_ask_a_worker_for_its_figures(site: Site) -> None:
         assert worker.wait_for("another worker") == [(question, "bob")]
 
 
+def test_the_operator_alone_forgets_a_worker(shipped: ShippedMosquitto, site: Site) -> None:
+    shipped.passwords["inferbus-operator"] = shipped.provision("operator")
+    with worker_peer(site, will=STATUS) as worker:
+        worker.publish(STATUS, "ready", retain=True)
+    way = ("--broker", shipped.url)
+    refused = inferbus("forget", "w1", *way, *_credentials(shipped, "bob"))
+    assert refused.returncode == Exit.BROKER
+    assert "may this login publish" in refused.stderr
+    cleared = inferbus("forget", "w1", *way, *_credentials(shipped, "inferbus-operator"))
+    assert cleared.returncode == 0, cleared.stderr
+
+
 def test_requests_wait_for_a_worker_that_is_away(site: Site) -> None:
     with worker_peer(site, session_expiry=300) as worker:
         assert worker.subscribe(REQUESTS)

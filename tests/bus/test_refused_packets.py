@@ -20,7 +20,7 @@ from support.worker import WorkerProcess
 
 _LIMIT: Final = 5000
 _TOO_LARGE: Final = "x" * 2 * _LIMIT
-_WORKER: Final[dict[str, Any]] = {"project": "refused", "rate_limit": "off"}
+_WORKER: Final[dict[str, Any]] = {"project": "refused", "rate_limit": "off", "mqtt_version": "3.1.1"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class TestClient:
             assert [other.result(30).text for other in others] == [f"You said: question {n}" for n in range(4)]
             assert client.ask("and later").text == "You said: and later"
 
-    @pytest.mark.parametrize("qos", [0, 1])
+    @pytest.mark.parametrize("qos", [0, 1, 2])
     def test_however_many_of_them_there_are(
         self, narrow_broker: Mosquitto, narrow_worker: FakeWorker, qos: int
     ) -> None:
@@ -133,21 +133,25 @@ def dotted(packet: Packet) -> Deed | bytes:
 
 
 class TestWorker:
-    @pytest.fixture(params=["3.1.1", "5"])
-    def start(self, request: pytest.FixtureRequest, own_broker: Mosquitto) -> Iterator[Callable[..., WorkerProcess]]:
+    @pytest.fixture
+    def start(self, own_broker: Mosquitto) -> Iterator[Callable[..., WorkerProcess]]:
         """Starts a worker behind a gate; whoever asks it talks to the broker itself."""
         with Gate(own_broker.port) as gate:
 
             def start(rule: Rule, **options: Any) -> WorkerProcess:
                 gate.rule = rule
-                return WorkerProcess(cast("Mosquitto", gate), mqtt_version=request.param, **{**_WORKER, **options})
+                return WorkerProcess(cast("Mosquitto", gate), **{**_WORKER, **options})
 
             yield start
 
+    @pytest.mark.parametrize("version", ["3.1.1", "5"])
     def test_an_answer_over_the_limit_becomes_an_error(
-        self, own_broker: Mosquitto, start: Callable[..., WorkerProcess]
+        self, own_broker: Mosquitto, start: Callable[..., WorkerProcess], version: str
     ) -> None:
-        with start(too_large, reply_qos=1) as worker, Listener(own_broker, "refused/assistant_response/#") as heard:
+        with (
+            start(too_large, reply_qos=1, mqtt_version=version) as worker,
+            Listener(own_broker, "refused/assistant_response/#") as heard,
+        ):
             for number in range(5):
                 ask(own_broker, f"large{number}", _TOO_LARGE)
                 terminal(heard, number + 1)

@@ -30,18 +30,18 @@ def locked(file: Path) -> Iterator[None]:
 
 def test_a_locked_attempts_file_holds_up_no_request(own_broker: Mosquitto, tmp_path: Path) -> None:
     """Requests that the broker delivers again are counted before their turn; where they cannot be, they still run."""
-    options = {**_OPTIONS, "state_dir": tmp_path, "workers": 1, "simulated_first_token": "300ms"}
+    options = {**_OPTIONS, "state_dir": tmp_path, "workers": 1, "simulated_first_token": "200ms"}
     with (
         WorkerProcess(own_broker, project="locked", **options) as worker,
         Requester(own_broker, "locked") as requester,
     ):
-        asked = [requester.send(session=f"s{number}") for number in range(12)]
+        asked = [requester.send(session=f"s{number}") for number in range(8)]
         until(lambda: requester.ledger.heard_of == len(asked))
         worker.kill()
         worker.start()
         with locked(tmp_path / f"{worker.id}.sqlite"):
             requester.settle(30)
-            again = [requester.send(session=f"s{number}") for number in range(12)]
+            again = [requester.send(session=f"s{number}") for number in range(8)]
             requester.settle(30)
         assert {end for request in asked + again for end in requester.ledger.rows[request].ends} == {"done"}
         assert worker.log.count("cannot be used") <= 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import struct
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SO_LINGER, SO_RCVBUF, SOL_SOCKET
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -43,7 +44,7 @@ class FaultProxy:
     Attributes:
         fault: what happens to every byte.
         way_out: bytes a second, at most, from the client to the broker; 0 is none at all, None as many as there are.
-            What the system itself keeps for a reader that is slow comes on top of it: some megabytes.
+            What the system itself keeps for the sender comes on top of it: two or three megabytes.
     """
 
     def __init__(self, port: int) -> None:
@@ -93,8 +94,11 @@ class FaultProxy:
 
     async def _serve(self) -> None:
         self._end = asyncio.Event()
-        server = await asyncio.start_server(self._pass, HOST, 0)
-        self.port = server.sockets[0].getsockname()[1]
+        listener = socket.socket()
+        listener.setsockopt(SOL_SOCKET, SO_RCVBUF, _CHUNK)  # else the system takes megabytes in for a slow reader
+        listener.bind((HOST, 0))
+        self.port = listener.getsockname()[1]
+        server = await asyncio.start_server(self._pass, sock=listener)
         self._ready.set()
         await self._end.wait()
         server.close()

@@ -85,7 +85,10 @@ class Outbox:
         """The one that has waited longest."""
         with self._lock:
             waiting = [queue for queue in (self._spare, self._owed, self._small) if queue]
-            return min(waiting, key=_age).popleft()[1] if waiting else None
+            if not waiting:
+                return None
+            oldest = waiting[0] if len(waiting) == 1 else min(waiting, key=_age)
+            return oldest.popleft()[1]
 
     def waiting(self) -> list[Source]:
         """Everything that waits."""

@@ -174,6 +174,8 @@ class Replies:
         return self._link is not None and self._unacknowledged.has_room(self._link.receive_maximum)
 
     def _settle(self) -> None:
+        if not self._unacknowledged:
+            return
         arrived, lost = self._unacknowledged.settle()
         for message in arrived:
             if message.terminal:

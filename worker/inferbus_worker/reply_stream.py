@@ -120,7 +120,7 @@ class ReplyStream:
         self._seq = 0
         self._lock = threading.Lock()
         self._accepted = False
-        self._weight = sum(map(len, (address.topic, address.request_id, address.correlation_data or b"")))
+        self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
 
     @property
     def owed(self) -> bool:

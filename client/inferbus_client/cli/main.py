@@ -27,6 +27,7 @@ _OWN_VERBS = {
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
     "completion": "inferbus_client.cli.completion",
+    "forget": "inferbus_client.cli.forget",
 }
 
 

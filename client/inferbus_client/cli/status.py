@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
+from inferbus_client.cli.overview import Overview
+from inferbus_client.errors import UnknownWorkerError
 from inferbus_client.topics import NAME, is_worker
-from inferbus_client.units import format_duration
 from inferbus_client.watch import Watch, WorkerView
 
-_STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "offline": "red"}
 _REFRESH: Final = 0.5
-_WORTH_A_GLANCE: Final = 0.5
-#: Retained presence comes with the subscription; this is for a slow link.
-_GATHER: Final = 1.0
+#: Workers answer at most once a second, and what they say is of use to everybody who watches.
+_ASK_EVERY: Final = 2.0
+#: The longest wait for the first answers; one that has just answered somebody else takes a second.
+_ANSWERS: Final = 1.5
+#: Columns where nobody's eyes are at the other end: lines are as long as they are.
+_PIPE: Final = 10_000
 
 
 @click.command()
@@ -35,42 +35,66 @@ _GATHER: Final = 1.0
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
 @client_options()
 def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool, **flags: Any) -> int:
-    """Show every worker: state, model, load, rates and latencies, from what they say of themselves."""
+    """Show every worker: state, model, load, rates and latencies, as they say when they are asked."""
     settings = load_settings(flags, config)
     if worker is not None and not is_worker(worker):
         raise click.BadParameter(f"a worker's name matches {NAME}", param_hint="--worker")
-    with Watch(settings, settings.client_id or f"inferbus-status-{uuid.uuid4().hex[:8]}", worker) as watch:
-        watch.wait_for(bool, _GATHER)
+    with Watch(settings, settings.client_id or f"inferbus-status-{uuid.uuid4().hex[:8]}") as watch:
+        watch.gather()
+        if worker is not None and worker not in watch.workers:
+            raise UnknownWorkerError(worker, list(watch.workers))
+        watch.answered(watch.ask(), _ANSWERS, None if worker is None else [worker])
         if once:
-            return _print_once(watch, as_json=as_json)
-        return _follow_json(watch) if as_json else _follow(watch)
+            return _print_once(_seen(watch, worker), as_json=as_json)
+        return _follow_json(watch, worker) if as_json else _follow(watch, worker)
 
 
-def _print_once(watch: Watch, *, as_json: bool) -> Exit:
-    # The first worker is here; others' retained messages follow at once.
-    time.sleep(_GATHER / 4)
-    workers = watch.workers
+def _seen(watch: Watch, worker: str | None) -> dict[str, WorkerView]:
+    return {name: view for name, view in watch.workers.items() if worker in {None, name}}
+
+
+def _print_once(workers: Mapping[str, WorkerView], *, as_json: bool) -> Exit:
     if as_json:
         click.echo(json.dumps(as_fields(workers)))
     else:
-        Console(highlight=False).print(table(workers))
+        _console().print(Overview(workers))
     ready = any(view.presence is not None and view.presence.state == "ready" for view in workers.values())
     return Exit.OK if ready else Exit.FAILED
 
 
-def _follow(watch: Watch) -> Exit:
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
-        while True:
-            live.update(table(watch.workers, stale=not watch.is_up), refresh=True)
-            time.sleep(_REFRESH)
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE)
 
 
-def _follow_json(watch: Watch) -> Exit:
-    last = None
-    while True:
-        if (line := json.dumps(as_fields(watch.workers))) != last:
-            click.echo(last := line)
+class _Asking:
+    """Asks again when it is time to."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._next = time.monotonic() + _ASK_EVERY
+
+    def rest(self) -> None:
         time.sleep(_REFRESH)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _ASK_EVERY
+            self._watch.ask()
+
+
+def _follow(watch: Watch, worker: str | None) -> Exit:
+    asking = _Asking(watch)
+    with Live(console=_console(), auto_refresh=False) as live:
+        while True:
+            live.update(Overview(_seen(watch, worker), stale=not watch.is_up), refresh=True)
+            asking.rest()
+
+
+def _follow_json(watch: Watch, worker: str | None) -> Exit:
+    asking, last = _Asking(watch), None
+    while True:
+        if (line := json.dumps(as_fields(_seen(watch, worker)))) != last:
+            click.echo(last := line)
+        asking.rest()
 
 
 def as_fields(workers: Mapping[str, WorkerView]) -> dict[str, Any]:
@@ -82,90 +106,3 @@ def as_fields(workers: Mapping[str, WorkerView]) -> dict[str, Any]:
         }
         for worker, view in workers.items()
     }
-
-
-def table(workers: Mapping[str, WorkerView], *, stale: bool = False) -> Table:
-    """The workers, at most 80 columns wide."""
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), caption=_caption(workers, stale=stale))
-    for name in ("worker", "state", "model"):
-        shown.add_column(name, overflow="ellipsis", no_wrap=True, max_width=18)
-    for name in ("active", "queue", "req/s", "tok/s", "p50", "p95", "errors"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for worker, view in workers.items():
-        shown.add_row(*_identity(worker, view), *_figures(view))
-    return shown
-
-
-def _caption(workers: Mapping[str, WorkerView], *, stale: bool) -> Text | None:
-    if stale:
-        return Text("the broker is away; this is old")
-    if not workers:
-        return Text("No worker has said anything on this broker.")
-    lines = [f"{worker}: {filling}" for worker, view in workers.items() if (filling := _filling(view))]
-    return Text("\n".join(lines)) if lines else None
-
-
-def _filling(view: WorkerView) -> str:
-    """What is worth a glance: bounded things that are more than half full, and replies that were given up."""
-    if view.stats is None or _is_gone(view):
-        return ""
-    full = {
-        name: level.now / level.bound
-        for name, level in view.stats.levels.items()
-        if level.bound and level.now / level.bound > _WORTH_A_GLANCE
-    }
-    said = [f"{name} {share:.0%} full" for name, share in full.items()]
-    dropped = view.stats.replies_dropped
-    return ", ".join([*said, f"{dropped} replies dropped"] if dropped else said)
-
-
-def _is_gone(view: WorkerView) -> bool:
-    return view.presence is not None and view.presence.state == "offline"
-
-
-def _identity(worker: str, view: WorkerView) -> tuple[Text, Text, Text]:
-    if view.presence is None:
-        return Text(worker), Text("unknown"), Text("")
-    presence = view.presence
-    since = "" if presence.since is None else f" {format_age(time.time() - presence.since)}"
-    state = Text.assemble((presence.state, _STYLES[presence.state]), (since, "dim"))
-    return Text(worker), state, Text(presence.model or "")
-
-
-def _figures(view: WorkerView) -> tuple[str, ...]:
-    stats = view.stats
-    if stats is None or _is_gone(view):
-        return ("-",) * 7
-    return (
-        _of(stats.active, stats.capacity),
-        _of(stats.queued, stats.queue_size),
-        _number(stats.requests_per_s),
-        _number(stats.tokens_per_s),
-        _milliseconds(stats.latency_ms.p50),
-        _milliseconds(stats.latency_ms.p95),
-        str(stats.errors + sum(stats.rejected.values())),
-    )
-
-
-def format_age(seconds: float) -> str:
-    """How long ago, in its largest whole unit."""
-    whole = max(int(seconds), 0)
-    for unit in (86400, 3600, 60):
-        if whole >= unit:
-            whole -= whole % unit
-            break
-    return format_duration(whole)
-
-
-def _of(number: int, most: int | None) -> str:
-    return str(number) if most is None else f"{number}/{most}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"  # noqa: PLR2004
-
-
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}ms" if value < 1000 else f"{value / 1000:.1f}s"  # noqa: PLR2004

@@ -7,20 +7,21 @@ import io
 import pytest
 from rich.console import Console
 
-from inferbus_client.cli.status import format_age, table
+from inferbus_client.cli.overview import Overview, format_age
 from inferbus_client.presence import Latency, Level, Presence, State, Stats
 from inferbus_client.watch import WorkerView
 
 
-def rendered(workers: dict[str, WorkerView], *, stale: bool = False) -> str:
-    console = Console(file=io.StringIO(), width=80)
-    console.print(table(workers, stale=stale))
+def rendered(workers: dict[str, WorkerView], *, stale: bool = False, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(Overview(workers, stale=stale))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def view(state: State, stats: Stats | None = None) -> WorkerView:
-    return WorkerView(Presence(worker="w", state=state, model="a-model", projects=("general",)), stats)
+    readings = () if stats is None else (stats,)
+    return WorkerView(Presence(worker="w", state=state, model="a-model", projects=("general",)), readings)
 
 
 BUSY = Stats(
@@ -76,6 +77,32 @@ def test_but_not_of_a_worker_that_is_gone() -> None:
 def test_an_empty_bus_and_a_lost_broker_are_said_in_words() -> None:
     assert "No worker" in rendered({})
     assert "this is old" in rendered({"w": view("ready")}, stale=True)
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 109, 110, 200])
+def test_every_width_shows_every_figure(width: int) -> None:
+    name = "a-worker-with-a-name-of-its-own"
+    lines = rendered({name: view("ready", BUSY), "w": view("ready", BUSY)}, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    shown = " ".join(" ".join(lines).split())
+    for figure in ("8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "16/32", "240/2000", "24.7", "2469"):
+        assert figure in shown, figure
+    assert name in shown.replace(" ", "") or width >= 110
+
+
+def test_one_worker_is_not_added_up() -> None:
+    assert "all" not in rendered({"w": view("ready", BUSY), "gone": view("offline", BUSY)})
+
+
+def test_nothing_that_a_worker_says_is_obeyed_by_the_terminal() -> None:
+    evil = "\x1b[2J\x9b2Jevil\nforged\u202e"
+    levels = {evil: Level(now=9, bound=10)}
+    known = WorkerView(Presence(worker=evil, state="ready", model=evil), (Stats(worker=evil, levels=levels),))
+    for width in (40, 400):
+        shown = rendered({evil: known}, width=width)
+        assert shown.count("evil") == 4
+        assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+        assert not [line for line in shown.splitlines() if line.startswith("forged")]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-3, "0s"), (59, "59s"), (61, "1m"), (7300, "2h"), (200_000, "2d")])

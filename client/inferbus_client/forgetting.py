@@ -1,0 +1,48 @@
+"""Forget a worker that will not come back: its retained presence would be there for ever."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inferbus_client import topics
+from inferbus_client.client_settings import ClientSettings
+from inferbus_client.errors import BrokerRefusedError, UnknownWorkerError, WorkerLivesError
+from inferbus_client.watch import Watch
+
+#: A worker answers at most once a second, and perhaps on a busy machine.
+_ANSWER: Final = 3.0
+_CLEARED: Final = 3.0
+
+
+def forget(settings: ClientSettings, client_id: str, worker: str, *, force: bool = False) -> None:
+    """Remove what the broker keeps of a worker.
+
+    Args:
+        settings: how to reach the broker.
+        client_id: the MQTT client id.
+        worker: which one.
+        force: also one that lives; it is there again with the next thing that it says of itself.
+
+    Raises:
+        UnknownWorkerError: there is none of that name.
+        WorkerLivesError: it answers.
+        BrokerError: no connection, or the broker does not let us.
+    """
+    with Watch(settings, client_id) as watch:
+        watch.gather()
+        if worker not in watch.workers:
+            raise UnknownWorkerError(worker, list(watch.workers))
+        if not force and _lives(watch, worker):
+            raise WorkerLivesError(worker)
+        if not watch.clear(worker, _CLEARED):
+            topic = topics.presence(worker)
+            raise BrokerRefusedError(f"the broker still has what {worker} said; may this login publish to {topic}?")
+
+
+def _lives(watch: Watch, worker: str) -> bool:
+    """Whether it answers. Presence alone may be left over from one that was killed, with its broker."""
+    if watch.workers[worker].is_gone:
+        return False
+    asked = watch.ask()
+    watch.answered(asked, _ANSWER, [worker])
+    return watch.workers[worker].has_answered(asked)
