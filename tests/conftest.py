@@ -59,7 +59,7 @@ def start_worker(broker: Mosquitto) -> Iterator[StartWorker]:
 
 
 @pytest.fixture(scope="session")
-def starting_worker(broker: Mosquitto) -> Iterator[Future[WorkerProcess]]:
+def starting_worker(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[WorkerProcess]]:
     """The run's one worker with a real engine, from the moment when it begins to start.
 
     Whoever asks for this first, and for another engine before `real_worker`, has both started at once: a start takes
@@ -68,7 +68,9 @@ def starting_worker(broker: Mosquitto) -> Iterator[Future[WorkerProcess]]:
     needs_module("vllm")
     # Hot by default: whoever says nothing gets noise, whoever says 0 must get greedy answers.
     options: dict[str, Any] = {"workers": 64, "rate_limit": "off", "temperature": 2.0, "max_message_bytes": 1_000_000}
-    worker = WorkerProcess(broker, "demo", project=["real", "engine"], **options)
+    projects = tmp_path_factory.mktemp("real") / "projects.yaml"
+    projects.write_text("projects: {real: {}, engine: {response_format: true}}\n")
+    worker = WorkerProcess(broker, "demo", config=projects, **options)
     with ExitStack() as running, ThreadPoolExecutor(1) as pool:
         start = pool.submit(running.enter_context, worker)
         try:
@@ -82,5 +84,6 @@ def real_worker(starting_worker: Future[WorkerProcess]) -> WorkerProcess:
     """A worker with the demo model, serving the projects `real` and `engine`. A test may kill it."""
     worker = starting_worker.result()
     if worker.process.poll() is not None:
+        worker.stop()  # which closes what is left of it
         worker.start()
     return worker

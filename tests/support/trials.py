@@ -214,8 +214,12 @@ TRIALS: Final = (
     Trial(
         33,
         "metrics, logs, secrets",
-        "no session label, whole log lines, no secret",
-        (f"{_ISOLATION}test_logs_metrics_and_secrets",),
+        "no session label, whole log lines, no secret, whatever fails and however it is logged",
+        (
+            f"{_ISOLATION}test_logs_metrics_and_secrets",
+            "tests/faults/test_secrets.py",
+            "tests/unit/worker/test_logs.py",
+        ),
     ),
     Trial(
         34,
@@ -276,5 +280,16 @@ TRIALS: Final = (
         "settings and faults drawn at random, together",
         "promises 1 to 5 hold",
         ("tests/faults/test_pairs.py",),
+    ),
+    Trial(
+        47,
+        "JSON schemas over the bounds, and as bad as these allow; a grammar that is never compiled",
+        "refused in words, or answered; plain questions go on; an engine whose grammars hang is given up",
+        (
+            "tests/faults/test_answer_forms.py",
+            "tests/engine/test_schema_costs.py",
+            "tests/bus/test_worker_forms.py",
+            "tests/engine/test_vllm_engine.py::test_a_grammar_that_compiles_for_long_ends_its_own_request_in_time",
+        ),
     ),
 )

@@ -71,6 +71,14 @@ def be_discreet() -> None:
     _discretion.is_on = not _is_for_finding_faults()
 
 
+def take_over() -> None:
+    """Let libraries that brought handlers of their own, as transformers does, log like all others."""
+    for logger in list(logging.getLogger().manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger) and logger.handlers:
+            logger.handlers.clear()
+            logger.propagate = True
+
+
 class _Discretion(logging.Filter):
     """Leaves of others' messages what is the same every time."""
 

@@ -129,5 +129,21 @@ def test_a_terminal_gets_colors_unless_it_cannot_or_should_not_show_them(style: 
     assert "\x1b[" not in on_a_terminal(FAILING, style, TERM="dumb")
 
 
+def test_a_library_that_brought_a_handler_logs_like_all_others() -> None:
+    script = """
+import logging, sys
+from inferbus_worker import logs
+
+logs.configure(sys.argv[1], sys.argv[2])
+library = logging.getLogger("transformers")
+library.addHandler(logging.StreamHandler())
+library.propagate = False
+logs.take_over()
+logging.getLogger("transformers.tokenization").warning("too long")
+"""
+    (line,) = in_json(run(script, "json"))
+    assert (line["logger"], line["event"]) == ("transformers.tokenization", "too long")
+
+
 def test_a_pipe_gets_none() -> None:
     assert "\x1b[" not in run(TALKING, "console")

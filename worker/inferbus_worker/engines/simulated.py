@@ -102,7 +102,8 @@ class _Echo:
 
     def _echo(self, deadline: float | None) -> Iterator[Chunk]:
         behaviour, text = self._engine.behaviour, _last_text(self._call)
-        if behaviour.failure_rate and random.random() < behaviour.failure_rate:  # noqa: S311 - no secret
+        is_the_workers_own = self._call.cache_salt is None
+        if not is_the_workers_own and random.random() < behaviour.failure_rate:  # noqa: S311 - no secret
             raise EngineError("a simulated failure")
         prompt_tokens = _estimate(self._call.messages)
         if prompt_tokens >= self._engine.context_tokens:

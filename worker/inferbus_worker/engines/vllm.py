@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from inferbus_worker import logs
 from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartError
 from inferbus_worker.engines.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm_arguments import check_model, parse_options, served_name
@@ -104,6 +105,7 @@ class VllmEngine:
         """
         check_model(self._model)
         arguments = parse_options(self._model, self._options, self._places)
+        logs.take_over()
         self._served_name = served_name(arguments)
         self._others = engine_processes()
         self._output = EngineOutput()
