@@ -60,7 +60,9 @@ def test_one_that_never_hears_again_ends_and_says_why(own_broker: Mosquitto, rul
         gate.hang_up()
         until(lambda: worker.process.poll() is not None, 60)
         assert worker.process.returncode == Exit.BROKER
-        assert "a subscription" in worker.log.splitlines()[-2]
+        errors = [line for line in worker.log.splitlines() if '"level": "error"' in line]
+        assert "a subscription" in errors[-1]
+        assert "inferbus.daemon" in errors[-1]
 
 
 def test_a_client_that_waits_there_is_told_and_asks_again_later(broker: Mosquitto, fake_worker: FakeWorker) -> None:
