@@ -288,7 +288,7 @@ class Link:
         if not qos:
             self._crossing.suspicion.wrote(topic, size)
         if qos or alert:
-            self._crossing.sent(paho, packet_id, Parcel(topic, size), on_refused)
+            self._crossing.sent(packet_id, Parcel(topic, size), on_refused)
         return handle
 
     def _publish(
@@ -370,6 +370,7 @@ class Link:
         paho.on_subscribe = self._subscribed
         paho.on_arrival = self._received
         paho.on_unreadable = self._dropped
+        paho.on_acknowledged = self._crossing.acknowledged
         paho.on_socket_open = _opened
         self._paho = paho
         try:

@@ -56,6 +56,8 @@ class Bus:
         self._rivals = Rivals(settings.worker_id, self._instance)
         #: Only while we look whether another worker serves our projects.
         self._company: Company | None = None
+        users = settings.identity == "topic"
+        self._requests = [name for each in settings.projects for name in topics.inbound_filters(each, users=users)]
         self._presence = self._presence_as("loading", model, None)
         self._deaf_since: float | None = None
         self.link = Link(
@@ -64,8 +66,7 @@ class Bus:
             on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
-            when_refused=lambda name, _error: not topics.is_announcement(name),  # without those it serves on
-            holds_out=self._rivals.hold_out,
+            when_refused=lambda name, _error: name in self._requests,
         )
 
     def start(self, stop: Callable[[], bool]) -> None:
@@ -91,9 +92,7 @@ class Bus:
         self._listen_for_company(stop)
         self._replies.start(self.link)
         self._look_around(stop)
-        users = self._settings.identity == "topic"
-        filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
-        self._subscribe(dict.fromkeys(filters, self._settings.request_qos), stop)
+        self._subscribe(dict.fromkeys(self._requests, self._settings.request_qos), stop)
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
         """Publish a new state, retained."""
