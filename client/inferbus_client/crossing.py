@@ -29,7 +29,6 @@ OnRefused = Callable[[MessageRefusedError], None]
 
 #: A broker that acknowledges nothing for so many seconds gets everything at once again: perhaps it never does.
 _HELD_SECONDS: Final = 10.0
-_MANY_CALLBACKS: Final = 4096
 
 
 class _Sent:
@@ -88,15 +87,16 @@ class Crossing:
         _tell(on_refused, _refusal(parcel))
         return True
 
-    def sent(self, paho: PahoClient, packet_id: int, parcel: Parcel, on_refused: OnRefused | None) -> None:
+    def sent(self, packet_id: int, parcel: Parcel, on_refused: OnRefused | None) -> None:
         """A message has been sent; at QoS 0, without a packet id (0), its writing was noted by itself."""
         if packet_id and on_refused is not None:
             self._by_packet_id[packet_id] = on_refused
-            if len(self._by_packet_id) > _MANY_CALLBACKS:
-                waiting = {message.mid for message in paho.outstanding}
-                self._by_packet_id = {mid: told for mid, told in self._by_packet_id.items() if mid in waiting}
         if self._watch([parcel]):
             self._alone_refused = on_refused
+
+    def acknowledged(self, packet_id: int) -> None:
+        """The broker has a message: nobody has to hear of its refusal any more, who may well hold all of it."""
+        self._by_packet_id.pop(packet_id, None)
 
     def _watch(self, parcels: list[Parcel]) -> bool:
         """Let these, which were just sent, cross alone where they are under suspicion."""

@@ -217,6 +217,7 @@ class Link:
         paho = self._paho
         if paho is None:
             raise ConnectionLostError("not connected")
+        self._subscriptions.expect(granted)
         self._loop.call(lambda: self._crossing.subscribe(paho, filters, granted))
         return granted
 
@@ -288,7 +289,7 @@ class Link:
         if not qos:
             self._crossing.suspicion.wrote(topic, size)
         if qos or alert:
-            self._crossing.sent(paho, packet_id, Parcel(topic, size), on_refused)
+            self._crossing.sent(packet_id, Parcel(topic, size), on_refused)
         return handle
 
     def _publish(
@@ -370,6 +371,7 @@ class Link:
         paho.on_subscribe = self._subscribed
         paho.on_arrival = self._received
         paho.on_unreadable = self._dropped
+        paho.on_acknowledged = self._crossing.acknowledged
         paho.on_socket_open = _opened
         self._paho = paho
         try:

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MessageState, MQTTErrorCode, MQTTProtocolVersion
@@ -38,7 +38,6 @@ _READ_BYTES: Final = 4096
 _READ_LARGE_BYTES: Final = 65536
 # Packets are collected up to this much; a larger one is written by itself.
 _WRITE_BYTES: Final = 16384
-_IDENTIFIERS: Final = 65535
 _SENT: Final = {MessageState.MQTT_MS_WAIT_FOR_PUBACK, MessageState.MQTT_MS_WAIT_FOR_PUBREC}
 
 
@@ -63,6 +62,8 @@ class PahoClient(Client):
         self.on_arrival: Callable[[Incoming], None] = lambda _message: None
         #: Told why a message was dropped: one whose packet is not legal.
         self.on_unreadable: Callable[[str], None] = lambda _why: None
+        #: Told by packet id of every message that the broker has acknowledged; paho's `on_publish` hears of none.
+        self.on_acknowledged: Callable[[int], None] = lambda _packet_id: None
         self._pings = self._pongs = 0
         self._usual_window: int | None = None
         #: Whether the next connection is to keep back what was not acknowledged, for `send_held`.
@@ -116,6 +117,10 @@ class PahoClient(Client):
         message = self._out_messages.pop(packet_id)
         message.info.rc = MQTTErrorCode.MQTT_ERR_INVAL
 
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        self.on_acknowledged(int.from_bytes(self._in_packet["packet"][:2], "big"))
+        return super()._handle_pubackcomp(cmd)
+
     def send_held(self, *, one_at_a_time: bool) -> None:
         """Send messages that `hold` has kept back: each when the one before is acknowledged, or as many as usual."""
         if not one_at_a_time:
@@ -123,7 +128,8 @@ class PahoClient(Client):
         elif self._usual_window is None:
             self._usual_window, self._max_inflight_messages = self._max_inflight_messages, 1
         window = self._max_inflight_messages
-        self._max_inflight_messages = window or _IDENTIFIERS  # a window of 0 is none for `publish`, but not for this
+        # Where there is no window (0), paho holds nothing back by itself, and so sends nothing that was held back.
+        self._max_inflight_messages = window or len(self._out_messages)
         self._update_inflight()
         self._max_inflight_messages = window
 

@@ -3,8 +3,9 @@
 MQTT 3.1.1 has no words for it: whoever sends what is too large, or goes to a topic that the broker does not take, is
 disconnected, and so is whoever sends it again on the next connection. But a broker handles packets in their order. So
 what was on its way when the connection was closed is under suspicion, and goes alone the next time: a ping behind it,
-and nothing else before the answer. If the connection is closed again, the packet is known, and is refused from then on.
-If the answer comes, it was innocent.
+and nothing else before the answer. If the answer comes, it was innocent. If the connection is closed on it alone twice,
+and no answer came in between, the packet is known, and is refused from then on. Once may be chance: where everything
+goes alone, a bad network never breaks but while something does.
 
 Where connections are closed one after the other, every packet that is not known to be innocent goes alone for a while.
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 #: Seconds without a further case after which everything is forgotten: the broker may have been told otherwise.
@@ -27,6 +29,9 @@ _RECENT_SECONDS: Final = 5.0
 #: A connection that is lost so soon after a verdict, with nothing on its way, shows the verdict to be wrong.
 _APPEAL: Final = 30.0
 _MAX_KEYS: Final = 1024
+#: Losses with a packet alone on its way that make it guilty; and so many, of a topic each, that make a mark guilty.
+_GUILTY: Final = 2
+_GUILTY_MARK: Final = 3
 
 
 class Parcel(NamedTuple):
@@ -54,6 +59,14 @@ class Finding(NamedTuple):
 NOTHING_FOUND: Final = Finding(suspicious=False)
 
 
+@dataclass(slots=True)
+class _Suspect:
+    """The smallest of its size that was on the way when a connection was lost, and how often alone."""
+
+    size: int
+    alone: int = 0
+
+
 class Suspicion:
     """For the network thread alone."""
 
@@ -63,7 +76,7 @@ class Suspicion:
         self._forget()
 
     def _forget(self) -> None:
-        self._suspects: OrderedDict[tuple[str, bool], None] = OrderedDict()
+        self._suspects: OrderedDict[tuple[str, bool], _Suspect] = OrderedDict()
         self._innocent: OrderedDict[tuple[str, bool], int] = OrderedDict()
         self._refused: OrderedDict[tuple[str, bool], int] = OrderedDict()
         self._refused_marks: set[str] = set()
@@ -103,7 +116,9 @@ class Suspicion:
 
     def acquit(self, parcel: Parcel) -> None:
         """The broker has taken it."""
-        self._suspects.pop(parcel.key, None)
+        suspect = self._suspects.get(parcel.key)
+        if suspect is not None and parcel.size >= suspect.size:
+            del self._suspects[parcel.key]
         self._innocent[parcel.key] = max(parcel.size, self._innocent.pop(parcel.key, 0))
         _bound(self._innocent)
 
@@ -125,21 +140,39 @@ class Suspicion:
         written = dict.fromkeys(Parcel(topic, size) for at, topic, size in self._recent if now - at < _RECENT_SECONDS)
         self._recent.clear()
         on_the_way = [*unanswered, *(parcel for parcel in written if not self._is_innocent(parcel))]
-        if not on_the_way:
+        strangers = [parcel for parcel in on_the_way if not self._is_innocent(parcel)]
+        if not strangers:
             self._hear_appeal(now)
+        if not on_the_way:
             return NOTHING_FOUND
-        first = on_the_way[0]
-        known = len(on_the_way) == 1 and (first.key in self._suspects or now < self._careful_until)
         if now - self._last_case < _CAREFUL:
             self._careful_until = now + _CAREFUL
         self._last_case, self._forget_at = now, now + MEMORY
-        if known:
-            self._convict(first, now)
-            return Finding(suspicious=True, guilty=first)
-        for parcel in on_the_way:
-            self._suspects[parcel.key] = None
+        for parcel in strangers:
+            self._suspect(parcel)
+        guilty = len(on_the_way) == 1 and self._is_guilty(on_the_way[0])
+        if guilty:
+            self._convict(on_the_way[0], now)
+        return Finding(suspicious=True, guilty=on_the_way[0] if guilty else None)
+
+    def _suspect(self, parcel: Parcel) -> _Suspect:
+        suspect = self._suspects.setdefault(parcel.key, _Suspect(parcel.size))
+        suspect.size = min(suspect.size, parcel.size)
         _bound(self._suspects)
-        return Finding(suspicious=True)
+        return suspect
+
+    def _is_guilty(self, parcel: Parcel) -> bool:
+        """Whether that is clear, now that a connection was lost with nothing but this on its way."""
+        if self._is_innocent(parcel):
+            # Taken before. The broker may have been told otherwise since: it is tried anew, from the beginning.
+            del self._innocent[parcel.key]
+            self._suspect(parcel)
+            return False
+        suspect = self._suspect(parcel)
+        suspect.alone += 1
+        if not parcel.is_filter:
+            self._learn_marks(parcel.topic)
+        return suspect.alone >= _GUILTY
 
     def _is_innocent(self, parcel: Parcel) -> bool:
         return parcel.size <= self._innocent.get(parcel.key, -1)
@@ -147,25 +180,24 @@ class Suspicion:
     def _convict(self, parcel: Parcel, now: float) -> None:
         self._last_verdict = now
         self._suspects.pop(parcel.key, None)
-        self._innocent.pop(parcel.key, None)
-        if not parcel.is_filter:
-            self._learn_marks(parcel.topic)
         # Its size may have been the reason, so that smaller ones may pass; a second time it is the topic.
         self._refused[parcel.key] = 0 if parcel.key in self._refused else parcel.size
         _bound(self._refused)
 
     def _learn_marks(self, topic: str) -> None:
-        """Two topics that were refused, and the one mark that they share where they differ: NATS, say, takes no dot.
+        """Topics that went alone in vain, and the one mark that they share where they differ: NATS, say, takes no dot.
 
-        Without it everybody who makes up such topics could have us disconnected once with each.
+        Without it everybody who makes up such topics could have us disconnected with each.
         """
         accepted = {character for name, is_filter in self._innocent if not is_filter for character in name}
-        for other, is_filter in self._refused:
-            if is_filter or other == topic:
-                continue
+        in_vain = {name: suspect.alone for (name, is_filter), suspect in self._suspects.items() if not is_filter}
+        in_vain |= {name: _GUILTY for name, is_filter in self._refused if not is_filter}
+        losses: Counter[str] = Counter()
+        for other in in_vain.keys() - {topic}:
             shared = {mark for mark in _marks_apart(topic, other) if mark not in accepted}
-            if len(shared) == 1:
-                self._refused_marks |= shared
+            if len(shared) == 1 and in_vain[other]:
+                losses[shared.pop()] += in_vain[other]
+        self._refused_marks |= {mark for mark, count in losses.items() if count + in_vain[topic] >= _GUILTY_MARK}
 
     def _hear_appeal(self, now: float) -> None:
         """What was refused did not go out, and still the connection was closed."""
@@ -182,6 +214,6 @@ def _marks_apart(one: str, other: str) -> set[str]:
     return {character for character in shared if not character.isalnum()}
 
 
-def _bound(keys: OrderedDict[tuple[str, bool], int] | OrderedDict[tuple[str, bool], None]) -> None:
+def _bound(keys: OrderedDict[tuple[str, bool], int] | OrderedDict[tuple[str, bool], _Suspect]) -> None:
     while len(keys) > _MAX_KEYS:
         keys.popitem(last=False)

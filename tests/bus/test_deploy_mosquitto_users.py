@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -218,10 +219,32 @@ def test_a_worker_that_may_not_be_asked_for_its_figures_serves_on(shipped: Shipp
         assert worker.wait(30) == 0, (tmp_path / "log").read_text()
 
 
-def _serve(shipped: ShippedMosquitto, log: Path) -> subprocess.Popen[bytes]:
+def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
+    """It is no request that it hears no more: it was not `ready` then, and ended after the broker's timeout."""
+    right, log = ("inferbus-worker", "subscribePattern", "inferbus/workers/+/stats/get"), tmp_path / "log"
+    with Peer(shipped.site, "alice") as alice, _serve(shipped, log, "--broker-timeout", "3s") as worker:
+        try:
+            assert alice.subscribe("inferbus/workers/w7/status")
+            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            shipped.control("removeRoleACL", *right)
+            for command in ("disableClient", "enableClient"):  # which disconnects it
+                shipped.control(command, "inferbus-worker")
+            until(lambda: "connected again" in log.read_text(), 30)
+            began, before = time.monotonic(), len(alice.heard)
+            until(lambda: time.monotonic() - began > 4 or worker.poll() is not None)
+            assert worker.poll() is None, log.read_text()
+            assert "loading" not in _states(alice)[before:]
+            assert _states(alice)[-1] == "ready"
+        finally:
+            worker.terminate()
+            shipped.control("addRoleACL", *right, "allow")
+        assert worker.wait(30) == 0, log.read_text()
+
+
+def _serve(shipped: ShippedMosquitto, log: Path, *more: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped)],
+            [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped), *more],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
 from inferbus_client.broker_url import BrokerUrl
+from inferbus_client.errors import MessageRefusedError
 from inferbus_client.link import Link
 from inferbus_client.link_options import Handle, LinkOptions
 from support.fault_proxy import FaultProxy
@@ -31,11 +33,24 @@ def link(proxy: FaultProxy) -> Iterator[Link]:
     link.close()
 
 
-def sent(link: Link, topic: str, count: int = 1) -> list[Handle | None]:
+def sent(link: Link, *topics: str) -> list[Handle | None]:
     """Send messages as the network thread does, between two others."""
     handles: list[Handle | None] = []
-    link.call(lambda: handles.extend(link.send(topic, b"x", qos=1) for _ in range(count)))
+    link.call(lambda: handles.extend(link.send(topic, b"x", qos=1) for topic in topics))
     return until(lambda: handles)
+
+
+def sent_over_a_loss(proxy: FaultProxy, link: Link, *topics: str) -> list[Handle | None]:
+    """Send messages on a connection that is lost before the broker sees them."""
+    proxy.way_out = 0
+    handles = sent(link, *topics)
+    proxy.reset_all()
+    proxy.way_out = None
+    return handles
+
+
+def all_arrived(handles: list[Handle | None]) -> bool:
+    return all(handle is not None and handle.is_published() for handle in handles)
 
 
 def test_a_message_that_a_connection_lost_arrives_on_the_next(broker: Mosquitto, proxy: FaultProxy, link: Link) -> None:
@@ -48,6 +63,14 @@ def test_a_message_that_a_connection_lost_arrives_on_the_next(broker: Mosquitto,
         proxy.way_out = None
         until(handle.is_published)
         listener.wait(1)
+
+
+def test_so_do_those_behind_one_that_goes_alone(proxy: FaultProxy, link: Link) -> None:
+    """The first topic is known to be innocent by then, and what follows the second one is not held back for itself."""
+    before = sent_over_a_loss(proxy, link, "handles/a")
+    until(lambda: all_arrived(before))
+    handles = sent_over_a_loss(proxy, link, "handles/b", *["handles/a"] * 5)
+    until(lambda: all_arrived(handles))
 
 
 def test_so_does_one_that_was_sent_when_the_connection_had_just_gone(
@@ -72,13 +95,32 @@ def test_so_does_one_that_was_sent_when_the_connection_had_just_gone(
 def test_all_that_is_sent_is_in_flight_where_the_sender_counts(proxy: FaultProxy, link: Link) -> None:
     """What is held back looks sent: an acknowledgement that follows it would overtake it."""
     proxy.way_out = 0
-    handles = sent(link, "handles/many", 100)
+    handles = sent(link, *["handles/many"] * 100)
     assert link._paho is not None
     assert link._paho._inflight_messages == 100
     proxy.way_out = None
-    until(lambda: all(handle is not None and handle.is_published() for handle in handles))
+    until(lambda: all_arrived(handles))
     assert proxy.accepted == 1
 
 
 def test_the_broker_s_receive_maximum_is_known(link: Link) -> None:
     assert link.receive_maximum == 20  # Mosquitto's default
+
+
+def test_what_has_arrived_is_kept_by_nobody(link: Link) -> None:
+    """Whoever is to hear of a refusal holds the whole message."""
+
+    class Told:
+        def __call__(self, _error: MessageRefusedError) -> None: ...
+
+    told: weakref.WeakSet[Told] = weakref.WeakSet()
+
+    def send() -> Handle | None:
+        on_refused = Told()
+        told.add(on_refused)
+        return link.send("handles/kept", b"x", qos=1, on_refused=on_refused)
+
+    handles: list[Handle | None] = []
+    link.call(lambda: handles.extend(send() for _ in range(10)))
+    until(lambda: handles and all_arrived(handles))
+    until(lambda: not told)

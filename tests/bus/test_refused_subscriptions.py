@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
@@ -60,7 +61,27 @@ def test_one_that_never_hears_again_ends_and_says_why(own_broker: Mosquitto, rul
         gate.hang_up()
         until(lambda: worker.process.poll() is not None, 60)
         assert worker.process.returncode == Exit.BROKER
-        assert "a subscription" in worker.log.splitlines()[-2]
+        errors = [line for line in worker.log.splitlines() if '"level": "error"' in line]
+        assert "a subscription" in errors[-1]
+        assert "inferbus.daemon" in errors[-1]
+
+
+@pytest.mark.parametrize("rule", [refuses("/stats"), hangs_up(SUBSCRIBE, "/stats")], ids=["says so", "closes"])
+def test_what_a_worker_can_do_without_it_does_without(own_broker: Mosquitto, rule: Rule) -> None:
+    """Whoever asks for its stats goes unheard, and nobody else."""
+    with (
+        Gate(own_broker.port) as gate,
+        WorkerProcess(cast("Mosquitto", gate), **_WORKER, broker_timeout="2s") as worker,
+        Listener(own_broker, f"inferbus/workers/{worker.id}/status") as presence,
+    ):
+        presence.wait(1)
+        gate.rule = rule
+        gate.hang_up()
+        until(lambda: "a subscription" in worker.log, 20)
+        time.sleep(3)  # more than the time after which a worker that hears no requests ends
+        assert worker.process.poll() is None
+        assert states(presence)[-1] == "ready"
+        assert answers(own_broker)
 
 
 def test_a_client_that_waits_there_is_told_and_asks_again_later(broker: Mosquitto, fake_worker: FakeWorker) -> None:

@@ -1,4 +1,4 @@
-"""Trial 47 with a real vLLM: schemas of strangers, as bad as they can be."""
+"""Trial 48 with a real vLLM: schemas of strangers, as bad as they can be."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_schemas_as_bad_as_can_be(
             slowest = max(slowest, time.monotonic() - began)
     requester.settle(60)
     ends = {tuple(requester.ledger.rows[request].ends) for request in forms}
-    report(47, f"{len(forms)} schemas, a plain question beside each: the slowest {slowest:.2f} s", requester.ledger)
+    report(48, f"{len(forms)} schemas, a plain question beside each: the slowest {slowest:.2f} s", requester.ledger)
     assert ends <= {("done",), ("invalid_request",)}
     assert {tuple(requester.ledger.rows[request].ends) for request in plain} == {("done",)}
     assert real_worker.process.poll() is None
@@ -67,7 +67,7 @@ def test_a_crowd_of_them(real_worker: WorkerProcess, requester: Requester, repor
     plain = [requester.send("Hello", maxTokens=5) for _ in range(8)]
     requester.settle(60)
     ends = {tuple(requester.ledger.rows[request].ends) for request in crowd}
-    report(47, f"{len(crowd)} at once beside {len(plain)} plain questions", requester.ledger)
+    report(48, f"{len(crowd)} at once beside {len(plain)} plain questions", requester.ledger)
     assert ends <= {("done",), ("invalid_request",), ("overloaded",), ("deadline_exceeded",)}
     assert {tuple(requester.ledger.rows[request].ends) for request in plain} == {("done",)}
     assert real_worker.process.poll() is None

@@ -195,6 +195,8 @@ class Rooms:
             queue=self.queue,
             acknowledgements=self.desk,
             users=self.settings.identity == "topic",
+            max_held_bytes=self.settings.max_message_bytes,
+            clock=self.clock,
         )
 
     def receive(self, topic: str, payload: bytes | str | Mapping[str, Any] = b"", **more: Any) -> list[Outgoing]:

@@ -228,28 +228,10 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
-        43,
-        "clients closed, taken over, never connected, interrupted; 200 threads, cancelled tasks",
-        "an error in its type at once; what runs is cancelled; no slot, thread or executor leaks",
-        ("tests/faults/test_clients.py", "tests/unit/client/test_interrupts.py"),
-    ),
-    Trial(
-        42,
-        "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
-        "the end within the drain timeout + 2 s",
-        ("tests/faults/test_signals.py",),
-    ),
-    Trial(
-        46,
-        "one user's flood of made-up sessions fills the queue",
-        "other users find room and have their turns",
-        (f"{_FAIRNESS}test_a_flood_of_one_user_s_sessions", "tests/unit/worker/test_request_queue_owners.py"),
-    ),
-    Trial(
-        47,
-        "several workers of one project start at once",
-        "exactly one stays; every request has one answer",
-        (f"{_COMPANY}test_workers_that_start_at_once", "tests/bus/test_worker_company.py"),
+        39,
+        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
+        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
+        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
     ),
     Trial(
         40,
@@ -264,16 +246,22 @@ TRIALS: Final = (
         ("tests/faults/test_way_out.py",),
     ),
     Trial(
+        42,
+        "signals at every moment: connecting, subscribing, loading, serving, answering, reconnecting",
+        "the end within the drain timeout + 2 s",
+        ("tests/faults/test_signals.py",),
+    ),
+    Trial(
+        43,
+        "clients closed, taken over, never connected, interrupted; 200 threads, cancelled tasks",
+        "an error in its type at once; what runs is cancelled; no slot, thread or executor leaks",
+        ("tests/faults/test_clients.py", "tests/unit/client/test_interrupts.py"),
+    ),
+    Trial(
         44,
         "escape sequences and control characters in every field that a terminal shows",
         "shown as text; a pipe gets answers as they are",
         ("tests/faults/test_terminals.py",),
-    ),
-    Trial(
-        39,
-        "every MQTT 5 property in legal and illegal forms, 100,000 of them",
-        "the message is served, or dropped and acknowledged; the link lives; others wait less than 0.1 s",
-        ("tests/faults/test_properties.py", "tests/unit/client/test_publish_packet.py"),
     ),
     Trial(
         45,
@@ -282,7 +270,19 @@ TRIALS: Final = (
         ("tests/faults/test_pairs.py",),
     ),
     Trial(
+        46,
+        "one user's flood of made-up sessions fills the queue",
+        "other users find room and have their turns",
+        (f"{_FAIRNESS}test_a_flood_of_one_user_s_sessions", "tests/unit/worker/test_request_queue_owners.py"),
+    ),
+    Trial(
         47,
+        "several workers of one project start at once",
+        "exactly one stays; every request has one answer",
+        (f"{_COMPANY}test_workers_that_start_at_once", "tests/bus/test_worker_company.py"),
+    ),
+    Trial(
+        48,
         "JSON schemas over the bounds, and as bad as these allow; a grammar that is never compiled",
         "refused in words, or answered; plain questions go on; an engine whose grammars hang is given up",
         (

@@ -79,13 +79,16 @@ class Admission:
         self._gate = gate
         self._clock = clock
 
-    def user_input(self, address: Address, message: Incoming, *, again: bool = False) -> bool:
+    def user_input(
+        self, address: Address, message: Incoming, *, again: bool = False, since: float | None = None
+    ) -> bool:
         """A message on a `user_input` topic: a request, or a reset.
 
         Args:
             address: what the topic says.
             message: as it came.
             again: it comes again, and has been handled before: a reset must not undo what was said since.
+            since: when it came, if that was before now: what the requester allows it counts from there.
 
         Returns:
             Whether a terminal reply answers it. Only a repeat of a request in flight has none of its own.
@@ -104,7 +107,8 @@ class Admission:
         if isinstance(request, Control):
             self._reset(key, replies, again=again)
         else:
-            self._admit(request, _retry_key(request, address), key, replies, message.expiry)
+            deadline = _deadline(request, message.expiry, self._clock() if since is None else since)
+            self._admit(request, _retry_key(request, address), key, replies, deadline)
         return True
 
     def set_aside(self, address: Address, message: Incoming) -> None:
@@ -168,10 +172,9 @@ class Admission:
         return True
 
     def _admit(
-        self, request: Request, retry: RetryKey | None, key: SessionKey, replies: ReplyStream, expiry: int | None
+        self, request: Request, retry: RetryKey | None, key: SessionKey, replies: ReplyStream, deadline: float | None
     ) -> None:
         now = self._clock()
-        deadline = _deadline(request, expiry, now)
         failure = self._gate() or self._over_limit(key, request)
         if failure is not None:
             self._refuse(failure, replies)
@@ -280,11 +283,11 @@ def _retry_key(request: Request, address: Address) -> RetryKey | None:
     return RetryKey(address.scope, session, request.client_id, request.request_id)
 
 
-def _deadline(request: Request, expiry: int | None, now: float) -> float | None:
+def _deadline(request: Request, expiry: int | None, since: float) -> float | None:
     """The sooner of the payload's deadline and MQTT 5's Message Expiry, on the monotonic clock."""
     limits = [request.deadline_ms / 1000] if request.deadline_ms is not None else []
     limits += [float(expiry)] if expiry is not None else []
-    return now + min(limits) if limits else None
+    return since + min(limits) if limits else None
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -56,6 +56,8 @@ class Bus:
         self._rivals = Rivals(settings.worker_id, self._instance)
         #: Only while we look whether another worker serves our projects.
         self._company: Company | None = None
+        users = settings.identity == "topic"
+        self._requests = [name for each in settings.projects for name in topics.inbound_filters(each, users=users)]
         self._presence = self._presence_as("loading", model, None)
         self._deaf_since: float | None = None
         self.link = Link(
@@ -64,8 +66,7 @@ class Bus:
             on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
-            when_refused=lambda name, _error: name != self._topic,
-            holds_out=self._rivals.hold_out,
+            when_refused=lambda name, _error: name in self._requests,
         )
 
     def start(self, stop: Callable[[], bool]) -> None:
@@ -79,15 +80,19 @@ class Bus:
                 projects is one, and being told to stop.
         """
         self.link.connect(self._settings.broker_timeout, stop)
+        try:
+            self._join(lambda: stop() or self.link.fatal is not None)
+        except ConnectionLostError as lost:
+            raise self.link.fatal or lost from None
+
+    def _join(self, stop: Callable[[], bool]) -> None:
         # Before our own presence, which `replies` is to publish, replaces what is there.
         self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
         self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
         self._listen_for_company(stop)
         self._replies.start(self.link)
         self._look_around(stop)
-        users = self._settings.identity == "topic"
-        filters = [name for project in self._settings.projects for name in topics.inbound_filters(project, users=users)]
-        self._subscribe(dict.fromkeys(filters, self._settings.request_qos), stop)
+        self._subscribe(dict.fromkeys(self._requests, self._settings.request_qos), stop)
 
     def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
         """Publish a new state, retained."""
@@ -148,7 +153,7 @@ class Bus:
 
     def _look_around(self, stop: Callable[[], bool]) -> None:
         if self._company is not None:
-            self._company.look_around(lambda: not stop() and self.link.fatal is None)
+            self._company.look_around(lambda: not stop())
             self._company = None
             self._unsubscribe(FILTERS)
 
@@ -165,12 +170,10 @@ class Bus:
                 self._wait_up(deadline, lost, stop)
 
     def _wait_up(self, deadline: float, lost: ConnectionLostError, stop: Callable[[], bool]) -> None:
-        """Wait for the link to come back; raises why it never will, or `lost` when `deadline` has passed."""
+        """Wait for the link to come back; raises `lost` when `deadline` has passed, or it never will."""
         while time.monotonic() <= deadline and not stop():
             if self.link.wait_up(_LOOK_EVERY):
                 return
-            if self.link.fatal is not None:
-                raise self.link.fatal from None
         raise lost
 
     def _received(self, message: Incoming) -> None:

@@ -131,6 +131,8 @@ class Daemon:
             queue=queue,
             acknowledgements=self._acknowledgements,
             users=settings.identity == "topic",
+            max_held=receive_maximum(settings),
+            max_held_bytes=settings.max_message_bytes,
         )
         if settings.ack == "after-reply":
             self._reception.hold()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+import time
+from collections.abc import Callable, Container
+from typing import NamedTuple
 
 from inferbus_client import topics
 from inferbus_client.link_options import Incoming
@@ -21,12 +23,32 @@ from inferbus_worker.sessions import SessionKey
 log = logging.getLogger("inferbus.reception")
 
 _MAX_CONTROL_BYTES = 4096
-# Of messages without an acknowledgement; of the others the broker hands out no more than the link's receive maximum.
+# Of cancels without an acknowledgement.
 _MAX_HELD = 1024
 
 
+class _Held(NamedTuple):
+    """A message that waits for the model, and since when on the worker's monotonic clock."""
+
+    message: Incoming
+    since: float
+
+
 class Reception:
-    """Routes messages by topic. Runs in the network thread: nothing here waits."""
+    """Routes messages by topic. Runs in the network thread: nothing here waits.
+
+    Args:
+        projects: that are served.
+        admission: decides on requests.
+        addressing: opens reply streams.
+        in_flight: what a cancel may mean.
+        queue: where it may wait.
+        acknowledgements: of requests at QoS 1.
+        users: whether the identity is in the topic.
+        max_held: QoS 1 messages that `hold` keeps; what comes beyond hears at once that there is no model yet.
+        max_held_bytes: of each; a larger one is refused in any case, and need not wait for that.
+        clock: a monotonic one.
+    """
 
     def __init__(
         self,
@@ -38,6 +60,9 @@ class Reception:
         queue: RequestQueue,
         acknowledgements: Acknowledgements,
         users: bool = False,
+        max_held: int = _MAX_HELD,
+        max_held_bytes: int = 65536,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._projects = projects
         self._admission = admission
@@ -46,20 +71,26 @@ class Reception:
         self._queue = queue
         self._acknowledgements = acknowledgements
         self._users = users
+        self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
+        self._clock = clock
         self._seldom = Seldom(log)
         # In their order, by packet identifier; what has none is numbered downwards from 0.
-        self._held: dict[int, Incoming] | None = None
+        self._held: dict[int, _Held] | None = None
+        self._numbered = 0
 
     def receive(self, message: Incoming) -> None:
         """One message from the bus. Retained ones are old news, and dropped."""
-        if self._held is not None and self._holds(message, self._held):
-            return
+        if self._held is None or not self._holds(message, self._held):
+            self._take_in(message, since=None)
+
+    def _take_in(self, message: Incoming, since: float | None) -> None:
         if self._acknowledgements.needs_nothing(message):
             return
         again = self._acknowledgements.was_handled(message)
         sound = self._acknowledgements.begin(message)
         try:
-            is_answered = self._answers(message, sound=sound, again=again)
+            is_answered = self._answers(message, sound=sound, again=again, since=since)
         except Exception:
             log.exception("a message could not be handled")
             is_answered = False
@@ -73,9 +104,9 @@ class Reception:
     def release(self) -> None:
         """Take in what was held, in the order in which it came."""
         held, self._held = self._held, None
-        for message in (held or {}).values():
+        for message, since in (held or {}).values():
             try:
-                self.receive(message)
+                self._take_in(message, since)
             except Exception:
                 log.exception("a message could not be handled")
 
@@ -83,30 +114,36 @@ class Reception:
         """A new connection; `remembered` says whether the broker still knows what it sent on the one before."""
         self._acknowledgements.came_up(remembered=remembered)
         if self._held is not None and not remembered:
-            old = [message._replace(qos=0, ack_id=0) for message in self._held.values()]
-            self._held = {-number: message for number, message in enumerate(old)}
+            old = [each._replace(message=each.message._replace(qos=0, ack_id=0)) for each in self._held.values()]
+            self._held = {-number: each for number, each in enumerate(old)}
+            self._numbered = len(old)
 
-    def _holds(self, message: Incoming, held: dict[int, Incoming]) -> bool:
+    def _holds(self, message: Incoming, held: dict[int, _Held]) -> bool:
         """Keep the message, if it is to be kept. One that comes again, after a reconnect, has its place already."""
         if message.qos:
-            held.setdefault(message.ack_id, message)
-            return True
+            return message.ack_id in held or self._keeps(message, message.ack_id, held, self._max_held_bytes)
         # A cancel must not overtake the request that it means.
         address = topics.parse(message.topic)
         if address is None or address.kind is not Kind.CANCEL:
             return False
-        if len(held) < _MAX_HELD:
-            held[-len(held)] = message
+        if self._numbered < _MAX_HELD and self._keeps(message, -self._numbered, held, _MAX_CONTROL_BYTES):
+            self._numbered += 1
         return True
 
-    def _answers(self, message: Incoming, *, sound: bool, again: bool) -> bool:
+    def _keeps(self, message: Incoming, number: int, held: dict[int, _Held], largest: int) -> bool:
+        if message.cut or len(message.payload) > largest or len(held) >= self._max_held + _MAX_HELD:
+            return False
+        held[number] = _Held(message, self._clock())
+        return True
+
+    def _answers(self, message: Incoming, *, sound: bool, again: bool, since: float | None) -> bool:
         """Handle the message; whether a reply to it will follow."""
         address = topics.parse(message.topic)
         if message.retain or address is None or not self._serves(address):
             return False
         match address.kind:
             case Kind.USER_INPUT if sound:
-                return self._admission.user_input(address, message, again=again)
+                return self._admission.user_input(address, message, again=again, since=since)
             case Kind.USER_INPUT:
                 self._admission.set_aside(address, message)
                 return True

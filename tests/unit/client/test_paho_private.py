@@ -17,6 +17,7 @@ OVERRIDDEN: Final = {
     "_create_socket_connection": (),
     "_easy_log": ("level", "fmt", "args"),
     "_handle_pingresp": (),
+    "_handle_pubackcomp": ("cmd",),
     "_handle_pubrel": (),
     "_messages_reconnect_reset_out": (),
     "_send_pingreq": (),

@@ -42,7 +42,32 @@ def test_in_company_nobody_is_guilty_and_all_go_alone_then(suspicion: Suspicion)
     for other in others:
         suspicion.acquit(other)
     assert not any(map(suspicion.suspects, others))
+    assert suspicion.lost([LARGE]).guilty is None
     assert suspicion.lost([LARGE]).guilty == LARGE
+
+
+def test_one_loss_may_be_chance_however_many_there_were_before(suspicion: Suspicion) -> None:
+    """In a bad network something is always on its way, and alone once there were two losses."""
+    for number in range(50):
+        parcel = Parcel(f"t{number}", 5)
+        assert suspicion.lost([parcel]).guilty is None
+        suspicion.acquit(parcel)
+        assert not suspicion.refuses(parcel)
+
+
+def test_what_was_taken_before_is_not_guilty_for_being_on_the_way(suspicion: Suspicion) -> None:
+    suspicion.acquit(LARGE)
+    for _ in range(50):
+        assert suspicion.lost([LARGE]) == Finding(suspicious=True)
+        suspicion.acquit(LARGE)
+        assert suspicion.lost([LARGE, FILTER]).guilty is None
+        suspicion.acquit(FILTER)
+        assert not suspicion.suspects(LARGE)
+
+
+def test_but_may_be_forbidden_since(suspicion: Suspicion) -> None:
+    suspicion.acquit(LARGE)
+    assert [suspicion.lost([LARGE]).guilty for _ in range(3)] == [None, None, LARGE]
 
 
 def test_qos_0_is_on_the_way_for_some_seconds(suspicion: Suspicion, clock: FakeClock) -> None:
@@ -91,12 +116,11 @@ def test_where_connections_are_lost_one_after_the_other_everything_unknown_goes_
     clock.now += 30
     suspicion.lost([Parcel("b", 1)])
     assert suspicion.suspects(Parcel("other", 1))
-    assert suspicion.lost([Parcel("other", 1)]).guilty == Parcel("other", 1)
     clock.now += 61
     assert not suspicion.suspects(Parcel("yet another", 1))
 
 
-def test_two_guilty_topics_with_one_mark_in_common_are_enough(suspicion: Suspicion) -> None:
+def test_topics_that_went_alone_in_vain_with_one_mark_in_common_are_enough(suspicion: Suspicion) -> None:
     for session in ("a.1", "b.2", "c.3", "d.4"):
         suspicion.lost([Parcel(f"p_1/out/{session}", 9)])
     assert suspicion.refuses(Parcel("p_1/out/e.5", 9))
@@ -109,6 +133,12 @@ def test_a_mark_that_a_taken_topic_has_is_not_the_reason(suspicion: Suspicion) -
         suspicion.acquit(Parcel("out/x.y", 9))
         suspicion.lost([Parcel(f"out/{session}", 9)])
     assert not suspicion.refuses(Parcel("out/d.4", 9))
+
+
+def test_two_that_went_alone_in_vain_are_too_few_for_a_mark(suspicion: Suspicion) -> None:
+    for session in ("a-1", "b-2"):
+        suspicion.lost([Parcel(f"out/{session}", 9)])
+    assert not suspicion.refuses(Parcel("out/d-4", 9))
 
 
 def test_of_two_marks_in_common_neither_is_known_to_be_the_reason(suspicion: Suspicion) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from inferbus_client import topics
 from inferbus_client.link_options import Incoming
+from inferbus_client.wire import Failure
 from inferbus_worker.engines.base import Chunk
 from inferbus_worker.reception import Reception
 from support.rooms import NOTHING, Rooms, replies, texts
@@ -34,10 +35,10 @@ class TestHolding:
     def test_one_that_cannot_be_handled_keeps_the_others_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rooms, handle = Rooms(), Reception._answers
 
-        def answers(reception: Reception, message: Incoming, *, sound: bool, again: bool) -> bool:
+        def answers(reception: Reception, message: Incoming, **more: Any) -> bool:
             if message.payload == b"2":
                 raise OSError
-            return handle(reception, message, sound=sound, again=again)
+            return handle(reception, message, **more)
 
         monkeypatch.setattr(Reception, "_answers", answers)
         rooms.reception.hold()
@@ -45,6 +46,45 @@ class TestHolding:
             assert rooms.receive(f"general/user_input/s{number}", str(number), qos=1, ack_id=number) == []
         rooms.reception.release()
         assert [job.request.text for job in (rooms.take(), rooms.take())] == ["1", "3"]
+
+    @pytest.mark.parametrize("allowed", [{"deadlineMs": 5000}, {"expiry": 5}], ids=["in JSON", "in MQTT"])
+    def test_a_deadline_counts_from_when_the_request_came(self, allowed: dict[str, int]) -> None:
+        rooms, expiry = Rooms(), allowed.pop("expiry", None)
+        rooms.reception.hold()
+        request = {"message": "hi", "sessionId": "s1", "reply": "json", **allowed}
+        rooms.receive("general/user_input", request, qos=1, ack_id=1, expiry=expiry)
+        rooms.receive("general/user_input", {**request, "sessionId": "s2", "deadlineMs": 60_000}, qos=1, ack_id=2)
+        rooms.clock.pass_(30)
+        rooms.reception.release()
+        assert [reply.get("code") for reply in replies(rooms.sent())] == ["deadline_exceeded", None]
+        job = rooms.take()
+        assert (job.key.session, job.deadline) == ("s2", rooms.clock.now + 30)
+
+    def test_a_cancel_that_says_too_much_is_not_kept(self) -> None:
+        rooms = Rooms()
+        rooms.reception.hold()
+        for number in range(2000):
+            rooms.receive(f"general/cancel/s{number}", b"x" * 100_000)
+        assert not rooms.reception._held
+
+    def test_what_is_too_large_in_any_case_is_refused_at_once(self) -> None:
+        rooms = Rooms()
+        rooms.reception.hold()
+        request = {"message": "x" * 70_000, "sessionId": "s1", "reply": "json"}
+        (reply,) = replies(rooms.receive("general/user_input", request, qos=1, ack_id=1))
+        assert reply["code"] == "message_too_large"
+
+    def test_a_broker_that_keeps_to_no_receive_maximum_fills_no_memory(self) -> None:
+        """MQTT 3.1.1 has none."""
+        rooms = Rooms()
+        rooms.reception.hold()
+        rooms.gate = Failure("engine_unavailable")
+        heard = []
+        for number in range(1, 5000):
+            heard += rooms.receive(f"general/user_input/s{number}", "hi", qos=1, ack_id=number)
+        assert {reply.status for reply in heard} == {"engine_unavailable"}
+        assert len(rooms.reception._held or ()) + len(heard) == 4999
+        assert len(heard) > 2000
 
 
 class TestNewSessions:
