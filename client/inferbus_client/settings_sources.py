@@ -126,6 +126,6 @@ def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
     return [f"nothing reads {name}{nearest(bare, known, PREFIX)}" for name, bare in ours if bare not in known]
 
 
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "", *, alike: float = _ALIKE) -> str:
     """`; is … meant?`, where a known name is much like this one."""
-    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1, cutoff=_ALIKE))
+    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1, cutoff=alike))

@@ -31,7 +31,7 @@ _ANSWERS: Final = 1.5
 _PIPE: Final = 10_000
 
 
-@click.command()
+@click.command(short_help="Show every worker: state, model, load and latencies.")
 @click.option("--once", is_flag=True, help="Print it once and leave: 0 if a worker is ready, 1 if none is.")
 @click.option("--worker", metavar="NAME", help="This one alone.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
