@@ -13,7 +13,7 @@ _NEEDED: Final = ("click", "prompt_toolkit", "rich")
 def main() -> None:
     """Run the command line."""
     if not all(map(find_spec, _NEEDED)):
-        sys.stderr.write("inferbus: the commands are not installed here: pip install 'inferbus-client[cli]'\n")
+        sys.stderr.write("inferbus: the commands are not installed here: in a checkout, pip install './client[cli]'\n")
         sys.exit(2)
     try:
         from inferbus_client.cli.main import main as run  # noqa: PLC0415 - it needs the above

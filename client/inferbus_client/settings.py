@@ -33,6 +33,7 @@ from inferbus_client.settings_sources import (
 )
 from inferbus_client.topics import is_mqtt_string
 from inferbus_client.units import Size, Written, bare_type
+from inferbus_client.wording import wording
 
 __all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
 
@@ -43,12 +44,10 @@ _PASSWORDS: Final = frozenset({"password", "password_file"})
 _LONGEST: Final = 65_535
 _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
-#: What pydantic says less plainly, by its name for the error.
-_IN_WORDS: Final = {
-    "int_parsing": "must be a whole number",
-    "float_parsing": "must be a number",
-    "bool_parsing": "must be true or false",
-}
+#: What a file calls by another name than JSON, by pydantic's name for the error.
+_IN_A_FILE: Final = dict.fromkeys(
+    ("dict_type", "model_type", "model_attributes_type"), "must be a mapping, NAME: VALUE"
+)
 
 
 def _check_broker(url: str) -> str:
@@ -156,6 +155,11 @@ class FileSettings(Written, BaseSettings):
         return {name: place for name, place in found if place} | dict.fromkeys(flags, "the command line")
 
     @classmethod
+    def elsewhere(cls, name: str) -> str:  # noqa: ARG003 - for those who know
+        """Where that stands which is no setting, behind the complaint of it; empty where nobody knows."""
+        return ""
+
+    @classmethod
     def _sources(cls, flags: Mapping[str, Any], file: SettingsFile) -> list[Source]:
         """Where settings are looked for, the highest precedence first."""
         return [
@@ -168,14 +172,15 @@ class FileSettings(Written, BaseSettings):
     @classmethod
     def _in_a_sentence(cls, error: ErrorDetails, sources: list[Source]) -> str:
         keys: Keys = error["loc"]
-        text = _IN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+        text = _IN_A_FILE.get(error["type"]) or wording(error).removeprefix("Value error, ")
         text = f"{text[0].lower()}{text[1:]}"
         conflict = error.get("ctx", {}).get("error")
         if isinstance(conflict, ConflictError):
             return f"{conflict}{_stated(conflict.names, sources)}"
         name, place = ".".join(str(step) for step in keys), place_of(keys, sources)
         if error["type"] == "extra_forbidden":
-            text = f"there is no setting {name}{nearest(str(keys[-1]), _known(cls, keys[:-1]))}"
+            meant = nearest(str(keys[-1]), _known(cls, keys[:-1]))
+            text = f"there is no setting {name}{meant or (cls.elsewhere(name) if len(keys) == 1 else '')}"
         elif not place.startswith(PREFIX) or len(keys) > 1:
             text = ": ".join(part for part in (name, text) if part)
         return ": ".join(part for part in (place, text) if part)

@@ -17,6 +17,8 @@ from inferbus_client.settings_file import Keys
 
 PREFIX: Final = "INFERBUS_"
 
+#: How much alike two names are, from 0 to 1, of which one is taken for a slip of the other.
+_ALIKE: Final = 0.75
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
 _NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
 
@@ -124,6 +126,6 @@ def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
     return [f"nothing reads {name}{nearest(bare, known, PREFIX)}" for name, bare in ours if bare not in known]
 
 
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "", *, alike: float = _ALIKE) -> str:
     """`; is … meant?`, where a known name is much like this one."""
-    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1))
+    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1, cutoff=alike))

@@ -21,6 +21,7 @@ from inferbus_client.presence import Presence
 from support.inferbus import PROGRAM, environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr, mosquitto_sub
+from support.waiting import until
 from support.worker import WorkerProcess
 
 OPTIONS: dict[str, Any] = {"rate_limit": "off", "stats_interval": "1h"}
@@ -82,6 +83,37 @@ class TestFigures:
             assert 0.9 < later - first < 30
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == Exit.INTERRUPTED
+
+
+class TestWhereNoLineCanBeTakenBack:
+    """They showed nothing there until the end, and there is none."""
+
+    def test_a_file_gets_the_table_and_another_when_something_changes(
+        self, own_broker: Mosquitto, tmp_path: Path
+    ) -> None:
+        announce(own_broker, "first", "loading")
+        command = [PROGRAM, "status", "--broker", own_broker.url]
+        shown = tmp_path / "shown"
+        with shown.open("w") as file, subprocess.Popen(command, env=environment(), stdout=file) as process:
+            try:
+                until(lambda: "first" in shown.read_text(), 30)
+                announce(own_broker, "second", "offline")
+                until(lambda: "second" in shown.read_text(), 30)
+            finally:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(10) == Exit.INTERRUPTED
+        assert shown.read_text().count("first") == 2
+
+    def test_so_does_a_dumb_terminal(self, own_broker: Mosquitto) -> None:
+        announce(own_broker, "first", "loading")
+        arguments = ["status", "--broker", own_broker.url]
+        child = pexpect.spawn(PROGRAM, arguments, env=environment(TERM="dumb"), encoding="utf-8", timeout=30)
+        child.expect("first")
+        announce(own_broker, "second", "offline")
+        child.expect("second")
+        child.sendintr()
+        assert "\x1b" not in str(child.read())
+        child.close()
 
 
 class TestNames:

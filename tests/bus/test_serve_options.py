@@ -71,7 +71,7 @@ class TestCheckConfig:
         ("text", "arguments", "words"),
         [
             ("workers: many", (), "inferbus.yaml, line 1: workers: must be a whole number"),
-            ("", ("--workers", "0"), "workers: input should be greater than or equal to 1"),
+            ("", ("--workers", "0"), "workers: must be at least 1"),
             ("", ("--engine", "simulated", "--wrokers", "3"), "no such option: --wrokers"),
             ("password_file: nowhere", (), "cannot read the password file"),
             ("ack: after-reply\nrequest_qos: 0", (), "--ack after-reply needs --request-qos 1"),

@@ -95,7 +95,9 @@ def test_a_slim_client_asks(slim: Installation, broker: Mosquitto, start_worker:
 def test_its_command_says_what_to_install(slim: Installation, arguments: tuple[str, ...]) -> None:
     for run in (slim.run("inferbus", *arguments), slim.run("python", "-m", "inferbus_client", *arguments)):
         assert (run.returncode, run.stdout) == (2, "")
-        assert run.stderr == "inferbus: the commands are not installed here: pip install 'inferbus-client[cli]'\n"
+        assert (
+            run.stderr == "inferbus: the commands are not installed here: in a checkout, pip install './client[cli]'\n"
+        )
 
 
 def test_a_client_with_commands_asks_too(
@@ -112,6 +114,6 @@ def test_the_worker_s_verbs_say_what_to_install(with_commands: Installation, ver
     run = with_commands.run("inferbus", verb)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.splitlines() == [
-        f"inferbus: {verb} comes with the worker: pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
+        f"inferbus: {verb} comes with the worker: in a checkout of Inferbus, scripts/setup installs it"
     ]
     assert "No such command" in with_commands.run("inferbus", "dance").stderr

@@ -41,8 +41,7 @@ def _check_vllm() -> CheckResult:
             return CheckResult("vllm", "ok", f"{distribution} {version(distribution)}")
         except PackageNotFoundError:
             continue
-    how = "pip install 'inferbus-worker[cpu]', or [gpu] where there is one."
-    return CheckResult("vllm", "warning", "not installed", how)
+    return CheckResult("vllm", "warning", "not installed", "In a checkout of Inferbus, scripts/setup installs it.")
 
 
 def _check_settings() -> CheckResult:

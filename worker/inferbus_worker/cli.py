@@ -22,6 +22,7 @@ log = logging.getLogger("inferbus.serve")
 
 
 @click.command(
+    short_help="Serve a model to the bus.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]},
     epilog="Options that are not listed here go to vLLM unchanged, under vLLM's own names "
     "(--max-model-len, --gpu-memory-utilization, --tensor-parallel-size, --quantization …).",
@@ -87,7 +88,7 @@ def _check(
     return Exit.OK
 
 
-@click.command()
+@click.command(short_help="Try it: a broker, a worker and a chat in one.")
 @click.option(
     "--once", multiple=True, metavar="TEXT", help="Send this, print the reply, and stop. Repeatable: one session."
 )

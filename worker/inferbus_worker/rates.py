@@ -24,10 +24,13 @@ def _parse_rate_limit(value: object) -> object:
     if not isinstance(value, str):
         return value
     limit, _, window = value.partition("/")
-    if not limit.strip().isdecimal() or int(limit) < 1 or not window:
+    try:
+        seconds = parse_duration(window)
+    except ValueError:
+        seconds = None
+    if not limit.strip().isdecimal() or int(limit) < 1 or not isinstance(seconds, float):
         raise ValueError("must be a number per time, such as 10/60s, or off")
-    seconds = parse_duration(window)
-    if not isinstance(seconds, float) or seconds <= 0:
+    if seconds <= 0:
         raise ValueError("the window must be longer than nothing")
     return RateLimit(int(limit), seconds)
 

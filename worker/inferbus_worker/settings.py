@@ -244,6 +244,13 @@ class Settings(ConnectionSettings):
             raise conflict
         return self
 
+    @classmethod
+    def elsewhere(cls, name: str) -> str:
+        """For a key at the top of the file that is no setting."""
+        if name == "model":
+            return "; the model is named on the command line"
+        return "; options of vLLM's stand below vllm:"
+
     @property
     def readable_bytes(self) -> int:
         """Up to here a payload over `max_message_bytes` is still read for its sender's address, to refuse it there."""

@@ -24,7 +24,7 @@ from inferbus_client.options import AskOptions
 
 
 @click.command()
-@click.argument("text")
+@click.argument("text", nargs=-1, required=True, metavar="TEXT")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply's fields instead of its text.")
 @click.option(
     "--stream/--no-stream",
@@ -33,9 +33,11 @@ from inferbus_client.options import AskOptions
 )
 @sampling_options
 @client_options()
-def ask(text: str, config: Path | None, *, as_json: bool, stream: bool | None, **flags: Any) -> int:
+def ask(text: tuple[str, ...], config: Path | None, *, as_json: bool, stream: bool | None, **flags: Any) -> int:
     """Ask TEXT (`-`: what standard input says) and print the answer."""
-    message = read_input() if text == "-" else text
+    if len(text) > 1:
+        raise click.UsageError(f"the text must be one word to the shell: put it in quotes, {' '.join(text)!r}.")
+    message = read_input() if text == ("-",) else text[0]
     if not message.strip():
         raise click.UsageError("there is nothing to ask: the text is empty.")
     settings = load_settings(flags, config)

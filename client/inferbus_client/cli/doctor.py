@@ -30,7 +30,7 @@ _NAME: Final = 13
 _NARROW: Final = 60
 
 
-@click.command()
+@click.command(short_help="Find what is wrong between here and an answer, in words.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each check.")
 @client_options()
 def doctor(config: Path | None, *, as_json: bool, **flags: Any) -> int:

@@ -14,7 +14,7 @@ from inferbus_client.forgetting import forget as forget_worker
 from inferbus_client.topics import NAME, is_worker
 
 
-@click.command()
+@click.command(short_help="Remove a worker that will not come back from `status`.")
 @click.argument("worker")
 @click.option("--force", is_flag=True, help="Also one that lives; it is seen again when it next says something.")
 @client_options()

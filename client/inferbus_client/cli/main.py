@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import Final
 
 import click
 
@@ -14,10 +15,13 @@ from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.terminal import in_words
 from inferbus_client.errors import InferbusError
 from inferbus_client.settings import SettingsError
+from inferbus_client.settings_sources import nearest
 
 #: Verbs that come with another distribution, and what to install for them.
 _WORKERS_VERBS = frozenset({"serve", "demo"})
-_WORKER = "pip install 'inferbus-worker[cpu]', or [gpu] where there is one"
+_WORKER = "in a checkout of Inferbus, scripts/setup installs it"
+#: How much alike a slip and a verb are, from 0 to 1: verbs are short, and few.
+_ALIKE: Final = 0.6
 
 #: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
 _OWN_VERBS = {
@@ -47,6 +51,15 @@ class _Verbs(click.Group):
         else:
             return None
         return found if isinstance(found, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        said = args[0]
+        meant = nearest(said, {*self.list_commands(ctx), *_WORKERS_VERBS}, alike=_ALIKE)
+        if meant and not ctx.resilient_parsing and self.get_command(ctx, said) is None:
+            ctx.fail(f"No such command {said!r}{meant}")
+        return super().resolve_command(ctx, args)
 
 
 def _added_verbs() -> dict[str, EntryPoint]:

@@ -16,7 +16,9 @@ from rich.live import Live
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.overview import Overview
+from inferbus_client.cli.terminal import is_dumb
 from inferbus_client.errors import UnknownWorkerError
+from inferbus_client.figures import figures_of
 from inferbus_client.topics import NAME, is_worker
 from inferbus_client.watch import Watch, WorkerView
 
@@ -29,7 +31,7 @@ _ANSWERS: Final = 1.5
 _PIPE: Final = 10_000
 
 
-@click.command()
+@click.command(short_help="Show every worker: state, model, load and latencies.")
 @click.option("--once", is_flag=True, help="Print it once and leave: 0 if a worker is ready, 1 if none is.")
 @click.option("--worker", metavar="NAME", help="This one alone.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
@@ -82,11 +84,24 @@ class _Asking:
 
 
 def _follow(watch: Watch, worker: str | None) -> Exit:
-    asking = _Asking(watch)
-    with Live(console=_console(), auto_refresh=False) as live:
+    asking, console = _Asking(watch), _console()
+    if not console.is_terminal or is_dumb():
+        return _follow_in_tables(watch, worker, asking, console)
+    with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(Overview(_seen(watch, worker), stale=not watch.is_up), refresh=True)
             asking.rest()
+
+
+def _follow_in_tables(watch: Watch, worker: str | None, asking: _Asking, console: Console) -> Exit:
+    """Where no line can be taken back: one table after the other, each time that more has changed than the ages."""
+    last: object = None
+    while True:
+        seen, stale = _seen(watch, worker), not watch.is_up
+        if (said := ({name: (view.presence, figures_of(view)) for name, view in seen.items()}, stale)) != last:
+            console.print(Overview(seen, stale=stale))
+            last = said
+        asking.rest()
 
 
 def _follow_json(watch: Watch, worker: str | None) -> Exit:

@@ -71,5 +71,5 @@ def test_a_level_without_an_answer_leaves_a_hole(figures: list[Any]) -> None:
 
 def test_a_missing_matplotlib_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot, "find_spec", lambda _name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'inferbus-client\[plot\]'"):
+    with pytest.raises(SettingsError, match=r"in a checkout, pip install '\./client\[plot\]'"):
         plot.require_matplotlib()

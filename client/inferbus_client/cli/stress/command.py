@@ -137,7 +137,7 @@ _objective_options = _options(
 )
 
 
-@click.command()
+@click.command(short_help="Put a worker under load, and measure.")
 @_load_options
 @_output_options
 @_objective_options

@@ -22,7 +22,7 @@ def require_matplotlib() -> None:
         SettingsError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise SettingsError("--plot needs matplotlib: pip install 'inferbus-client[plot]'")
+        raise SettingsError("--plot needs matplotlib: in a checkout, pip install './client[plot]'")
 
 
 def plot(results: Sequence[Result], objectives: Objectives, file: Path) -> None:
