@@ -15,8 +15,10 @@ def main() -> None:
     if not all(map(find_spec, _NEEDED)):
         sys.stderr.write("inferbus: the commands are not installed here: in a checkout, pip install './client[cli]'\n")
         sys.exit(2)
-    from inferbus_client.cli.main import main as run  # noqa: PLC0415 - it needs the above
-
+    try:
+        from inferbus_client.cli.main import main as run  # noqa: PLC0415 - it needs the above
+    except KeyboardInterrupt:  # it takes its time on a small machine, and a person may not have it
+        sys.exit(130)
     run()
 
 

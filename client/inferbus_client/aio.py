@@ -43,7 +43,7 @@ class AsyncClient(CoreProperties):
     async def connect(self) -> Self:
         """Connect to the broker, unless that is done; `async with` does it. See `Client.connect`."""
         try:
-            await in_own_thread(self._core.connect, f"connect-{self.client_id}")
+            await in_own_thread(self._core.connecting(), f"connect-{self.client_id}")
         except BaseException:
             await self.close()
             raise

@@ -58,7 +58,7 @@ class Client(CoreProperties):
             BrokerError: nobody answers within `connect_timeout`, or the broker refuses this client.
         """
         try:
-            self._core.connect()
+            self._core.connecting()()
         except BaseException:
             self.close()
             raise

@@ -11,7 +11,7 @@ from inferbus_client import topics
 from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.errors import ConflictError
 from inferbus_client.exchange import Terms
-from inferbus_client.settings import ConnectionSettings
+from inferbus_client.settings import ConnectionSettings, Username
 from inferbus_client.units import Duration, Patience
 
 _MOSQUITTO_VERSIONS: Final = {"mqttv5": "5", "mqttv311": "3.1.1", "311": "3.1.1"}
@@ -49,7 +49,7 @@ def _also(name: str, *flags: str) -> Any:
 class ClientSettings(ConnectionSettings):
     """How to reach the broker, whom to ask there, and how patiently."""
 
-    username: str | None = _also("username", "-u")
+    username: Username | None = _also("username", "-u")
     mqtt_version: Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(_mosquitto_version)] = _also(
         "mqtt_version", "-V"
     )

@@ -14,7 +14,7 @@ from inferbus_client.assembly import AnyReply
 from inferbus_client.call import Addresses, Call, Message
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.errand import Errand, hear
-from inferbus_client.errors import NotConnectedError
+from inferbus_client.errors import ClientClosedError, NotConnectedError
 from inferbus_client.exchange import Exchange
 from inferbus_client.options import (
     AskOptions,
@@ -60,7 +60,10 @@ class ClientCore:
         self._on_stray = on_stray
         self._link_options = self.settings.link_options(self.client_id)
         self._connecting = threading.Lock()
+        # Re-entrant, since a signal's handler may close in the midst of it.
+        self._lock = threading.RLock()
         self._transport: Transport | None = None
+        self._closings = 0
         self._addresses = Addresses(self.settings.scope, self.client_id)
         self._terms = self.settings.terms()
         self._pacer = Pacer(self.settings.pacing)
@@ -68,23 +71,35 @@ class ClientCore:
 
     # --- lifecycle ---
 
-    def connect(self) -> None:
-        """Connect, unless we are. Every connection has a transport of its own: nothing of an old one lives on.
+    def connecting(self) -> Callable[[], None]:
+        """What connects, unless we are connected then; it raises what `Transport.open` raises.
 
-        Raises:
-            BrokerError: as `Transport.open` says.
+        It may be called in another thread, and later: a `close` that comes in between holds, since whoever wished for
+        the connection has gone, and nobody would close it again.
         """
+        closings = self._closings
+        return lambda: self._connect(closings)
+
+    def _connect(self, closings: int) -> None:
         with self._connecting:
             if self._transport is not None:
                 if self._transport.is_open:
                     return
                 self._transport.close()
-            self._transport = Transport(self._link_options, qos=self.settings.qos, on_stray=self._on_stray)
-            self._transport.open(self.settings.connect_timeout)
+            with self._lock:
+                if self._closings != closings:
+                    raise ClientClosedError("the client was closed")
+                # Every connection has a transport of its own: nothing of an old one lives on.
+                transport = Transport(self._link_options, qos=self.settings.qos, on_stray=self._on_stray)
+                self._transport = transport
+            transport.open(self.settings.connect_timeout)
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        with self._lock:
+            self._closings += 1
+            transport = self._transport
+        if transport is not None:
+            transport.close()
 
     @property
     def is_v5(self) -> bool:

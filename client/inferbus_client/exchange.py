@@ -144,11 +144,15 @@ class Exchange:
 
     def _send(self) -> Steps:
         while (wait := self._pacer.take(self.call.session)) > 0:
-            if wait > self.remaining:
+            if wait <= self.remaining:
+                yield from self._pause(wait, until_heard=self._outstanding)
+            elif self._outstanding:
+                self._last_sent = self._clock()  # what was sent may still be answered; a repeat will not be
+                return
+            else:
                 raise RequestTimeoutError("free slot to send in", self._terms.timeout)
-            yield from self._pause(wait)
-        if self._early:  # a repeat that needs no sending any more
-            return
+            if self._early and self._outstanding:  # a repeat that needs no sending any more
+                return
         self._last_sent = self._clock()
         if math.isnan(self._first_sent):
             self._first_sent = self._last_sent
@@ -156,10 +160,10 @@ class Exchange:
         if not self._outlet.send(self.call, self.remaining):
             self._outstanding = before
 
-    def _pause(self, seconds: float) -> Steps:
+    def _pause(self, seconds: float, *, until_heard: bool = False) -> Steps:
         """Wait, unless the connection ends for good; what the worker says meanwhile is kept for later."""
         until = self._clock() + seconds
-        while (left := until - self._clock()) > 0:
+        while (left := until - self._clock()) > 0 and not (until_heard and self._early):
             event = yield Receive(left)
             if isinstance(event, BrokerError):
                 raise event

@@ -30,9 +30,10 @@ def forget(settings: ClientSettings, client_id: str, worker: str, *, force: bool
     """
     with Watch(settings, client_id) as watch:
         watch.gather()
-        if worker not in watch.workers:
+        view = watch.workers.get(worker)
+        if view is None:
             raise UnknownWorkerError(worker, list(watch.workers))
-        if not force and _lives(watch, worker):
+        if not force and not view.is_gone and _lives(watch, worker):
             raise WorkerLivesError(worker)
         if not watch.clear(worker, _CLEARED):
             topic = topics.presence(worker)
@@ -41,8 +42,7 @@ def forget(settings: ClientSettings, client_id: str, worker: str, *, force: bool
 
 def _lives(watch: Watch, worker: str) -> bool:
     """Whether it answers. Presence alone may be left over from one that was killed, with its broker."""
-    if watch.workers[worker].is_gone:
-        return False
     asked = watch.ask()
     watch.answered(asked, _ANSWER, [worker])
-    return watch.workers[worker].has_answered(asked)
+    view = watch.workers.get(worker)  # somebody else may have forgotten it meanwhile
+    return view is not None and view.has_answered(asked)

@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inferbus_client.units import Int64
+
 _STEPS: Final = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 #: The upper bounds of the buckets in milliseconds: ten to a decade, from 1 ms to 1000 s.
 BOUNDS_MS: Final = (*(step * 10.0**decade for decade in range(6) for step in _STEPS), 1e6)
@@ -27,7 +29,7 @@ class Histogram(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     sum_ms: Annotated[float, Field(ge=0, alias="sumMs")] = 0.0
-    buckets: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    buckets: dict[str, Annotated[Int64, Field(ge=0)]] = Field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -52,8 +54,8 @@ class Histogram(BaseModel):
 
     @staticmethod
     def sum_of(readings: Sequence[Histogram]) -> Histogram:
-        """Several workers' together."""
-        return Histogram(
+        """Several workers' together. Each is within its bounds, all of them need not be."""
+        return Histogram.model_construct(
             sum_ms=sum(reading.sum_ms for reading in readings),
             buckets={label: sum(reading.buckets.get(label, 0) for reading in readings) for label in LABELS},
         )

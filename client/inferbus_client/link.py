@@ -217,6 +217,7 @@ class Link:
         paho = self._paho
         if paho is None:
             raise ConnectionLostError("not connected")
+        self._subscriptions.expect(granted)
         self._loop.call(lambda: self._crossing.subscribe(paho, filters, granted))
         return granted
 

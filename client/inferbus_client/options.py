@@ -102,9 +102,9 @@ def check_options(options: Mapping[str, object], known: Iterable[str]) -> None:
         if name not in known:
             near = get_close_matches(name.lower(), known, n=1)
             raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-    on_accepted = options.get("on_accepted")
-    if on_accepted is not None and not callable(on_accepted):
-        raise TypeError("on_accepted must be callable")
+    for name in ("on_accepted", "on_retry"):
+        if (callback := options.get(name)) is not None and not callable(callback):
+            raise TypeError(f"{name} must be callable")
     for name in ("when_busy", "session", "request_id"):
         _checked(name, options.get(name))
 

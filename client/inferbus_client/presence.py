@@ -12,11 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from inferbus_client.histogram import Histogram
+from inferbus_client.units import Int64
 
 State = Literal["loading", "ready", "draining", "offline"]
 
 #: In seconds since the Unix epoch: later times cannot be written as a date.
 _YEAR_10000: Final = 253_402_300_800
+#: Names of one kind, each of which a page may show on a line of its own.
+_MAX_NAMES: Final = 100
+#: A larger announcement is none of ours.
+_MAX_BYTES: Final = 262_144
 
 
 class _Announcement(BaseModel):
@@ -46,9 +51,9 @@ class Instance(BaseModel):
 
     mark: str = Field(max_length=64)
     started: float = Field(ge=0, lt=_YEAR_10000)
-    connection: int = Field(1, ge=1)
+    connection: Int64 = Field(1, ge=1)
     host: str | None = Field(None, max_length=255)
-    pid: int | None = None
+    pid: Int64 | None = None
 
     def precedes(self, other: Instance) -> bool:
         """Whether it was started before `other`. Of two runs both say the same, however their clocks differ."""
@@ -72,7 +77,7 @@ class Presence(_Announcement):
     model: str | None = None
     projects: tuple[str, ...] = ()
     identity: str | None = None
-    capacity: int | None = None
+    capacity: Int64 | None = None
     since: float | None = None
     instance: Instance | None = None
 
@@ -93,8 +98,8 @@ class Level(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    now: int
-    bound: int
+    now: Int64
+    bound: Int64
 
 
 class Stats(_Announcement):
@@ -130,21 +135,21 @@ class Stats(_Announcement):
 
     joining: bool = False
     uptime_s: float = 0.0
-    processed: int = 0
-    errors: int = 0
-    rejected: dict[str, int] = Field(default_factory=dict)
-    repeated: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    histograms: dict[str, Histogram] = Field(default_factory=dict)
-    queued: int = 0
-    queue_size: int | None = None
-    active: int = 0
-    capacity: int | None = None
-    sessions: int = 0
-    levels: dict[str, Level] = Field(default_factory=dict)
-    replies_dropped: int = 0
-    unreadable_messages: int = 0
+    processed: Int64 = 0
+    errors: Int64 = 0
+    rejected: dict[str, Int64] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    repeated: Int64 = 0
+    prompt_tokens: Int64 = 0
+    completion_tokens: Int64 = 0
+    histograms: dict[str, Histogram] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    queued: Int64 = 0
+    queue_size: Int64 | None = None
+    active: Int64 = 0
+    capacity: Int64 | None = None
+    sessions: Int64 = 0
+    levels: dict[str, Level] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    replies_dropped: Int64 = 0
+    unreadable_messages: Int64 = 0
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None
@@ -154,7 +159,12 @@ _Model = TypeVar("_Model", Presence, Stats)
 
 
 def decode_announcement(model: type[_Model], payload: bytes) -> _Model | None:
-    """The announcement in a payload; None where it is none (a cleared presence, another program's message)."""
+    """The announcement in a payload; None where it is none (a cleared presence, another program's message).
+
+    Anyone may say anything on these topics: what comes through is bounded, so that it can be reckoned with and shown.
+    """
+    if len(payload) > _MAX_BYTES:
+        return None
     try:
         return model.model_validate_json(payload)
     except ValidationError:

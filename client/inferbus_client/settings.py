@@ -31,6 +31,7 @@ from inferbus_client.settings_sources import (
     nearest,
     place_of,
 )
+from inferbus_client.topics import is_mqtt_string
 from inferbus_client.units import Size, Written, bare_type
 from inferbus_client.wording import wording
 
@@ -39,6 +40,8 @@ __all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
 _file: ContextVar[SettingsFile] = ContextVar("_file")
 
 _PASSWORDS: Final = frozenset({"password", "password_file"})
+#: What one field of a packet holds, in bytes.
+_LONGEST: Final = 65_535
 _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 #: What a file calls by another name than JSON, by pydantic's name for the error.
@@ -49,6 +52,26 @@ _IN_A_FILE: Final = dict.fromkeys(
 
 def _check_broker(url: str) -> str:
     return str(BrokerUrl.parse(url))
+
+
+def _check_username(name: str) -> str:
+    if not is_mqtt_string(name) or len(name.encode()) > _LONGEST:
+        raise ValueError(f"must be text of at most {_LONGEST} bytes, without control characters")
+    return name
+
+
+def _check_password(word: str) -> str:
+    try:
+        size = len(word.encode())
+    except UnicodeEncodeError:
+        raise SettingsError("the password is not text") from None
+    if size > _LONGEST:
+        raise SettingsError(f"the password has {size} bytes; {_LONGEST} are the most that MQTT can carry")
+    return word
+
+
+#: The user at the broker, as MQTT can say it.
+Username = Annotated[str, AfterValidator(_check_username)]
 
 
 class _Yielding(PydanticBaseSettingsSource):
@@ -170,7 +193,7 @@ class ConnectionSettings(FileSettings):
         "mqtt://127.0.0.1:1883",
         description="Where the broker is: mqtt://, mqtts://, ws:// or wss://[user@]host[:port].",
     )
-    username: str | None = Field(None, description="The user at the broker.")
+    username: Username | None = Field(None, description="The user at the broker.")
     password: SecretStr | None = Field(None, description="The password at the broker (environment or file only).")
     password_file: Path | None = Field(None, description="A file that holds the password.")
     cafile: Path | None = Field(None, description="Certificate authorities to trust (PEM) instead of the system's.")
@@ -207,7 +230,7 @@ class ConnectionSettings(FileSettings):
         """These settings as the link takes them.
 
         Raises:
-            SettingsError: the password file cannot be read.
+            SettingsError: the password file cannot be read, or MQTT cannot carry the password.
         """
         return LinkOptions(
             url=BrokerUrl.parse(self.broker),
@@ -223,11 +246,11 @@ class ConnectionSettings(FileSettings):
 
     def _secret(self) -> str | None:
         if self.password is not None:
-            return self.password.get_secret_value()
+            return _check_password(self.password.get_secret_value())
         if self.password_file is None:
             return None
         try:
-            return self.password_file.read_text().strip()
+            return _check_password(self.password_file.read_text().strip())
         except OSError as error:
             raise SettingsError(f"cannot read the password file: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -52,7 +53,7 @@ WhenRefused = Callable[[str, BrokerRefusedError], bool]
 class Subscriptions:
     """Filters with their QoS, and the broker's answers that are awaited, over however many connections it takes.
 
-    `drop` and `unheard` may be used from any thread, the rest belongs to the network thread.
+    `expect`, `drop` and `unheard` may be used from any thread, the rest belongs to the network thread.
     """
 
     def __init__(self, when_refused: WhenRefused = lambda _name, _error: False) -> None:
@@ -61,6 +62,18 @@ class Subscriptions:
         self._filters: dict[str, int] = {}
         self._awaited: dict[int, list[str]] = {}
         self._grants: list[_Grant] = []
+        self._expected: set[Future[None]] = set()
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def expect(self, granted: Future[None]) -> None:
+        """Somebody is about to subscribe, and will hear of it whatever happens: where all is over, that."""
+        with self._lock:
+            if not self._is_over:
+                self._expected.add(granted)
+        granted.add_done_callback(self._expected.discard)
+        if self._is_over:
+            _settle(granted, _lost())
 
     def drop(self, topic_filter: str) -> None:
         self._filters.pop(topic_filter, None)
@@ -76,7 +89,7 @@ class Subscriptions:
         if not self._unheard:
             return {}
         now = time.monotonic()
-        names = [name for name, one in self._unheard.items() if one.due <= now]
+        names = [name for name, one in list(self._unheard.items()) if one.due <= now]
         for name in names:
             self._unheard[name].due = math.inf
         return {name: self._filters[name] for name in names if name in self._filters}
@@ -139,8 +152,11 @@ class Subscriptions:
 
     def abandon(self) -> None:
         """There will be no other connection."""
-        for grant in self._grants:
-            _settle(grant.future, ConnectionLostError("the connection was lost before the broker answered"))
+        with self._lock:
+            self._is_over = True
+            expected = list(self._expected)
+        for granted in [*expected, *(grant.future for grant in self._grants)]:
+            _settle(granted, _lost())
         self._grants.clear()
 
     def _grant(self, name: str) -> None:
@@ -162,6 +178,10 @@ def _packets(filters: Mapping[str, int]) -> Iterator[dict[str, int]]:
         packet[name] = qos
     if packet:
         yield packet
+
+
+def _lost() -> ConnectionLostError:
+    return ConnectionLostError("the connection was lost before the broker answered")
 
 
 def _settle(granted: Future[None], error: BrokerError | None) -> None:

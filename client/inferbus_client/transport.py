@@ -108,9 +108,11 @@ class Transport:
         try:
             if not self._closed:
                 self._link.connect(timeout)
-        except BaseException:
+        except BaseException as error:
             self._opening = False
             self._link.close()
+            if self._closed and isinstance(error, BrokerError):
+                raise _closed() from None
             raise
         with self._lock:
             self._opening = False

@@ -104,5 +104,7 @@ Duration = Annotated[
 
 #: Bytes, written with or without a unit.
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+#: A whole number in a stranger's message. JSON has any number of digits, and what is reckoned with them would overflow.
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 #: How long to wait for something: at most a day, which every clock and every queue can count.
 Patience = Annotated[Duration, Field(gt=0, le=86_400)]

@@ -19,6 +19,7 @@ from inferbus_client import topics
 from inferbus_client.cli.exits import Exit
 from inferbus_client.presence import Presence
 from support.inferbus import PROGRAM, environment, inferbus
+from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr, mosquitto_sub
 from support.waiting import until
 from support.worker import WorkerProcess
@@ -200,6 +201,14 @@ class TestForgetting:
             runs = list(pool.map(lambda name: inferbus("forget", "--broker", own_broker.url, name), names))
         assert [(run.returncode, run.stderr) for run in runs] == [(0, "")] * 3
         assert json.loads(status(own_broker, "--once", "--json").stdout) == {}
+
+    def test_one_that_somebody_else_forgets_meanwhile(self, own_broker: Mosquitto) -> None:
+        announce(own_broker, "crashed", "ready")
+        with Listener(own_broker, topics.stats_request("crashed")) as asked, ThreadPoolExecutor(1) as pool:
+            run = pool.submit(inferbus, "forget", "--broker", own_broker.url, "crashed")
+            asked.wait(1)
+            mosquitto_pub(own_broker, topics.presence("crashed"), None, "-r")
+            assert (run.result().returncode, run.result().stderr) == (0, "")
 
     def test_not_one_that_lives_unless_it_is_forced(self, own_broker: Mosquitto) -> None:
         with WorkerProcess(own_broker, worker_id="alive", **OPTIONS):

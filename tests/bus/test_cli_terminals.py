@@ -69,7 +69,7 @@ def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...]) 
     for command in (("chat", "-q", "x"), ("ask", "x")):
         assert b"\x1b" not in in_terminal(*command, *way, env={"TERM": "dumb"}).raw, command
         assert not COLOUR.search(in_terminal(*command, *way, env={"NO_COLOR": "1"}).raw), command
-    nowhere = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "0")
+    nowhere = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "500ms")
     assert COLOUR.search(in_terminal("doctor", *nowhere).raw)
     for variables in ({"TERM": "dumb"}, {"NO_COLOR": "1"}):
         assert not COLOUR.search(in_terminal("doctor", *nowhere, env=variables).raw)

@@ -255,7 +255,7 @@ def test_settings_are_those_in_force_and_say_where_they_come_from(broker: Mosqui
         f"broker {broker.url} (MQTT_HOST)",
         "project robots (INFERBUS_PROJECT)",
         f"retries 1 ({file})",
-        "first_timeout 0.1 (--first-timeout)",
+        "first_timeout 100ms (--first-timeout)",
         "the others are defaults",
     ):
         assert said in text
@@ -263,7 +263,7 @@ def test_settings_are_those_in_force_and_say_where_they_come_from(broker: Mosqui
 
 
 def test_a_pipe_gets_a_line_for_each_finding_and_a_terminal_what_fits() -> None:
-    way = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "0")
+    way = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "500ms")
     lines = inferbus("doctor", *way).stdout.splitlines()
     assert all(line.startswith(("     ", "ok   ", "warn ", "FAIL ")) for line in lines)
     assert any("refused. Nobody listens on port 1" in line for line in lines)
@@ -272,5 +272,5 @@ def test_a_pipe_gets_a_line_for_each_finding_and_a_terminal_what_fits() -> None:
 
 
 def test_other_verbs_send_people_here() -> None:
-    run = inferbus("ask", "--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "0", "x")
+    run = inferbus("ask", "--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "500ms", "x")
     assert run.stderr.endswith("Connection refused. `inferbus doctor` says what to do about it.\n")

@@ -13,7 +13,13 @@ import pytest
 
 from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.cli.exits import Exit
-from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ConnectionLostError,
+    IdTakenError,
+)
 from inferbus_client.link import Link
 from inferbus_client.link_options import LinkOptions
 from support.gate import CONNECT, Gate, Packet, swallows
@@ -146,3 +152,14 @@ def test_a_subscription_that_nobody_answers_can_be_broken_off(broker: Mosquitto)
         with pytest.raises(ConnectionLostError, match="told to stop"):
             link.subscribe({"a": 1}, 60, stop.is_set)
         assert time.monotonic() - began < 3
+
+
+def test_nor_is_one_waited_for_on_a_link_that_has_ended(broker: Mosquitto) -> None:
+    with link_to(broker.url) as link:
+        link.connect(10)
+        link.give_up(IdTakenError("there are two"))
+        for _ in range(20):  # before and after the network thread has ended
+            began = time.monotonic()
+            with pytest.raises(ConnectionLostError):
+                link.subscribe({"a": 1}, 60)
+            assert time.monotonic() - began < 3

@@ -23,10 +23,11 @@ import pytest
 import yaml
 
 from inferbus_client import topics
+from inferbus_client.presence import Presence
 from inferbus_worker.settings import Settings
 from support.inferbus import environment, inferbus
 from support.listener import Listener
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, mosquitto_pub
 from support.needs import needs_module, needs_program
 from support.readme import README, Block, all_blocks, blocks
 from support.scripts import ROOT, Running
@@ -180,6 +181,9 @@ def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: Start
     if command.startswith("inferbus status"):
         _watch(command, {**os.environ, **env}, "ready")
         return
+    if command.startswith("inferbus forget"):
+        gone = Presence(worker=command.split()[2], state="offline")
+        mosquitto_pub(own_broker, topics.presence(gone.worker), gone.encode(), "-r")
     with Running(["bash", "-c", command], env) as terminal:
         assert terminal.wait(120) == 0, terminal.out + terminal.err
 

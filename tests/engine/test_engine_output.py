@@ -114,6 +114,8 @@ def test_this_process_prints_where_it_always_did(capfd: pytest.CaptureFixture[st
     os.write(2, b"after\n")
     output.close()
     output.close()
+    with pytest.raises(RuntimeError, match="closed"), output.inherited():
+        pass
     assert capfd.readouterr().err == "after\n"
 
 

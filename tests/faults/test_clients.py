@@ -30,7 +30,7 @@ from inferbus_client import (
 from inferbus_client.wire import Accepted
 from support.fake_worker import FakeWorker, WaitForCancel, accepted, echo, error
 from support.fault_proxy import Fault, FaultProxy
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, free_port
 from support.trials import size
 from support.waiting import until
 
@@ -345,6 +345,41 @@ def test_a_cancelled_connect_leaves_nothing(broker: Mosquitto) -> None:
     until(lambda: threads_and_files() == before)
 
 
+def test_a_connect_that_is_cancelled_before_it_began_leaves_nothing(broker: Mosquitto) -> None:
+    """Its thread may come to nothing but the wish to connect until the one that closes is through."""
+
+    async def main() -> None:
+        for _ in range(size(40, 400)):
+            client = AsyncClient(broker.url)
+            connecting = asyncio.create_task(client.connect())
+            await asyncio.sleep(0)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+
+    before = threads_and_files()
+    asyncio.run(main())
+    until(lambda: threads_and_files() == before)
+
+
+def test_a_connect_that_waits_for_another_is_closed_with_it(broker: Mosquitto) -> None:
+    with FaultProxy(broker.port) as proxy, ThreadPoolExecutor(2) as pool:
+        proxy.fault = Fault(swallow=True)
+        client, begun = Client(proxy.url, connect_timeout=_PATIENCE), threading.Barrier(2)
+
+        def connect() -> None:
+            begun.wait(_PATIENCE)
+            client.connect()
+
+        connecting = [pool.submit(connect) for _ in range(2)]
+        until(lambda: proxy.accepted)
+        proxy.fault = Fault()
+        with at_once():
+            client.close()
+            assert {type(one.exception(_PATIENCE)) for one in connecting} == {ClientClosedError}
+    assert not client.is_connected
+
+
 def test_closing_while_it_connects(broker: Mosquitto) -> None:
     with FaultProxy(broker.port) as proxy, ThreadPoolExecutor(1) as pool:
         proxy.fault = Fault(swallow=True)
@@ -358,6 +393,16 @@ def test_closing_while_it_connects(broker: Mosquitto) -> None:
         proxy.fault = Fault()
         with client:
             assert client.is_v5
+
+
+def test_closing_while_nobody_answers() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        client = Client(f"mqtt://127.0.0.1:{free_port()}", connect_timeout=_PATIENCE)
+        connecting = pool.submit(client.connect)
+        until(lambda: any(thread.name == f"network-{client.client_id}" for thread in threading.enumerate()))
+        with at_once():
+            client.close()
+            assert type(connecting.exception(_PATIENCE)) is ClientClosedError
 
 
 def test_clients_leave_neither_threads_nor_files_behind(broker: Mosquitto, worker: FakeWorker) -> None:

@@ -143,6 +143,8 @@ def try_out(each: Draw, folder: Path) -> list[str]:
         complaints.append(f"lost {tally['lost']} of {tally['sent']}")
     if tally["duplicate"] and each.fault not in _REPEATING:
         complaints.append(f"duplicate {tally['duplicate']}")
+    if outcomes["engine_error"]:
+        complaints.append(f"{outcomes['engine_error']} failed, on an engine that never fails")
     if unended and each.fault == "SIGTERM":
         complaints.append(f"{len(unended)} accepted and not ended at SIGTERM")
     if seconds > _DRAIN + _GRACE:

@@ -5,6 +5,7 @@ Every request ends once, or comes again where it is acknowledged after its reply
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -76,7 +77,7 @@ def test_answers_that_are_dropped_end_in_an_error(
             requester.send("x" * 50_000)
         until(lambda: requester.ledger.heard_of == count, 60)
         proxy.way_out = 0
-        until(lambda: f'"processed": {count}' in worker.log, 60)
+        until(partial(_has_dealt_with, worker, count), 60, every=0.1)
         proxy.way_out = None
         requester.settle(60)
         tally, outcomes = requester.ledger.tally(), dict(requester.ledger.outcomes)
@@ -227,6 +228,12 @@ def seconds_to_end(worker: WorkerProcess, drain: float) -> float:
 
 def _has_heard_of(requester: Requester, count: int) -> bool:
     return requester.ledger.heard_of >= count
+
+
+def _has_dealt_with(worker: WorkerProcess, count: int) -> bool:
+    """Whether so many have been answered or refused, by the latest stats in its log."""
+    stats = [json.loads(line) for line in worker.log.splitlines() if line.startswith('{"event": "stats"')]
+    return bool(stats) and stats[-1]["processed"] + sum(stats[-1]["rejected"].values()) >= count
 
 
 def _some_ended(requester: Requester, requests: list[str]) -> bool:

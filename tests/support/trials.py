@@ -217,7 +217,7 @@ TRIALS: Final = (
         "no session label, whole log lines, no secret, whatever fails and however it is logged",
         (
             f"{_ISOLATION}test_logs_metrics_and_secrets",
-            "tests/faults/test_secrets.py",
+            "tests/faults/test_canaries.py",
             "tests/unit/worker/test_logs.py",
         ),
     ),

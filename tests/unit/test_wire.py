@@ -406,6 +406,21 @@ def test_every_reply_has_the_contract_s_keys() -> None:
         assert fields["v"] == 1
 
 
+@pytest.mark.parametrize(
+    ("reply", "name"),
+    [
+        (ErrorReply.of(Failure("overloaded"), request_id="r", session_id="s", seq=0), "retryAfterMs"),
+        (Accepted(request_id="r", session_id="s", seq=0, queue_position=0), "etaMs"),
+        (Delta(request_id="r", session_id="s", seq=0, text="x"), "seq"),
+    ],
+)
+def test_a_number_that_nobody_can_reckon_with_is_no_reply(reply: Reply, name: str) -> None:
+    fields = json.loads(reply.encode())
+    assert decode_reply(json.dumps({**fields, name: 2**63 - 1}).encode())
+    with pytest.raises(InvalidReplyError):
+        decode_reply(json.dumps({**fields, name: 10**400}).encode())
+
+
 def test_another_version_is_no_reply() -> None:
     fields = json.loads(Delta(request_id="r", session_id="s", seq=0, text="x").encode())
     with pytest.raises(InvalidReplyError):

@@ -67,6 +67,7 @@ class Bus:
             on_down=self._connection_lost,
             will=self._will(),
             when_refused=lambda name, _error: name in self._requests,
+            holds_out=self._rivals.hold_out,
         )
 
     def start(self, stop: Callable[[], bool]) -> None:

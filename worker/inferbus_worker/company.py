@@ -7,8 +7,9 @@ wait for it to go. That exactly one stays follows from the order in which each d
 
 1. it subscribes to everybody's presence, and to questions for its stats;
 2. it says its own presence, and waits until that has come back: now it has heard of all who had said theirs before;
-3. it asks those. Whoever hears the question has heard of the asker before, and answers it only after that; so of two
-   the later one is known to the earlier while that still looks around, or is told by it that it has ended to look.
+3. it asks those, and itself: while it hears its own answers, it would hear theirs. Whoever hears the question has
+   heard of the asker before, and answers it only after that; so of two the later one is known to the
+   earlier while that still looks around, or is told by it that it has ended to look.
 
 Nobody who serves ever goes because of what is said here: anyone may say it where the broker has no access rules.
 """
@@ -36,6 +37,8 @@ _ECHO: Final = 1.5
 #: Stats are answered at most once a second, and perhaps by a busy machine.
 _ANSWER: Final = 3.0
 _ASK_EVERY: Final = 1.0
+#: Answers of our own that are heard meanwhile: a connection that is lost or stalls must not make others seem dead.
+_OWN_ANSWERS: Final = 3
 #: The longest look: by then everybody who is to go has gone, or is none that we could wait for.
 _AT_MOST: Final = 15.0
 #: Others who are noted in all; more than that are not workers of one project but somebody's invention.
@@ -47,10 +50,14 @@ FILTERS: Final = (topics.presence("+"), topics.stats("+"))
 
 @dataclass(slots=True)
 class _Other:
-    """A worker that seems to serve a project of ours, when it was asked first and last, and what it answered."""
+    """A worker that seems to serve a project of ours, when it was asked first and last, and what it answered.
+
+    `before` counts the answers of our own that we had heard when it was asked first.
+    """
 
     presence: Presence
     first_asked: float | None = None
+    before: int = 0
     asked: float = -math.inf
     answer: Literal["serves", "joining"] | None = None
 
@@ -75,6 +82,8 @@ class Company:
         self._others: dict[str, _Other] = {}
         self._noted = 0
         self._hears_itself = False
+        self._own_asked = -math.inf
+        self._own_answers = 0
 
     def heard(self, topic: str, payload: bytes) -> None:
         """A message on one of `FILTERS`."""
@@ -120,6 +129,7 @@ class Company:
             self._others[worker] = _Other(said)
 
     def _heard_stats(self, worker: str, stats: Stats | None) -> None:
+        self._own_answers += worker == self._me.worker
         other = self._others.get(worker)
         if other is not None and stats is not None and other.first_asked is not None:
             other.answer = "joining" if stats.joining else "serves"
@@ -130,13 +140,24 @@ class Company:
         for worker, other in list(self._others.items()):
             if other.answer == "serves" or (other.answer == "joining" and _precedes(other.presence, self._me)):
                 raise AlreadyServedError(worker, self._shared(other.presence), _where(other.presence))
-            if other.first_asked is not None and other.answer is None and now >= other.first_asked + _ANSWER:
+            if self._is_silent(other, now):
                 log.warning("worker %r, which is %s by its presence, does not answer", worker, other.presence.state)
                 del self._others[worker]
             elif now >= other.asked + _ASK_EVERY:
-                other.first_asked, other.asked = other.first_asked or now, now
+                if other.first_asked is None:
+                    other.first_asked, other.before = now, self._own_answers
+                other.asked = now
                 self._ask(worker)
+        if self._others and now >= self._own_asked + _ASK_EVERY:
+            self._own_asked = now
+            self._ask(self._me.worker)
         return not self._others
+
+    def _is_silent(self, other: _Other, now: float) -> bool:
+        """Whether it does not answer, though it was asked long ago and everything comes through."""
+        if other.first_asked is None or other.answer is not None or now < other.first_asked + _ANSWER:
+            return False
+        return self._own_answers >= other.before + _OWN_ANSWERS
 
     def _shared(self, said: Presence) -> tuple[str, ...]:
         """The projects that both serve, if they serve them on the same topics."""
@@ -147,6 +168,8 @@ class Company:
     def _unknown(self) -> str:
         if not self._hears_itself:
             return "not even our own presence comes back"
+        if not self._own_answers:
+            return "not even we can be asked for our stats"
         return f"{len(self._others)} others, {next(iter(self._others))!r} among them, look around as long as we do"
 
 

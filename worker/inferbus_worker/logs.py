@@ -88,7 +88,9 @@ class _Discretion(logging.Filter):
         if self.is_on and record.name.partition(".")[0] != _OURS:
             # A message that came from another process is whole; what it was made from rides along.
             template = getattr(record.msg, "template", record.msg)
-            record.msg, record.args = _PLACEHOLDER.sub("…", str(template)), None
+            # asyncio writes what a task has failed of in the lines that follow.
+            first, *_ = str(template).splitlines() or [""]
+            record.msg, record.args = _PLACEHOLDER.sub("…", first), None
         return True
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+from inferbus_client.units import Int64
 from inferbus_client.wire.failures import Code, Failure
 
 VERSION: Final = 1
@@ -25,8 +26,8 @@ class _Model(BaseModel):
 class Usage(_Model):
     """Tokens in and out, by the model's own tokenizer."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Int64
+    completion_tokens: Int64
 
 
 class Timing(_Model):
@@ -45,7 +46,7 @@ class Reply(_Model):
     v: Literal[1] = VERSION
     request_id: str
     session_id: str
-    seq: int
+    seq: Int64
 
     def encode(self) -> bytes:
         return self.model_dump_json(by_alias=True).encode()
@@ -55,8 +56,8 @@ class Accepted(Reply):
     """Admitted and queued; `eta_ms` is the wait to expect before the first token, None while unknown."""
 
     type: Literal["accepted"] = "accepted"
-    queue_position: int
-    eta_ms: int | None = None
+    queue_position: Int64
+    eta_ms: Int64 | None = None
 
 
 class Delta(Reply):
@@ -87,10 +88,10 @@ class ErrorReply(Reply):
 
     type: Literal["error"] = "error"
     code: Code
-    status: int
+    status: Int64
     message: str
     retryable: bool
-    retry_after_ms: int | None = None
+    retry_after_ms: Int64 | None = None
 
     @classmethod
     def of(cls, failure: Failure, *, request_id: str, session_id: str, seq: int) -> ErrorReply:

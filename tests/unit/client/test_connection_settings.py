@@ -42,6 +42,24 @@ def word(link: LinkOptions) -> str | None:
 
 
 class TestUser:
+    @pytest.mark.parametrize("name", ["x" * 65_536, "x\0", "x\x1b", "\udcff"])
+    def test_is_what_mqtt_can_say(self, settings: type[ClientSettings], name: str) -> None:
+        with pytest.raises(SettingsError, match="username: must be text"):
+            options(settings, {"username": name})
+        assert user(options(settings, {"username": "x" * 65_535}))
+
+    @pytest.mark.parametrize("secret", ["x" * 65_536, "secret\udcff"])
+    def test_has_a_password_that_mqtt_can_carry(
+        self, settings: type[ClientSettings], secret: str, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "word"
+        file.write_bytes(secret.encode(errors="surrogateescape"))
+        for said in ({"password": secret}, {"password_file": str(file)}):
+            with pytest.raises(SettingsError) as caught:
+                options(settings, said)
+            assert "the password" in str(caught.value)
+            assert secret[:6] not in str(caught.value)
+
     def test_in_the_brokers_url(self, settings: type[ClientSettings]) -> None:
         link = options(settings, {"broker": "mqtt://dom%2Fuser@broker"})
         assert (user(link), link.url.host) == ("dom/user", "broker")

@@ -234,6 +234,21 @@ def test_a_new_connection_repeats_the_request() -> None:
     assert len(world.sends) == 2
 
 
+def test_a_repeat_that_waits_for_its_slot_does_not_hold_up_the_answer() -> None:
+    world = World(lambda _: [(1.0, Signal.RECONNECTED), (2.0, delta("ke", 1)), (3.0, done("kept", 2))], pacing=10)
+    assert world.run().text == "kept"
+    assert (world.now, len(world.sends)) == (3.0, 1)
+
+
+def test_a_repeat_whose_slot_comes_too_late_is_not_sent_and_the_answer_waited_for() -> None:
+    world = World(lambda _: [(1.0, Signal.RECONNECTED), (7.0, done("kept", 1))], Terms(timeout=8), pacing=10)
+    assert world.run().text == "kept"
+    silent = World(lambda _: [(1.0, Signal.RECONNECTED)], Terms(timeout=8, first_timeout=2), pacing=10)
+    with pytest.raises(RequestTimeoutError, match="no answer within 8 s"):
+        silent.run()
+    assert (silent.now, len(silent.sends), silent.cancels) == (8.5, 1, 1)
+
+
 def test_a_worker_that_comes_back_later_than_we_do_is_asked_again_until_the_deadline() -> None:
     def react(send: int) -> Reactions:
         if send == 1:

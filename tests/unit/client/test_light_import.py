@@ -27,5 +27,20 @@ def test_the_clients_need_neither_an_engine_nor_a_terminal() -> None:
     assert not loaded & {*HEAVY, *TERMINAL}
 
 
+def test_a_person_who_does_not_wait_for_the_import_gets_no_traceback() -> None:
+    interrupted = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "inferbus_client.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from inferbus_client.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (130, "")
+
+
 def test_every_exported_name_is_there() -> None:
     loaded_by("import inferbus_client as i\nfor name in i.__all__: getattr(i, name)")

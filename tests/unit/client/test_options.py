@@ -75,9 +75,10 @@ def test_so_are_the_others(core: ClientCore, name: str, said: Any) -> None:
         core.request("hello", options, stream=False)
 
 
-def test_what_is_called_must_be_callable(core: ClientCore) -> None:
-    options: Any = {"on_accepted": "print"}
-    with pytest.raises(TypeError, match="on_accepted"):
+@pytest.mark.parametrize("name", ["on_accepted", "on_retry"])
+def test_what_is_called_must_be_callable(core: ClientCore, name: str) -> None:
+    options: Any = {name: "print"}
+    with pytest.raises(TypeError, match=name):
         core.request("hello", options, stream=False)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+from typing import Final
 
 import pytest
 from rich.console import Console
 
 from inferbus_client.cli.overview import Overview, format_age
-from inferbus_client.presence import Latency, Level, Presence, State, Stats
+from inferbus_client.presence import Latency, Level, Presence, State, Stats, decode_announcement
 from inferbus_client.watch import WorkerView
 
 
@@ -103,6 +105,36 @@ def test_nothing_that_a_worker_says_is_obeyed_by_the_terminal() -> None:
         assert shown.count("evil") == 4
         assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
         assert not [line for line in shown.splitlines() if line.startswith("forged")]
+
+
+_HUGE: Final = int("9" * 4000)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"histograms": {"totalMs": {"buckets": {"1": _HUGE}}}},
+        {"histograms": {"totalMs": {"sumMs": 1.7e308, "buckets": {"1": 2**63 - 1, "more": 2**63 - 1}}}},
+        {"histograms": {"totalMs": {}}, "processed": _HUGE},
+        {"histograms": {"totalMs": {}}, "completionTokens": 2**63 - 1, "processed": -(2**63)},
+        {"errors": _HUGE, "rejected": {"overloaded": _HUGE}},
+        {"levels": {"queue": {"now": _HUGE, "bound": 1}}},
+        {"levels": {f"level {number}": {"now": 1, "bound": 1} for number in range(10_000)}},
+        {"requestsPerS": 1.7e308, "latencyMs": {"p50": -1.7e308}},
+        {"active": _HUGE, "capacity": 2**63 - 1},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_no_number_that_anyone_sends_is_too_much_for_the_table(said: dict[str, object]) -> None:
+    stats = decode_announcement(Stats, json.dumps({"worker": "w", **said}).encode())
+    known = WorkerView(Presence(worker="w", state="ready"), () if stats is None else (stats,))
+    assert len(rendered({"w": known, "v": known})) < 10_000
+
+
+def test_an_announcement_has_a_bound() -> None:
+    small, large = (json.dumps({"worker": "w", "more": "x" * size}).encode() for size in (100_000, 1_000_000))
+    assert decode_announcement(Stats, small) is not None
+    assert decode_announcement(Stats, large) is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-3, "0s"), (59, "59s"), (61, "1m"), (7300, "2h"), (200_000, "2d")])

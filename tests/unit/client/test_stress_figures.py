@@ -91,6 +91,12 @@ def test_percentiles_interpolate() -> None:
     assert percentile([], 0.5) is None
 
 
+@pytest.mark.parametrize("burstiness", [1e13, 1e308, math.inf])
+def test_what_comes_as_evenly_as_can_be_comes_at_all(burstiness: float) -> None:
+    times = list(islice(arrivals(10.0, burstiness=burstiness, random=SEEDED()), 3))
+    assert times == pytest.approx([0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize("burstiness", [0.5, 1.0, 4.0])
 def test_arrivals_have_the_rate_and_the_burstiness_asked_for(burstiness: float) -> None:
     times = list(islice(arrivals(50.0, burstiness=burstiness, random=SEEDED()), 20_000))

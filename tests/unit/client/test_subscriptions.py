@@ -90,6 +90,18 @@ def test_without_another_connection_there_is_an_error(desk: Desk) -> None:
         granted.result(0)
 
 
+def test_nor_is_anybody_left_waiting_whose_turn_had_not_come(desk: Desk) -> None:
+    """The network thread does what it is asked to, while it lives."""
+    before: Future[None] = Future()
+    after: Future[None] = Future()
+    desk.subscriptions.expect(before)
+    desk.subscriptions.abandon()
+    desk.subscriptions.expect(after)
+    for granted in (before, after):
+        with pytest.raises(ConnectionLostError):
+            granted.result(0)
+
+
 def test_what_was_granted_before_is_asked_for_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.add("a")
     desk.answer(GRANTED)

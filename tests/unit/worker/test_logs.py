@@ -44,6 +44,7 @@ log = logging.getLogger("vllm.v1.engine")
 log.warning("%s tokens of %s fit, 100%%", 7, "the model")
 logs.be_discreet()
 log.error("Dumping scheduler output: %s of %-5.2f", "{SECRET}", 1.5)
+logging.getLogger("asyncio").error("Task exception was never retrieved\\nfuture: <ValueError('{SECRET}')>")
 logging.getLogger("inferbus.turn").error("failed for %s", "a reason of ours")
 """
 
@@ -107,6 +108,7 @@ def test_once_strangers_are_served_others_messages_are_not_filled_in(style: str)
     written = run(TALKING, style)
     assert "7 tokens of the model fit, 100%" in written
     assert "Dumping scheduler output: " in written
+    assert "Task exception was never retrieved" in written
     assert SECRET not in written
     assert "failed for a reason of ours" in written
 

@@ -64,6 +64,7 @@ class EngineOutput:
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
         self._is_closed = False
+        self._lock = threading.Lock()  # held while numbers of files change hands
         self._causes: list[str] = []
         self._block: list[str] = []  # the lines so far of a traceback that was printed
         self._thread = threading.Thread(target=self._read, name="engine-output", daemon=True)
@@ -71,12 +72,19 @@ class EngineOutput:
 
     @contextmanager
     def inherited(self) -> Iterator[None]:
-        """Processes that are started in here print into the pipe; so do this one's C++ libraries meanwhile."""
+        """Processes that are started in here print into the pipe; so do this one's C++ libraries meanwhile.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
-        kept = [(os.dup(number), number) for number in (1, 2)]
-        for _, number in kept:
-            os.dup2(self._writing, number)
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the engine's output is closed")
+            kept = [(os.dup(number), number) for number in (1, 2)]
+            for _, number in kept:
+                os.dup2(self._writing, number)
         try:
             yield
         finally:
@@ -90,11 +98,12 @@ class EngineOutput:
         Returns:
             Why the first process failed, where one said so.
         """
-        if not self._is_closed:
-            self._is_closed = True
-            os.write(self._writing, f"\n{_END}\n".encode())
-            self._thread.join(_PATIENCE)
-            os.close(self._writing)
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                os.write(self._writing, f"\n{_END}\n".encode())
+                self._thread.join(_PATIENCE)
+                os.close(self._writing)
         return next((cause for cause in self._causes if not any(words in cause for words in _REFERENCES)), None)
 
     # From here on: the reading thread.

@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterator
 from itertools import repeat
 from random import Random
+from typing import Final
+
+#: More is an even interval, within a millionth; and far beyond it the generator would draw for ever.
+_EVEN: Final = 1e12
 
 
 def arrivals(rate: float, *, burstiness: float = 1.0, ramp_up: float = 0.0, random: Random) -> Iterator[float]:
@@ -24,7 +28,7 @@ def arrivals(rate: float, *, burstiness: float = 1.0, ramp_up: float = 0.0, rand
         yield from repeat(0.0)
     expected = 0.0
     while True:
-        expected += 1.0 if math.isinf(burstiness) else random.gammavariate(burstiness, 1.0 / burstiness)
+        expected += 1.0 if burstiness > _EVEN else random.gammavariate(burstiness, 1.0 / burstiness)
         yield _when(expected, rate, ramp_up)
 
 
