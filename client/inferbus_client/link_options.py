@@ -21,6 +21,12 @@ class Tls:
     cert_file: Path | None = None
     key_file: Path | None = None
 
+    @property
+    def missing(self) -> str:
+        """Which of the files is not there, and what it was to be: ssl does not say."""
+        files = (("cafile", self.ca_file), ("cert", self.cert_file), ("key", self.key_file))
+        return ", ".join(f"{file} ({name})" for name, file in files if file is not None and not file.exists())
+
     def context(self) -> ssl.SSLContext:
         """A context that verifies the broker's certificate and name, always."""
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))

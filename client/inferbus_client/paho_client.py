@@ -377,7 +377,7 @@ def open_connection(paho: PahoClient, options: LinkOptions) -> None:
         try:
             paho.tls_set_context(options.tls.context())
         except FileNotFoundError:
-            raise BrokerRefusedError("a TLS file (cafile, cert or key) does not exist") from None
+            raise BrokerRefusedError(f"there is no file {options.tls.missing}") from None
     if paho.protocol != MQTTProtocolVersion.MQTTv5:
         paho.connect(url.host, url.port, options.keepalive)
         return

@@ -82,6 +82,8 @@ def test_timeouts(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         (("--broker", "http://127.0.0.1", "x"), 2, "mqtt://"),
         (("--timeout", "soon", "x"), 2, "duration"),
         (("--param", "seed", "x"), 2, "NAME=VALUE"),
+        (("--param", "topk=1", "x"), 2, "--param topk: there is none; there are stop, seed, top_k, min_p,"),
+        (("--broker", "mqtts://127.0.0.1:1", "--cafile", "/no/ca.crt", "x"), 3, "there is no file /no/ca.crt (cafile)"),
         (("--temperature", "7", "x"), 2, "temperature: must be at most 2."),
         ((" ",), 2, "nothing to ask"),
         (("--config", "/nowhere.yaml", "x"), 2, "/nowhere.yaml"),

@@ -120,6 +120,13 @@ def test_ctrl_c_still_prints_the_table(way: tuple[str, ...], fake_worker: FakeWo
     until(lambda: len(fake_worker.cancels) == 3)
 
 
+def test_where_nobody_answers_it_says_who_finds_out_why(broker: Mosquitto) -> None:
+    quick = ("--clients", "1", "--messages", "1", "--num-warmups", "0", "--first-timeout", "300ms")
+    run = inferbus("stress", "--broker", broker.url, "--project", "nobody-serves", *quick)
+    assert run.returncode == 1
+    assert run.stderr == "inferbus: nobody has answered; `inferbus doctor` finds out why\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -78,6 +78,9 @@ def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...]) 
 def test_forty_columns_are_enough(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
     answer = "word " * 60
     fake_worker.script = lambda _: [accepted(), delta(answer), done(answer)]
-    for command in (("chat", "-q", "x"), ("doctor",)):
-        lines = ESCAPE.sub("", in_terminal(*command, *way, columns=40).text).split("\n")
+    stress = ("stress", "--clients", "1", "--messages", "1")
+    for command in (("chat", "-q", "x"), ("doctor",), stress, (*stress[:1], "--sweep", "1,2", *stress[3:])):
+        shown = in_terminal(*command, *way, columns=40).text
+        assert "…" not in shown
+        lines = ESCAPE.sub("", shown).split("\n")
         assert max(len(line.rstrip().rpartition("\r")[2]) for line in lines) <= 40, command

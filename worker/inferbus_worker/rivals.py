@@ -85,7 +85,8 @@ class Rivals:
         came_back = before is not None and before.connection < said.connection and before.ours < connection
         if not came_back or not self._just_thrown_out():
             return None
-        return f"another worker already has the id {self._worker!r}: {in_words(said)}; give this one its own worker id"
+        who = f"another worker already has the id {self._worker!r}: {in_words(said)}"
+        return f"{who}; start this one with another --worker-id"
 
     def hold_out(self, flapping: bool) -> bool:  # noqa: FBT001 - what `Link` asks
         """Whether to come back to a broker that has given our connection to somebody else.

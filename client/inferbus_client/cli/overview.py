@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from rich import box
@@ -43,7 +43,7 @@ class Overview:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._workers:
             table = self._table()
-            natural = Measurement.get(console, options.update(max_width=_ENDLESS), table).maximum
+            natural = natural_width(console, table)
             yield from [table] if options.max_width >= min(natural, _ROOMY) else self._blocks(options.max_width)
         yield from self._remarks()
 
@@ -66,11 +66,11 @@ class Overview:
         for worker, view in self._workers.items():
             yield Text(" ").join([part for part in (_name(worker), _state(view), _model(view)) if part])
             if (figures := self._figures[worker]) is not None:
-                yield from _block(_cells(figures), width)
+                yield from in_lines(_FIGURES, _cells(figures), width)
         total = self._total()
         if total is not None:
             yield total[0]
-            yield from _block(total[1], width)
+            yield from in_lines(_FIGURES, total[1], width)
 
     def _total(self) -> tuple[Text, tuple[str, ...]] | None:
         """Of all who have figures, where there are several."""
@@ -106,10 +106,16 @@ def _model(view: WorkerView) -> Text:
     return Text("" if view.presence is None else shown_in_line(view.presence.model or ""))
 
 
-def _block(cells: tuple[str, ...], width: int) -> Iterator[Text]:
-    # A figure stays with its name: by a space that does not break.
-    said = "  ".join(f"{name}\N{NO-BREAK SPACE}{cell}" for name, cell in zip(_FIGURES, cells, strict=True))
-    for line in textwrap.wrap(said, width, initial_indent="  ", subsequent_indent="  "):
+def natural_width(console: Console, table: Table) -> int:
+    """The columns that a table takes where nothing is folded or cut."""
+    return Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
+
+
+def in_lines(names: Iterable[str], cells: Iterable[str], width: int) -> Iterator[Text]:
+    """A row of a table that is too wide: each figure with its name, folded and indented."""
+    # Neither parts from the other, nor a figure from its unit: by a space that does not break.
+    pairs = (f"{name} {cell}".replace(" ", "\N{NO-BREAK SPACE}") for name, cell in zip(names, cells, strict=True))
+    for line in textwrap.wrap("  ".join(pairs), width, initial_indent="  ", subsequent_indent="  "):
         yield Text(line.replace("\N{NO-BREAK SPACE}", " "))
 
 

@@ -11,6 +11,7 @@ import click
 from inferbus_client.call import Addresses
 from inferbus_client.errors import InvalidRequestError
 from inferbus_client.options import AskOptions, request_fields
+from inferbus_client.wire import Params
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,6 +61,8 @@ def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise click.UsageError(f"--param takes NAME=VALUE, not {text!r}.")
+    if name not in Params.model_fields:
+        raise click.UsageError(f"--param {name}: there is none; there are {', '.join(Params.model_fields)}.")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -183,6 +183,7 @@ def test_objectives_are_missed_one_by_one() -> None:
     missed = Objectives(max_p95=0.5, max_first_token=1.0, max_failed=0.4, min_throughput=1.0).missed(result)
     assert [sentence.split(":")[0] for sentence in missed[:2]] == ["p95", "p95 of the first token"]
     assert len(missed) == 4
+    assert missed[0] == "p95: 1.00 s, objective 500 ms"  # as the table above it writes times
 
 
 @pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.01", 0.01), ("100%", 1.0), ("0", 0.0)])

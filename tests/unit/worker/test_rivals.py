@@ -26,6 +26,7 @@ class TestTheSecond:
         assert reason is not None
         assert reason.startswith("another worker already has the id 'w': started 1970-01-01 00:16:40 UTC on 'kitchen'")
         assert "process 42" in reason
+        assert "--worker-id" in reason
 
     def test_goes_a_round_later_where_it_first_hears_of_the_first_then(self) -> None:
         rivals = Rivals("w", LATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,9 @@ from inferbus_client.topics import is_session
 from inferbus_client.wire import Params
 
 _SAMPLING: Final[dict[str, Callable[[str], Any]]] = {"temperature": float, "top_p": float, "max_tokens": int}
+
+#: Between a setting's name and its value.
+_BETWEEN: Final = re.compile(r" *[ =]")
 
 HELP: Final = {
     "help": "this list",
@@ -138,12 +142,13 @@ class SlashCommands:
         self._view.note("\n".join(lines))
 
     def _settings(self, text: str) -> None:
-        name, _, value = text.partition(" ")
-        name = name.replace("-", "_")
+        # NAME=VALUE too, as --param takes it.
+        name, *rest = _BETWEEN.split(text, maxsplit=1)
+        name, value = name.replace("-", "_"), "".join(rest).strip()
         if name in _SAMPLING:
-            self._change_sampling(name, value.strip())
+            self._change_sampling(name, value)
         elif name in Params.model_fields:
-            self._change_parameter(name, value.strip())
+            self._change_parameter(name, value)
         elif name:
             self._view.note(f"There is no setting {name}. There are: {', '.join((*_SAMPLING, *Params.model_fields))}")
             return

@@ -132,7 +132,7 @@ _objective_options = _options(
         multiple=True,
         metavar="NAME:TIME",
         help="Count the answers in time: ttft (first token), tpot (each further token) or e2el (all of it), as in "
-        "`vllm bench serve`. Repeatable.",
+        "`vllm bench serve`, where a number without a unit means milliseconds. Repeatable.",
     ),
 )
 
@@ -180,6 +180,8 @@ def stress(
         plot(results, _objectives(flags), plot_file)
     if lost is not None:
         raise lost
+    if any(result.lost for result in results) and not any(result.answered for result in results):
+        click.echo("inferbus: nobody has answered; `inferbus doctor` finds out why", err=True)
     return Exit.INTERRUPTED if session.interrupted else _judge(results, _objectives(flags))
 
 

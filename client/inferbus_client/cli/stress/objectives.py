@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inferbus_client.cli.stress.report import format_seconds
 from inferbus_client.cli.stress.result import Result
 
 
@@ -37,8 +38,8 @@ def _is_missed(limit: float | None, value: float | None) -> bool:
 
 
 def _too_slow(what: str, limit: float | None, value: float | None) -> str:
-    measured = "nothing was measured" if value is None else f"{value:.3g} s"
-    return f"{what}: {measured}, objective {limit:g} s"
+    measured = "nothing was measured" if value is None else format_seconds(value)
+    return f"{what}: {measured}, objective {format_seconds(limit)}"
 
 
 def parse_share(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich import box
 from rich.console import Console
@@ -13,9 +13,13 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from inferbus_client.cli.overview import in_lines, natural_width
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result, Spread, versions
 from inferbus_client.cli.stress.sweep import Verdict
+
+#: What is shown of how values are spread, behind their name.
+_SPREAD: Final = ("", "mean", "p50", "p95", "p99", "max")
 
 
 class ProgressBar:
@@ -48,7 +52,7 @@ def print_result(console: Console, result: Result) -> None:
     """One level in full."""
     console.print(Text(f"{result.plan.describe()}: {result.wall:.2f} s", style="bold"))
     console.print(_ledger_table(result))
-    console.print(_figures_table(result))
+    _print_table(console, _SPREAD, _figures(result))
     console.print(f"{_rate(result.throughput)} requests/s, {_rate(result.token_throughput)} tokens/s")
     if result.goodput is not None:
         console.print(f"{_rate(result.goodput)} requests/s in time ({result.plan.goodput})")
@@ -63,21 +67,20 @@ def print_about(console: Console, plan: Plan) -> None:
 
 def print_sweep(console: Console, results: Sequence[Result], verdict: Verdict) -> None:
     """All levels, a line each, and the verdict."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for name in ("clients", "sent", "answered", "per request", "p50", "p95", "req/s", "tok/s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(
+    rows = [
+        (
             str(result.plan.clients),
             str(result.sent),
             str(result.answered),
-            _seconds(result.time_per_request),
-            _seconds(result.total.p50),
-            _seconds(result.total.p95),
+            format_seconds(result.time_per_request),
+            format_seconds(result.total.p50),
+            format_seconds(result.total.p95),
             _rate(result.throughput),
             _rate(result.token_throughput),
         )
-    console.print(table)
+        for result in results
+    ]
+    _print_table(console, ("clients", "sent", "answered", "per request", "p50", "p95", "req/s", "tok/s"), rows)
     console.print(Text(verdict.text, style="bold"))
 
 
@@ -104,21 +107,34 @@ def _ledger_table(result: Result) -> Table:
     return table
 
 
-def _figures_table(result: Result) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("", "mean", "p50", "p95", "p99", "max"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+def _figures(result: Result) -> list[tuple[str, ...]]:
     times = (
         ("first token", result.first_token),
         ("inter-token", result.inter_token),
         ("per output token", result.per_token),
         ("total", result.total),
     )
-    for name, spread in times:
-        table.add_row(name, *map(_seconds, _values(spread)))
-    for name, spread in (("input length", result.input_lengths), ("output length", result.output_lengths)):
-        table.add_row(name, *("-" if value is None else f"{value:.4g}" for value in _values(spread)))
-    return table
+    lengths = (("input length", result.input_lengths), ("output length", result.output_lengths))
+    return [
+        *((name, *map(format_seconds, _values(spread))) for name, spread in times),
+        *((name, *("-" if value is None else f"{value:.4g}" for value in _values(spread))) for name, spread in lengths),
+    ]
+
+
+def _print_table(console: Console, names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table where it fits; else each row in lines of its own, since a figure that is cut is none."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in names:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    if natural_width(console, table) <= console.width:
+        console.print(table)
+        return
+    for first, *cells in rows:
+        console.print(Text(f"{names[0]} {first}".lstrip()))
+        for line in in_lines(names[1:], cells, console.width):
+            console.print(line)
 
 
 def _values(spread: Spread) -> tuple[float | None, ...]:
@@ -129,7 +145,8 @@ def _codes(codes: dict[str, int]) -> str:
     return ", ".join(f"{code} {number}" for code, number in sorted(codes.items()))
 
 
-def _seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
+    """A time in three significant digits; a dash where there is none."""
     if value is None:
         return "-"
     return f"{_rate(value)} s" if value >= 1 else f"{_rate(value * 1000)} ms"
