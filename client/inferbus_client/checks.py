@@ -23,10 +23,12 @@ from inferbus_client.link import Link
 from inferbus_client.link_options import Incoming
 from inferbus_client.presence import Presence
 from inferbus_client.remedies import remedy
+from inferbus_client.settings_sources import unknown_variables
 from inferbus_client.watch import Watch, WorkerView
 
 Verdict = Literal["ok", "warning", "failed", "info"]
 
+_ADDED: Final = "inferbus.checks"
 _ROUND_TRIP: Final = 5.0
 _PRESENCE: Final = 2.0
 _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
@@ -60,6 +62,7 @@ class CheckResult:
 
 def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
     """Every check in order; one that fails ends those that build on it."""
+    yield from check_environment()
     for check in (check_connection, check_round_trip, check_worker, check_answer):
         result = check(settings)
         yield result
@@ -70,12 +73,19 @@ def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
 
 def added_checks(settings: ClientSettings) -> Iterator[CheckResult]:
     """The checks of other packages. One that raises is reported, and does not end the others."""
-    for entry in entry_points(group="inferbus.checks"):
+    for entry in entry_points(group=_ADDED):
         try:
             results: Iterable[CheckResult] = entry.load()(settings)
             yield from results
         except Exception as error:  # noqa: BLE001 - whatever is wrong with this machine is what we are here to say
             yield CheckResult(entry.name, "failed", f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def check_environment() -> Iterator[CheckResult]:
+    """Does anybody read what looks like our variables? A package that adds checks has its own, and looks itself."""
+    if not entry_points(group=_ADDED):
+        for sentence in unknown_variables((ClientSettings,)):
+            yield CheckResult("environment", "warning", sentence)
 
 
 def check_connection(settings: ClientSettings) -> CheckResult:

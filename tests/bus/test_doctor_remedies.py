@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import topics
+from inferbus_client import checks, topics
 from inferbus_client.checks import check_connection
 from inferbus_client.client_settings import ClientSettings
 from inferbus_client.presence import Presence
@@ -249,6 +249,7 @@ def test_settings_are_those_in_force_and_say_where_they_come_from(broker: Mosqui
         MQTT_HOST=HOST,
         MQTT_PORT=str(broker.port),
         INFERBUS_WORKERS="3",
+        INFERBUS_TIMEOT="3",
     )
     text = results["settings"]["text"]
     for said in (
@@ -260,6 +261,15 @@ def test_settings_are_those_in_force_and_say_where_they_come_from(broker: Mosqui
     ):
         assert said in text
     assert "workers 3 (INFERBUS_WORKERS)" in results["serve here"]["text"]
+    assert results["environment"]["text"] == "nothing reads INFERBUS_TIMEOT; is INFERBUS_TIMEOUT meant?"
+
+
+def test_where_the_client_is_alone_only_its_own_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INFERBUS_TIMEOUT", "INFERBUS_QUEUE_SIZE"):
+        monkeypatch.setenv(name, "3s")
+    assert list(checks.check_environment()) == []  # the worker's check knows more variables than we do
+    monkeypatch.setattr(checks, "entry_points", lambda group: ())  # noqa: ARG005 - by its name
+    assert [found.text for found in checks.check_environment()] == ["nothing reads INFERBUS_QUEUE_SIZE"]
 
 
 def test_a_pipe_gets_a_line_for_each_finding_and_a_terminal_what_fits() -> None:

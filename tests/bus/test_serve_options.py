@@ -72,7 +72,12 @@ class TestCheckConfig:
         [
             ("workers: many", (), "inferbus.yaml, line 1: workers: must be a whole number"),
             ("", ("--workers", "0"), "workers: must be at least 1"),
-            ("", ("--engine", "simulated", "--wrokers", "3"), "no such option: --wrokers"),
+            ("", ("--engine", "simulated", "--wrokers", "3"), "no such option: --wrokers; is --workers meant?"),
+            (
+                "",
+                ("--engine", "simulated", "--dtype", "half"),
+                "no such option: --dtype; the simulated engine takes none",
+            ),
             ("password_file: nowhere", (), "cannot read the password file"),
             ("ack: after-reply\nrequest_qos: 0", (), "--ack after-reply needs --request-qos 1"),
         ],

@@ -28,6 +28,7 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.engines.vllm import VllmEngine, parse_options
 from inferbus_worker.watchdog import PROBE_IN_FORM, probe
+from support.inferbus import inferbus
 from support.schemas import WORST
 
 pytestmark = pytest.mark.usefixtures("vllm_installed")
@@ -303,6 +304,21 @@ def test_a_wrong_option_is_reported_by_vllm_and_exits_with_2(
         parse_options("demo", ["--max-modell-len", "3"])
     assert exit_.value.code == 2
     assert "--max-modell-len" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("--max-modell-len", "--max-model-len"),  # vLLM's
+        ("--queue-sise", "--queue-size"),  # ours, which goes to vLLM as whatever we do not know
+        ("--password", "--password-file"),
+    ],
+)
+def test_a_slip_of_an_option_is_told_which_one_is_meant_before_anything_starts(slip: str, meant: str) -> None:
+    run = inferbus("serve", "demo", "--check-config", slip, "hunter2")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"unrecognized arguments: {slip}; is {meant} meant?" in " ".join(run.stderr.split())
+    assert "hunter2" not in run.stderr
 
 
 def test_the_users_options_win_over_the_demo_models() -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from inferbus_client.checks import CheckResult
+from inferbus_client.client_settings import ClientSettings
 from inferbus_client.origins import in_force
 from inferbus_client.settings import SettingsError
+from inferbus_client.settings_sources import unknown_variables
 from inferbus_worker.settings import Settings
 
 _NVIDIA_SMI_TIMEOUT = 10
@@ -20,6 +22,8 @@ def machine_checks(_client: object) -> Iterator[CheckResult]:
     yield _check_gpu()
     yield _check_vllm()
     yield _check_settings()
+    for sentence in unknown_variables((Settings, ClientSettings)):
+        yield CheckResult("environment", "warning", sentence)
 
 
 def _check_gpu() -> CheckResult:

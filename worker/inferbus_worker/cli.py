@@ -78,7 +78,7 @@ def _check(
     settings.link_options("check")  # reads the password file
     if settings.engine == "simulated":
         make_engine(settings, model, options)  # which takes no options of vLLM's
-    elif settings.vllm and find_spec("vllm") is not None:
+    elif (settings.vllm or options) and find_spec("vllm") is not None:
         from inferbus_worker.engines.vllm_arguments import parse_options  # noqa: PLC0415
 
         parse_options(model or "demo", [*arguments(settings.vllm), *options], vllm_places)

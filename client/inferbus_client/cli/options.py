@@ -33,7 +33,7 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
-            if name not in skip and not _is_secret(field) and not is_file_only(field):
+            if name not in skip and _has_flag(field):
                 command = _option(name, field, (defaults or {}).get(name))(command)
         return command
 
@@ -43,6 +43,15 @@ def settings_options(
 def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
     """The values of a click command that belong to `model` and were given; what was not repeated counts as not."""
     return {name: value for name, value in values.items() if name in model.model_fields and value not in (None, ())}
+
+
+def flags_of(model: type[FileSettings]) -> list[str]:
+    """The flag of each field that has one."""
+    return [f"--{name.replace('_', '-')}" for name, field in model.model_fields.items() if _has_flag(field)]
+
+
+def _has_flag(field: FieldInfo) -> bool:
+    return not _is_secret(field) and not is_file_only(field)
 
 
 def _option(name: str, field: FieldInfo, default: str | None) -> Callable[[Command], Command]:

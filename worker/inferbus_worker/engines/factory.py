@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from inferbus_client.cli.options import flags_of
+from inferbus_client.settings_sources import nearest
 from inferbus_worker.engines.base import Engine
 from inferbus_worker.settings import Settings
 from inferbus_worker.vllm_options import arguments
@@ -32,7 +34,9 @@ def make_engine(
     from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine  # noqa: PLC0415
 
     if options:
-        raise click.UsageError(f"no such option: {options[0]}")
+        name = options[0].partition("=")[0]
+        meant = nearest(name, flags_of(Settings)) or "; the simulated engine takes none of vLLM's"
+        raise click.UsageError(f"no such option: {name}{meant}")
     return SimulatedEngine(
         Behaviour(
             settings.simulated_first_token,

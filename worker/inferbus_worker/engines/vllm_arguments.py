@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from inferbus_client.cli.options import flags_of
+from inferbus_client.settings_sources import nearest
 from inferbus_client.wire.requests import MAX_STOPS
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.orphan_guard import WORKER_PID
 from inferbus_worker.engines.vllm_errors import reason
+from inferbus_worker.settings import Settings
 from inferbus_worker.vllm_options import flag
 
 #: The model that comes with the package.
@@ -24,6 +27,7 @@ DEMO_PATH = Path(__file__).resolve().parent.parent / "demo_model"
 _DEMO_ON_CPU = {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 64}
 
 
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[\w.-]+)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_TIMEOUT = 10.0  # seconds
 #: What makes a directory a model; the second is Mistral's.
@@ -77,7 +81,7 @@ def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] 
     usage = "inferbus serve MODEL [options] [any option of vLLM]"
     parser = make_arg_parser(FlexibleArgumentParser(prog="inferbus serve", usage=usage))
     parser.set_defaults(**_defaults(model))
-    _name_places(parser, places or {})
+    _say_more(parser, places or {})
     arguments: Namespace = parser.parse_args(list(options))
     if arguments.model_tag is not None:
         parser.error(f"unexpected argument: {arguments.model_tag}")
@@ -94,11 +98,15 @@ def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] 
     return arguments
 
 
-def _name_places(parser: ArgumentParser, places: Mapping[str, str]) -> None:
-    """Let the parser say where an option stands that it complains of."""
+def _say_more(parser: ArgumentParser, places: Mapping[str, str]) -> None:
+    """Let the parser say where an option stands that it complains of, and which one is meant by one that is none."""
     complain = parser.error
+    # vLLM gets whatever we do not know, slips of our own options too.
+    known = [*flags_of(Settings), *parser._option_string_actions]  # noqa: SLF001
 
     def error(message: str) -> NoReturn:
+        if (unknown := _UNKNOWN.search(message)) is not None:
+            message += nearest(unknown[1], known)
         # The longest name first: `max_model_len` begins others.
         for name in sorted(places, key=len, reverse=True):
             if f"{flag(name)}" in message:
