@@ -136,10 +136,14 @@ def try_out(each: Draw, folder: Path) -> list[str]:
         tally, outcomes = requester.ledger.tally(), Counter(requester.ledger.outcomes)
         unended = [row for row in requester.ledger.rows.values() if row.accepted and not row.ends]
         serves = answers_again(requester)
-        full = overfull(stats)
+        said = heard(stats)
         alive = worker.process.poll() is None
     complaints = [f"{name} {tally[name]}" for name in ("corrupt", "leaked") if tally[name]]
-    if tally["lost"] and (each.fault in _HARMLESS or each.at_least_once) and each.fault != "broker killed":
+    # A bound that one answer fills has no room for the refusals behind it: they are dropped, and counted.
+    dropped = 0 if each.at_least_once else max((one.replies_dropped for one in said), default=0)
+    if unended and each.fault in _HARMLESS:
+        complaints.append(f"{len(unended)} accepted and not ended")
+    if tally["lost"] > dropped and (each.fault in _HARMLESS or each.at_least_once) and each.fault != "broker killed":
         complaints.append(f"lost {tally['lost']} of {tally['sent']}")
     if tally["duplicate"] and each.fault not in _REPEATING:
         complaints.append(f"duplicate {tally['duplicate']}")
@@ -153,7 +157,7 @@ def try_out(each: Draw, folder: Path) -> list[str]:
         complaints.append("the worker ended")
     if not serves:
         complaints.append(f"nothing is answered afterwards, before it {dict(outcomes)}")
-    return complaints + full
+    return complaints + overfull(said)
 
 
 def send_some(requester: Requester, each: Draw, dice: random.Random) -> None:
@@ -184,12 +188,15 @@ def answers_again(requester: Requester) -> bool:
     return False
 
 
-def overfull(stats: Listener) -> list[str]:
+def heard(stats: Listener) -> list[Stats]:
     said = [decode_announcement(Stats, message.payload) for message in stats.heard]
+    return [each for each in said if each is not None]
+
+
+def overfull(said: list[Stats]) -> list[str]:
     return [
         f"{name} holds {level.now} of {level.bound}"
         for each in said
-        if each is not None
         for name, level in each.levels.items()
         if name in _BOUNDED and level.now > level.bound
     ]
