@@ -7,6 +7,8 @@ import signal
 from typing import Any
 
 from inferbus_client import topics
+from inferbus_client.cli.exits import Exit
+from support.inferbus import inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until
@@ -28,3 +30,14 @@ def test_the_first_ctrl_c_says_what_it_waits_for_and_that_a_second_forces(broker
         assert line["event"] == "draining: 1 in flight, for at most 15s; a second signal ends at once"
         worker.process.send_signal(signal.SIGINT)
         assert worker.process.wait(10) == 130
+
+
+def test_a_worker_that_never_served_speaks_of_no_draining_and_of_no_replies(broker: Mosquitto) -> None:
+    """Lines about requests in flight and replies that did not arrive stood behind the one that says why it ends."""
+    loads = ("--engine", "simulated", "--simulated-first-token", "1m", "--log-format", "json")
+    with WorkerProcess(broker, project="served", worker_id="first"):
+        for options in (("--project", "served"), ("--project", "other", "--worker-id", "first")):
+            second = inferbus("serve", *loads, "--broker", broker.url, *options)
+            assert second.returncode == Exit.ID_TAKEN
+            assert "draining" not in second.stderr
+            assert "not every reply" not in second.stderr

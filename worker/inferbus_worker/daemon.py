@@ -304,7 +304,7 @@ class Daemon:
             self._pool.stop(_JOIN)
         self._end_all()  # one may have passed the gate just before it closed
         self._bus.announce("offline")
-        if not self._flush(deadline):
+        if not self._flush(deadline) and self._replies.owes(0):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._acknowledgements.close()
@@ -315,9 +315,13 @@ class Daemon:
 
     def _close_admission(self) -> None:
         if self._state is not State.DEAD:
-            self._state = State.DRAINING
+            served, self._state = self._state is State.READY, State.DRAINING
             most = format_duration(self._settings.drain_timeout)
-            log.info("draining: %d in flight, for at most %s; a second signal ends at once", len(self._in_flight), most)
+            if served:
+                waits = "draining: %d in flight, for at most %s; a second signal ends at once"
+                log.info(waits, len(self._in_flight), most)
+            elif self._signals:
+                log.info("stopping before the model is there, within %s; a second signal ends at once", most)
         self._bus.announce("draining")
 
     def _drain(self, deadline: float) -> None:

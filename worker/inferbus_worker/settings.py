@@ -167,7 +167,7 @@ class Settings(ConnectionSettings):
     state_dir: Path = Field(
         default_factory=_state_dir,
         description="With --ack after-reply: where attempts are kept; requests set aside, for a week, 16 MiB at most.",
-        json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus"},
+        json_schema_extra={"default": "$STATE_DIRECTORY or ~/.local/state/inferbus", "metavar": "FOLDER"},
     )
     reply_topics: Annotated[list[str], BeforeValidator(split), AfterValidator(_check_filters)] = Field(
         default_factory=list,
