@@ -150,7 +150,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
                 one_ends(first, second)
                 assert (first.process.poll(), second.process.returncode) == (None, Exit.ID_TAKEN)
                 assert f"another worker already has the id '{first.id}': started 2" in second.log
-                assert f", process {first.pid}; give this one" in second.log
+                assert f", process {first.pid}; start this one with another --worker-id" in second.log
                 until(lambda: answers(requester), 30)
                 late = [requester.send() for _ in range(20)]
                 requester.settle_or_quiet(3)
