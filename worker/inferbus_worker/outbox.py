@@ -1,9 +1,10 @@
 """What waits for the broker, and what has to go where that is more than there is room for.
 
-Three kinds wait apart, and leave in the order in which they came:
+Four kinds wait apart, and leave in the order in which they came:
 
-- replies to requests that were never accepted, and what else nobody counts on: dropped first, oldest first, so that a
-  flood of refusals costs nobody an answer;
+- what nobody counts on, a repeated answer or the stats: dropped first, oldest first;
+- refusals: dropped next, oldest first, so that a flood of them costs nobody an answer. The last `_KEPT_REFUSALS` stay,
+  over the bound: one answer alone may fill that on a link that works, and who is refused behind it is to hear of it;
 - what is owed: the replies of accepted requests, and of those that the broker keeps until they are answered. Dropped
   next, oldest first, but for their end: a small error stands in its place (promise 1: exactly one terminal reply);
 - what is owed and small already. It stays. There are no more of these than were accepted before admission saw the
@@ -22,6 +23,7 @@ from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress
 
 #: What a stream or a message takes in memory besides its texts; measured, rounded up.
 PER_MESSAGE: Final = 1024
+_KEPT_REFUSALS: Final = 64
 
 
 class Source(Protocol):
@@ -35,6 +37,11 @@ class Source(Protocol):
     @property
     def owed(self) -> bool:
         """Whether somebody counts on the end of it."""
+        ...
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it says that a request was not accepted, and nothing else."""
         ...
 
     def outgoing(self) -> Iterable[Outgoing]:
@@ -55,12 +62,14 @@ class Outbox:
         self.texts = Backlog()
         self._numbers = itertools.count()
         self._spare: deque[tuple[int, Source]] = deque()
+        self._refusals: deque[tuple[int, Source]] = deque()
         self._owed: deque[tuple[int, Source]] = deque()
         self._small: deque[tuple[int, Source]] = deque()
+        self._queues = (self._spare, self._refusals, self._owed, self._small)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._spare) + len(self._owed) + len(self._small)
+        return sum(len(queue) for queue in self._queues)
 
     @property
     def bytes(self) -> int:
@@ -78,13 +87,14 @@ class Outbox:
             How many messages had to go for it.
         """
         with self._lock:
-            (self._owed if source.owed else self._spare).append((next(self._numbers), source))
-            return self._make_room(source) if self.congested else 0
+            queue = self._owed if source.owed else self._refusals if source.refuses else self._spare
+            queue.append((next(self._numbers), source))
+            return self._make_room() if self.congested else 0
 
     def take(self) -> Source | None:
         """The one that has waited longest."""
         with self._lock:
-            waiting = [queue for queue in (self._spare, self._owed, self._small) if queue]
+            waiting = [queue for queue in self._queues if queue]
             if not waiting:
                 return None
             oldest = waiting[0] if len(waiting) == 1 else min(waiting, key=_age)
@@ -93,15 +103,18 @@ class Outbox:
     def waiting(self) -> list[Source]:
         """Everything that waits."""
         with self._lock:
-            return [source for queue in (self._spare, self._owed, self._small) for _, source in queue]
+            return [source for queue in self._queues for _, source in queue]
 
-    def _make_room(self, newest: Source) -> int:
+    def _make_room(self) -> int:
         # What waits alone stays, however large it is, and so does the newest of what is owed: on a link that works
         # they leave at once.
         dropped = 0
         while self.congested and self._spare and len(self) > 1:
             dropped += sum(1 for _ in self._spare.popleft()[1].outgoing())  # its numbers are used up: a gap is seen
-        while self.congested and self._owed and self._owed[0][1] is not newest:
+        while self.congested and len(self._refusals) > _KEPT_REFUSALS:
+            dropped += sum(1 for _ in self._refusals.popleft()[1].outgoing())
+        kept = len(self._refusals) * PER_MESSAGE
+        while self.bytes - kept > self._max_bytes and len(self._owed) > 1:
             number, source = self._owed.popleft()
             shed, has_more = source.shed()
             dropped += shed

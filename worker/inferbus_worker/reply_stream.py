@@ -64,6 +64,11 @@ class Outgoing(NamedTuple):
         """Presence is retained, and has to be right; anything else that is no reply can be spared."""
         return self.retain
 
+    @property
+    def refuses(self) -> bool:
+        """A message of its own is no reply to a request."""
+        return False
+
     def outgoing(self) -> Iterable[Outgoing]:
         """A message is its own queue of one."""
         return (self,)
@@ -126,6 +131,12 @@ class ReplyStream:
     def owed(self) -> bool:
         """Whether the request was accepted, or stays with the broker until it is answered."""
         return self._accepted or self.address.receipt is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a failure is all that it has to say to a request that was not accepted."""
+        unsent = self._unsent
+        return not self._accepted and unsent is not None and isinstance(unsent.terminal, Failure)
 
     def accepted(self, position: int, eta_ms: int | None) -> None:
         """The request is in the queue. The text half does not say so."""

@@ -398,6 +398,16 @@ class TestWhatIsOwed:
         assert link.payloads[:10] == [b"x" * 50_000] * 10
         assert replies.dropped == 10_010 - len(link.payloads)
 
+    def test_and_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
+        replies, link = started(FakeLink(room=0), max_bytes=65_536)
+        accepted(replies, "x" * 66_000)
+        for _ in range(100):
+            replies.open(ReplyAddress("t", "r1", "s1")).end(Failure("rate_limited"))
+        link.room = 100_000
+        replies.feed()
+        assert link.payloads[0] == b"x" * 66_000
+        assert (len(link.payloads), replies.dropped) == (1 + 64, 36)
+
     def test_nor_does_a_repeat_that_is_answered_from_memory(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 50_000)
