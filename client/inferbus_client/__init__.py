@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inferbus_client.aio import AsyncClient, AsyncStream
-    from inferbus_client.answer import Answer
     from inferbus_client.client import Client, Stream
-    from inferbus_client.client_settings import ClientSettings
+    from inferbus_client.contract.wire import Delta
     from inferbus_client.errors import (
         BrokerError,
         BrokerRefusedError,
@@ -39,9 +38,10 @@ if TYPE_CHECKING:
         SessionBusyError,
         UnavailableError,
     )
-    from inferbus_client.options import AskOptions
-    from inferbus_client.settings import SettingsError
-    from inferbus_client.wire import Delta
+    from inferbus_client.exchange.answer import Answer
+    from inferbus_client.exchange.options import AskOptions
+    from inferbus_client.settings.client import ClientSettings
+    from inferbus_client.settings.connection import SettingsError
 
 __version__ = "0.1.0"
 
@@ -77,14 +77,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "answer",
-    "AskOptions": "options",
+    "Answer": "exchange.answer",
+    "AskOptions": "exchange.options",
     "AsyncClient": "aio",
     "AsyncStream": "aio",
     "Client": "client",
-    "ClientSettings": "client_settings",
-    "Delta": "wire",
-    "SettingsError": "settings",
+    "ClientSettings": "settings.client",
+    "Delta": "contract.wire",
+    "SettingsError": "settings.connection",
     "Stream": "client",
 }
 

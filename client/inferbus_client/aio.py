@@ -8,16 +8,16 @@ from contextlib import aclosing, closing, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from inferbus_client.answer import Answer
-from inferbus_client.assembly import AnyReply
-from inferbus_client.call import Message
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.core import ClientCore, CoreProperties
-from inferbus_client.errand import Errand
-from inferbus_client.options import AskOptions, TurnOptions, WaitOptions, announce
+from inferbus_client.contract.wire import Delta
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.assembly import AnyReply
+from inferbus_client.exchange.call import Message
+from inferbus_client.exchange.core import ClientCore, CoreProperties
+from inferbus_client.exchange.errand import Errand
+from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
+from inferbus_client.exchange.steps import Deliver, Event, Receive, Steps, next_step
 from inferbus_client.own_thread import in_own_thread
-from inferbus_client.steps import Deliver, Event, Receive, Steps, next_step
-from inferbus_client.wire import Delta
+from inferbus_client.settings.client import ClientSettings
 
 
 class AsyncClient(CoreProperties):

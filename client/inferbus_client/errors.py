@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, Self
 from inferbus_client.shown import shown_in_line
 
 if TYPE_CHECKING:
-    from inferbus_client.wire import Failure
+    from inferbus_client.contract.wire import Failure
 
 #: Names that a sentence lists; a bus where anyone may announce workers can have any number.
 _NAMED: Final = 20

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from inferbus_worker.engines.base import ChatCall, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 from .dialects import prompt
 from .outcome import Outcome, Trip

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from inferbus_client.errors import IdTakenError
-from inferbus_worker.bus import Bus
-from inferbus_worker.replies import Replies
-from inferbus_worker.settings import Settings
+from inferbus_worker.bus.connection import Bus
+from inferbus_worker.replies.sender import Replies
+from inferbus_worker.settings.worker import Settings
 from support.mosquitto import Mosquitto
 from support.waiting import until
 

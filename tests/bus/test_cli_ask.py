@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from inferbus_client.presence import Latency, Presence, Stats
-from inferbus_client.topics import presence as presence_topic
-from inferbus_client.topics import stats as stats_topic
+from inferbus_client.contract.presence import Latency, Presence, Stats
+from inferbus_client.contract.topics import presence as presence_topic
+from inferbus_client.contract.topics import stats as stats_topic
 from support.fake_worker import FakeWorker, Wait, WaitForCancel, accepted, delta, done, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto, mosquitto_pub

@@ -10,8 +10,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, echo, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto

@@ -15,9 +15,9 @@ from typing import Any
 import pexpect
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.cli.exits import Exit
-from inferbus_client.presence import Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from inferbus_client.exits import Exit
 from support.inferbus import PROGRAM, environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr, mosquitto_sub

@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.inferbus import environment, inferbus
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
 from support.peer import WORKER_ID, Listener, Peer, Site, worker_peer
@@ -244,7 +244,7 @@ def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosqu
 def _serve(shipped: ShippedMosquitto, log: Path, *more: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped), *more],
+            [sys.executable, "-m", "inferbus_worker.demo.lifeline", "serve", *_serve_options(shipped), *more],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,

@@ -11,8 +11,6 @@ from typing import Final
 import psutil
 import pytest
 
-from inferbus_client.broker_url import BrokerUrl
-from inferbus_client.cli.exits import Exit
 from inferbus_client.errors import (
     BrokerError,
     BrokerRefusedError,
@@ -20,8 +18,10 @@ from inferbus_client.errors import (
     ConnectionLostError,
     IdTakenError,
 )
-from inferbus_client.link import Link
-from inferbus_client.link_options import LinkOptions
+from inferbus_client.exits import Exit
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.options import LinkOptions
 from support.gate import CONNECT, Gate, Packet, swallows
 from support.inferbus import PROGRAM
 from support.mosquitto import HOST, Mosquitto

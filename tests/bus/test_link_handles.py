@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.errors import MessageRefusedError
-from inferbus_client.link import Link
-from inferbus_client.link_options import Handle, LinkOptions
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.options import Handle, LinkOptions
 from support.fault_proxy import FaultProxy
 from support.listener import Listener
 from support.mosquitto import Mosquitto

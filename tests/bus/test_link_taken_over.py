@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import pytest
 
-from inferbus_client.broker_url import BrokerUrl
 from inferbus_client.errors import ConnectionLostError
-from inferbus_client.link import Link
-from inferbus_client.link_options import LinkOptions
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.options import LinkOptions
 from support.mosquitto import HOST
 from support.waiting import until
 

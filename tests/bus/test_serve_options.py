@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inferbus_worker.settings import Settings
+from inferbus_worker.settings.worker import Settings
 from support.inferbus import PROGRAM, environment
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until

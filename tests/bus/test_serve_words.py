@@ -6,8 +6,8 @@ import json
 import signal
 from typing import Any
 
-from inferbus_client import topics
-from inferbus_client.cli.exits import Exit
+from inferbus_client.contract import topics
+from inferbus_client.exits import Exit
 from support.inferbus import inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from inferbus_client import topics
-from inferbus_client.presence import Level, Stats, decode_announcement
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Level, Stats, decode_announcement
 from support.listener import Heard, Listener
 from support.mosquitto import Mosquitto
 

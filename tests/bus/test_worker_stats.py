@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.presence import Stats, decode_announcement
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Stats, decode_announcement
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
 from support.waiting import until

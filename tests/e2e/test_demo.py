@@ -12,7 +12,7 @@ import pexpect
 import psutil
 import pytest
 
-from inferbus_client import topics
+from inferbus_client.contract import topics
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module

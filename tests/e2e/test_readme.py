@@ -22,9 +22,9 @@ import pexpect
 import pytest
 import yaml
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence
-from inferbus_worker.settings import Settings
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from inferbus_worker.settings.worker import Settings
 from support.inferbus import environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub

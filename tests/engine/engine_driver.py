@@ -12,7 +12,7 @@ import threading
 import time
 
 from inferbus_worker.engines.base import ChatCall, EngineError, EngineStartError, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 
 def say(*words: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inferbus_worker.engines.base import ChatCall, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 from support.listener import Heard, Listener
 from support.mosquitto import Mosquitto
 from support.waiting import until

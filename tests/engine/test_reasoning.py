@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferbus_worker.engines.base import ChatCall, Chunk, Sampling, Thinking
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 #: Each word makes the model say the next one. The template ends the prompt with "go", or, when thinking is
 #: off, with an empty thought, as the templates of reasoning models do.

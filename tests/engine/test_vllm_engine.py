@@ -26,8 +26,8 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
     Sampling,
 )
-from inferbus_worker.engines.vllm import VllmEngine, parse_options
-from inferbus_worker.watchdog import PROBE_IN_FORM, probe
+from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
+from inferbus_worker.engines.watchdog import PROBE_IN_FORM, probe
 from support.inferbus import inferbus
 from support.schemas import WORST
 
@@ -350,7 +350,7 @@ def test_the_first_schema_that_comes_does_not_choose_the_compiler_for_all() -> N
 
 
 def test_importing_the_module_imports_neither_vllm_nor_torch() -> None:
-    code = "import sys, inferbus_worker.engines.vllm; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
+    code = "import sys, inferbus_worker.engines.vllm.engine; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

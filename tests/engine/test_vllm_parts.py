@@ -19,8 +19,8 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
     Usage,
 )
-from inferbus_worker.engines.vllm_chat import check_messages, checked_parameters, coalesced, finish_reason
-from inferbus_worker.engines.vllm_generation import LoopGeneration
+from inferbus_worker.engines.vllm.chat import check_messages, checked_parameters, coalesced, finish_reason
+from inferbus_worker.engines.vllm.generation import LoopGeneration
 
 END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 

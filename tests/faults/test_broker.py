@@ -11,7 +11,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.mosquitto import Mosquitto
 from support.requester import Requester
 from support.trials import size

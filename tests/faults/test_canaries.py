@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from inferbus_worker.engines.vllm_arguments import DEMO_PATH
+from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 from support.inferbus import PROGRAM, environment
 from support.listener import Listener
 from support.mosquitto import Mosquitto

@@ -27,7 +27,7 @@ from inferbus_client import (
     RateLimitedError,
     RequestTimeoutError,
 )
-from inferbus_client.wire import Accepted
+from inferbus_client.contract.wire import Accepted
 from support.fake_worker import FakeWorker, WaitForCancel, accepted, echo, error
 from support.fault_proxy import Fault, FaultProxy
 from support.mosquitto import Mosquitto, free_port

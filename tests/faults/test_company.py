@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.trials import size

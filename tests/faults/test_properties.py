@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import pytest
 
 from inferbus_client import Client
-from inferbus_client.presence import Stats, decode_announcement
+from inferbus_client.contract.presence import Stats, decode_announcement
 from support.fake_worker import FakeWorker
 from support.injector import Injector
 from support.listener import Listener

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.gate import SUBSCRIBE, Gate, swallows
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.nowhere import black_hole, mute, nobody

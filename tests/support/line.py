@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferbus_client.wire import Request
-from inferbus_worker.job import Job
-from inferbus_worker.reply_stream import Backlog, ReplyAddress, ReplyStream
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.sessions import MemorySessions, SessionKey
-from inferbus_worker.settings import ProjectSettings
+from inferbus_client.contract.wire import Request
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.replies.stream import Backlog, ReplyAddress, ReplyStream
+from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.state.memory.sessions import MemorySessions, SessionKey
 from support.rooms import FakeClock
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferbus_client.link_options import Incoming
-from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Acknowledgements
-from inferbus_worker.addressing import Addressing
-from inferbus_worker.admission import Admission
-from inferbus_worker.attempts import Attempts
+from inferbus_client.contract.wire import Failure
+from inferbus_client.mqtt.options import Incoming
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.admission import Admission
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.reception import Reception
+from inferbus_worker.admission.token_budget import TokenBudget
+from inferbus_worker.bus.acknowledgements import Acknowledgements
+from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -20,19 +23,16 @@ from inferbus_worker.engines.base import (
     EngineDeadError,
     Usage,
 )
-from inferbus_worker.in_flight import InFlight
-from inferbus_worker.job import Job
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.reception import Reception
-from inferbus_worker.replies import Replies
-from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.retries import RecentRequests
-from inferbus_worker.sessions import MemorySessions
-from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
-from inferbus_worker.stats import Meter
-from inferbus_worker.token_budget import TokenBudget
-from inferbus_worker.turn import TurnRunner
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.flow.turn import TurnRunner
+from inferbus_worker.replies.sender import Replies
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyAddress, ReplyStream
+from inferbus_worker.settings.worker import ProjectSettings, RateLimit, Settings
+from inferbus_worker.state.memory.idempotency import RecentRequests
+from inferbus_worker.state.memory.sessions import MemorySessions
 
 
 @dataclass

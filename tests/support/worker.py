@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence, decode_announcement
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence, decode_announcement
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.processes import assert_gone, family
@@ -122,7 +122,7 @@ class WorkerProcess:
     def _popen(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "inferbus_worker.lifeline", *self.arguments],
+                [sys.executable, "-m", "inferbus_worker.demo.lifeline", *self.arguments],
                 stdin=subprocess.PIPE,  # held open; so the worker ends even where pytest is killed
                 stdout=log,
                 stderr=log,

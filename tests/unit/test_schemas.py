@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.wire import InvalidPayloadError, Request, decode_request
-from inferbus_client.wire.schemas import MAX_STEPS, SchemaError, check_response_format
+from inferbus_client.contract.wire import InvalidPayloadError, Request, decode_request
+from inferbus_client.contract.wire.schemas import MAX_STEPS, SchemaError, check_response_format
 
 
 def nested(depth: int) -> dict[str, Any]:

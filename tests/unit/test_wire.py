@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.wire import (
+from inferbus_client.contract.wire import (
     FAILURES,
     Accepted,
     Code,

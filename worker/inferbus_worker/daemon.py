@@ -26,33 +26,33 @@ from enum import Enum
 from types import FrameType
 from typing import Final
 
-from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import BrokerError
-from inferbus_client.settings import SettingsError
+from inferbus_client.exits import Exit, exit_of
+from inferbus_client.settings.connection import SettingsError
 from inferbus_client.units import format_duration
-from inferbus_client.wire import Failure
 from inferbus_worker import logs
-from inferbus_worker.acknowledgements import Acknowledgements
-from inferbus_worker.addressing import Addressing
-from inferbus_worker.admission import Admission
-from inferbus_worker.attempts import Attempts
-from inferbus_worker.bus import Bus, receive_maximum
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.admission import Admission
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.reception import Reception
+from inferbus_worker.admission.token_budget import TokenBudget
+from inferbus_worker.bus.acknowledgements import Acknowledgements
+from inferbus_worker.bus.attempts import Attempts
+from inferbus_worker.bus.connection import Bus, receive_maximum
 from inferbus_worker.engines.base import Engine, EngineStartError
-from inferbus_worker.in_flight import InFlight
-from inferbus_worker.job import Job
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.reception import Reception
-from inferbus_worker.replies import Replies
-from inferbus_worker.reporter import Reporter
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.retries import RecentRequests
-from inferbus_worker.sessions import MemorySessions
-from inferbus_worker.settings import Settings
-from inferbus_worker.stats import Meter
-from inferbus_worker.token_budget import TokenBudget
-from inferbus_worker.turn import TurnRunner
-from inferbus_worker.watchdog import Watchdog, probe
-from inferbus_worker.worker_pool import WorkerPool
+from inferbus_worker.engines.watchdog import Watchdog, probe
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.flow.turn import TurnRunner
+from inferbus_worker.flow.worker_pool import WorkerPool
+from inferbus_worker.ops.reporter import Reporter
+from inferbus_worker.replies.sender import Replies
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.memory.idempotency import RecentRequests
+from inferbus_worker.state.memory.sessions import MemorySessions
 
 log = logging.getLogger("inferbus.daemon")
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from inferbus_client.cli.options import given, settings_options
-from inferbus_client.client_settings import ClientSettings
+from inferbus_client.settings.client import ClientSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

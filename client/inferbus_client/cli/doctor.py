@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import click
 
-from inferbus_client.checks import CheckResult, check_all
 from inferbus_client.cli.connection import client_options, load_settings
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.options import given
 from inferbus_client.cli.terminal import has_colours
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.origins import in_force
+from inferbus_client.exits import Exit
+from inferbus_client.fleet.checks import CheckResult, check_all
+from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.origins import in_force
 from inferbus_client.shown import shown_in_line
 
 _MARKS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "info": ("", "")}

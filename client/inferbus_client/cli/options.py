@@ -11,8 +11,8 @@ from click.shell_completion import CompletionItem
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from inferbus_client.settings import FileSettings
-from inferbus_client.settings_sources import is_file_only
+from inferbus_client.settings.connection import FileSettings
+from inferbus_client.settings.sources import is_file_only
 from inferbus_client.units import bare_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.figures import figures_of, together
-from inferbus_client.histogram import Histogram
-from inferbus_client.presence import Latency, Presence, Stats
-from inferbus_client.watch import WorkerView
+from inferbus_client.contract.histogram import Histogram
+from inferbus_client.contract.presence import Latency, Presence, Stats
+from inferbus_client.fleet.figures import figures_of, together
+from inferbus_client.fleet.watch import WorkerView
 
 
 def reading(uptime: float, processed: int = 0, *, slow: int = 0, **more: Any) -> Stats:

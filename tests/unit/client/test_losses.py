@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferbus_client.losses import Losses, may_be_about_a_packet
+from inferbus_client.mqtt.losses import Losses, may_be_about_a_packet
 from support.rooms import FakeClock
 
 UNEXPLAINED = "Unspecified error"

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import pytest
 
-from inferbus_client.link import Link
-from inferbus_client.network_loop import NetworkLoop
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.network_loop import NetworkLoop
 from support.ear import Ear
 
 

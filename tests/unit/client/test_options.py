@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.core import ClientCore
 from inferbus_client.errors import NotConnectedError
-from inferbus_client.exchange import Terms
-from inferbus_client.options import AskOptions, terms_of
+from inferbus_client.exchange.core import ClientCore
+from inferbus_client.exchange.exchange import Terms
+from inferbus_client.exchange.options import AskOptions, terms_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from paho.mqtt.client import Client, _WebsocketWrapper
 
-from inferbus_client.paho_client import PahoClient
+from inferbus_client.mqtt.paho_client import PahoClient
 from support.ear import Ear
 
 #: With their parameters, after `self`.

@@ -14,9 +14,9 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from inferbus_client import publish_packet
-from inferbus_client.link_options import Incoming
-from inferbus_client.publish_packet import UnreadableMessageError
+from inferbus_client.mqtt import publish_packet
+from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.publish_packet import UnreadableMessageError
 from support.ear import Ear
 from support.mqtt_bytes import (
     CONTENT_TYPE,

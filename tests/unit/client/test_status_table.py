@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from inferbus_client.cli.overview import Overview, format_age
-from inferbus_client.presence import Latency, Level, Presence, State, Stats, decode_announcement
-from inferbus_client.watch import WorkerView
+from inferbus_client.contract.presence import Latency, Level, Presence, State, Stats, decode_announcement
+from inferbus_client.fleet.watch import WorkerView
 
 
 def rendered(workers: dict[str, WorkerView], *, stale: bool = False, width: int = 80) -> str:

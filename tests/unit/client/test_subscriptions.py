@@ -11,8 +11,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from inferbus_client.errors import BrokerRefusedError, ConnectionLostError
-from inferbus_client.paho_client import PahoClient
-from inferbus_client.subscriptions import Subscriptions
+from inferbus_client.mqtt.paho_client import PahoClient
+from inferbus_client.mqtt.subscriptions import Subscriptions
 
 GRANTED = ReasonCode(PacketTypes.SUBACK, "Granted QoS 1")
 REFUSED = ReasonCode(PacketTypes.SUBACK, "Not authorized")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferbus_client.suspicion import MEMORY, NOTHING_FOUND, Finding, Parcel, Suspicion
+from inferbus_client.mqtt.suspicion import MEMORY, NOTHING_FOUND, Finding, Parcel, Suspicion
 from support.rooms import FakeClock
 
 LARGE = Parcel("a", 10_000)

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from inferbus_client.assembly import AnyReply
-from inferbus_client.broker_url import BrokerUrl
-from inferbus_client.call import Addresses, Call
+from inferbus_client.contract.wire import Accepted, Done
 from inferbus_client.errors import InvalidRequestError
-from inferbus_client.link_options import Incoming, LinkOptions
-from inferbus_client.steps import Event, TextReply
-from inferbus_client.transport import Transport
-from inferbus_client.wire import Accepted, Done
+from inferbus_client.exchange.assembly import AnyReply
+from inferbus_client.exchange.call import Addresses, Call
+from inferbus_client.exchange.steps import Event, TextReply
+from inferbus_client.exchange.transport import Transport
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.options import Incoming, LinkOptions
 
 ADDRESSES = Addresses("general", "me")
 

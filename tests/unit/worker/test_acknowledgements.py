@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.link_options import Incoming
-from inferbus_worker.acknowledgements import Acknowledgements
-from inferbus_worker.attempts import Attempts
+from inferbus_client.mqtt.options import Incoming
+from inferbus_worker.bus.acknowledgements import Acknowledgements
+from inferbus_worker.bus.attempts import Attempts
 
 
 def message(ack_id: int, payload: bytes = b"x", *, dup: bool = False, qos: int = 1) -> Incoming:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.wire import Failure
+from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.base import ChatCall, Chunk, Usage
-from inferbus_worker.settings import ProjectSettings, RateLimit
+from inferbus_worker.settings.worker import ProjectSettings, RateLimit
 from support.rooms import NOTHING, Rooms, fail, replies, texts
 
 BUSY = "Please wait, your previous message is still being processed..."

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.link_options import Incoming
-from inferbus_worker.attempts import Attempts
+from inferbus_client.mqtt.options import Incoming
+from inferbus_worker.bus.attempts import Attempts
 from support.waiting import until
 
 #: Far more than any of these calls takes, far less than a lock holds.

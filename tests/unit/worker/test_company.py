@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client import topics
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Instance, Presence, State, Stats
 from inferbus_client.errors import AlreadyServedError
-from inferbus_client.presence import Instance, Presence, State, Stats
-from inferbus_worker.company import Company
+from inferbus_worker.bus.company import Company
 from support.rooms import FakeClock
 
 Message = tuple[str, bytes]

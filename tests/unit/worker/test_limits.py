@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.sessions import SessionKey
-from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.settings.worker import ProjectSettings, RateLimit, Settings
+from inferbus_worker.state.memory.sessions import SessionKey
 from support.rooms import FakeClock
 
 TWO = RateLimit(2, 60)

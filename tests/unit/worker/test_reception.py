@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.link_options import Incoming
-from inferbus_client.wire import Failure
+from inferbus_client.contract import topics
+from inferbus_client.contract.wire import Failure
+from inferbus_client.mqtt.options import Incoming
+from inferbus_worker.admission.reception import Reception
 from inferbus_worker.engines.base import Chunk
-from inferbus_worker.reception import Reception
 from support.rooms import NOTHING, Rooms, replies, texts
 
 HOME = "general/assistant_response/s1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferbus_worker.attempts import Attempts
+from inferbus_worker.bus.attempts import Attempts
 from support.rooms import NOTHING, Rooms, texts
 
 CANCELLED = "Error: Request cancelled."

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from inferbus_client.network_loop import Feed
-from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Receipt
-from inferbus_worker.packed_properties import PackedProperties
-from inferbus_worker.replies import HearsOfEnds, Replies
-from inferbus_worker.reply_stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
+from inferbus_client.contract.wire import Failure
+from inferbus_client.mqtt.network_loop import Feed
+from inferbus_worker.bus.acknowledgements import Receipt
+from inferbus_worker.replies.packets import PackedProperties
+from inferbus_worker.replies.sender import HearsOfEnds, Replies
+from inferbus_worker.replies.stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
 
 
 @dataclass

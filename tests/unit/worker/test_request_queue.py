@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_worker.job import Job
+from inferbus_worker.flow.job import Job
 from support.line import Line
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_worker.job import Job
+from inferbus_worker.flow.job import Job
 from support.line import Line
 
 WHO_VOUCHES = pytest.mark.parametrize("users", [True, False], ids=["topic", "clientId"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from inferbus_client.wire import Failure
-from inferbus_worker.reply_stream import Answered
-from inferbus_worker.retries import Finished, RecentRequests, RetryKey
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.replies.stream import Answered
+from inferbus_worker.state.memory.idempotency import Finished, RecentRequests, RetryKey
 from support.rooms import FakeClock
 
 

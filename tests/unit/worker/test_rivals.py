@@ -6,8 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from inferbus_client.presence import Instance, Presence, decode_announcement
-from inferbus_worker.rivals import Rivals, new_instance
+from inferbus_client.contract.presence import Instance, Presence, decode_announcement
+from inferbus_worker.bus.rivals import Rivals, new_instance
 from support.rooms import FakeClock
 
 EARLY = Instance(mark="a", started=1000.0, host="kitchen", pid=42)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inferbus_worker.seldom import Seldom
-from inferbus_worker.sessions import Exchange, MemorySessions, SessionKey
+from inferbus_worker.state.memory.sessions import Exchange, MemorySessions, SessionKey
 from support.rooms import FakeClock, Rooms
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_worker.sessions import Claim, Conversation, Exchange, MemorySessions, SessionKey
+from inferbus_worker.state.memory.sessions import Claim, Conversation, Exchange, MemorySessions, SessionKey
 from support.rooms import FakeClock
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from inferbus_client.presence import Level, Stats, decode_announcement
+from inferbus_client.contract.presence import Level, Stats, decode_announcement
 from inferbus_worker.engines.base import Chunk, EngineError, Usage
-from inferbus_worker.stats import _latency
+from inferbus_worker.flow.meter import _latency
 from support.rooms import Rooms, Script, fail
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.wire import Failure
+from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.base import ChatCall, Chunk, EngineError, Usage
-from inferbus_worker.settings import ProjectSettings
+from inferbus_worker.settings.worker import ProjectSettings
 from support.rooms import NOTHING, Rooms, Script, fail, replies, texts
 
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.wire import Failure
+from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -19,7 +19,7 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
     Usage,
 )
-from inferbus_worker.settings import ProjectSettings
+from inferbus_worker.settings.worker import ProjectSettings
 from support.rooms import NOTHING, Rooms, Script, answer, fail, replies, texts
 
 

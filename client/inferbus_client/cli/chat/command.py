@@ -12,11 +12,11 @@ from inferbus_client.cli.chat.conversation import Conversation
 from inferbus_client.cli.chat.input import Lines, TerminalLines, piped_lines
 from inferbus_client.cli.chat.view import PlainView, TerminalView, View
 from inferbus_client.cli.connection import client_options, load_settings
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
 from inferbus_client.cli.status_line import connected
 from inferbus_client.cli.streams import require_input
 from inferbus_client.cli.terminal import is_dumb
+from inferbus_client.exits import Exit
 
 
 @click.command()

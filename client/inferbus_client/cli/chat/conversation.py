@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.input import Lines
 from inferbus_client.cli.chat.slash import Quit, SlashCommands
 from inferbus_client.cli.chat.transcript import Exchanged, Transcript
 from inferbus_client.cli.chat.view import Shown, View
-from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import BrokerError, InferbusError
-from inferbus_client.options import AskOptions
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exits import Exit, exit_of
 
 
 class Conversation:

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.transcript import Transcript
 from inferbus_client.cli.chat.view import View
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.sampling import refusal
 from inferbus_client.client import Client
-from inferbus_client.options import AskOptions
-from inferbus_client.topics import is_session
-from inferbus_client.wire import Params
+from inferbus_client.contract.topics import is_session
+from inferbus_client.contract.wire import Params
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.options import AskOptions
 
 _SAMPLING: Final[dict[str, Callable[[str], Any]]] = {"temperature": float, "top_p": float, "max_tokens": int}
 

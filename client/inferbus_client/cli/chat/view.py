@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.chat.blocks import split_finished
 from inferbus_client.cli.chat.echo import no_echo
 from inferbus_client.cli.chat.markdown import ShownMarkdown
 from inferbus_client.cli.status_line import StatusLine
 from inferbus_client.cli.terminal import in_words, say
 from inferbus_client.errors import InferbusError
+from inferbus_client.exchange.answer import Answer
 from inferbus_client.shown import shown
 
 _REFRESHES: Final = 12

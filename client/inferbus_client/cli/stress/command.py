@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 
 from inferbus_client.cli.connection import client_options, load_settings
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
 from inferbus_client.cli.stress.objectives import Objectives
 from inferbus_client.cli.stress.parameters import Number, counts, new_file, objectives, seconds, share, some_seconds
@@ -25,7 +24,8 @@ from inferbus_client.cli.stress.result import Result, about
 from inferbus_client.cli.stress.session import StressSession
 from inferbus_client.cli.stress.sweep import judge
 from inferbus_client.errors import BrokerError
-from inferbus_client.settings import SettingsError
+from inferbus_client.exits import Exit
+from inferbus_client.settings.connection import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 
 from inferbus_client.aio import AsyncClient
-from inferbus_client.answer import Answer
 from inferbus_client.cli.stress.arrivals import arrivals
 from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.errors import RequestFailedError, RequestTimeoutError
-from inferbus_client.options import AskOptions
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.options import AskOptions
 
 
 class Load:

@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from inferbus_client.aio import AsyncClient
-from inferbus_client.assembly import AnyReply
 from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.load import Load
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result
-from inferbus_client.client_settings import ClientSettings
+from inferbus_client.exchange.assembly import AnyReply
+from inferbus_client.settings.client import ClientSettings
 
 
 class Progress(Protocol):
