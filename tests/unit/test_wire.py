@@ -346,6 +346,7 @@ def test_requests_survive_the_way_there_and_back(fields: dict[str, Any]) -> None
 
 HEAD = {"request_id": IDS, "session_id": IDS, "seq": st.integers(0, 10**6)}
 MILLISECONDS = st.floats(0, 1e9)
+COUNTS = st.integers(0, 2**63 - 1)
 
 
 def made(model: Callable[..., Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -361,7 +362,7 @@ REPLIES = st.one_of(
         **HEAD,
         text=TEXTS,
         finish_reason=st.sampled_from(["stop", "length"]),
-        usage=st.none() | made(Usage, prompt_tokens=st.integers(0), completion_tokens=st.integers(0)),
+        usage=st.none() | made(Usage, prompt_tokens=COUNTS, completion_tokens=COUNTS),
         timing=st.none()
         | made(Timing, queue_ms=MILLISECONDS, first_token_ms=st.none() | MILLISECONDS, total_ms=MILLISECONDS),
         reasoning=st.none() | TEXTS,
