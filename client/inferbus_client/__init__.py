@@ -36,12 +36,12 @@ if TYPE_CHECKING:
         RequestFailedError,
         RequestTimeoutError,
         SessionBusyError,
+        SettingsError,
         UnavailableError,
     )
     from inferbus_client.exchange.answer import Answer
     from inferbus_client.exchange.options import AskOptions
     from inferbus_client.settings.client import ClientSettings
-    from inferbus_client.settings.connection import SettingsError
 
 __version__ = "0.1.0"
 
@@ -84,7 +84,6 @@ _HOMES = {
     "Client": "client",
     "ClientSettings": "settings.client",
     "Delta": "contract.wire",
-    "SettingsError": "settings.connection",
     "Stream": "client",
 }
 

@@ -19,10 +19,9 @@ InferbusError
 │   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
 │   └── DeadlineExceededError     deadline_exceeded
 ├── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
+├── SettingsError                 settings that cannot be used: nothing was tried yet
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
 └── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
-
-SettingsError                     settings that cannot be used: nothing was tried yet
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class InferbusError(Exception):
     """Anything this library raises on purpose."""
 
 
-class SettingsError(Exception):
+class SettingsError(InferbusError):
     """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
 
 

@@ -10,8 +10,8 @@ from inferbus_client.errors import (
     DeadlineExceededError,
     IdTakenError,
     RequestTimeoutError,
+    SettingsError,
 )
-from inferbus_client.settings.connection import SettingsError
 
 
 class Exit(IntEnum):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, Sampling, Thinking
+from inferbus_worker.chat import Thinking
+from inferbus_worker.engines.base import ChatCall, Chunk, Sampling
 from inferbus_worker.engines.vllm.engine import VllmEngine
 
 #: Each word makes the model say the next one. The template ends the prompt with "go", or, when thinking is

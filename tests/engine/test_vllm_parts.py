@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     Chunk,
@@ -17,7 +18,6 @@ from inferbus_worker.engines.base import (
     EngineError,
     GenerationTimeoutError,
     InvalidCallError,
-    Usage,
 )
 from inferbus_worker.engines.vllm.chat import check_messages, checked_parameters, coalesced, finish_reason
 from inferbus_worker.engines.vllm.generation import LoopGeneration

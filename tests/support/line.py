@@ -7,8 +7,9 @@ from typing import Any
 from inferbus_client.contract.wire import Request
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
-from inferbus_worker.replies.stream import Backlog, ReplyAddress, ReplyStream
-from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.stream import Backlog, ReplyStream
+from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.memory.sessions import MemorySessions, SessionKey
 from support.rooms import FakeClock
 

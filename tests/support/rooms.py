@@ -16,21 +16,19 @@ from inferbus_worker.admission.reception import Reception
 from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
-from inferbus_worker.engines.base import (
-    CancelledGenerationError,
-    ChatCall,
-    Chunk,
-    EngineDeadError,
-    Usage,
-)
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import CancelledGenerationError, ChatCall, Chunk, EngineDeadError
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
+from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.sender import Replies
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyAddress, ReplyStream
-from inferbus_worker.settings.worker import ProjectSettings, RateLimit, Settings
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.idempotency import RecentRequests
 from inferbus_worker.state.memory.sessions import MemorySessions
 

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 import pytest
 
+from inferbus_client.errors import SettingsError
 from inferbus_client.settings.client import ClientSettings
-from inferbus_client.settings.connection import FileSettings, SettingsError
+from inferbus_client.settings.connection import FileSettings
 from inferbus_client.settings.sources import is_file_only, unknown_variables
-from inferbus_worker.settings.worker import ProjectSettings, RateLimit, Settings
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 from support.scripts import ROOT
 
 #: Each is something else to YAML 1.1 than the text that it is, or to a number's parser.

@@ -27,9 +27,8 @@ from types import FrameType
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
-from inferbus_client.errors import BrokerError
+from inferbus_client.errors import BrokerError, SettingsError
 from inferbus_client.exits import Exit, exit_of
-from inferbus_client.settings.connection import SettingsError
 from inferbus_client.units import format_duration
 from inferbus_worker import logs
 from inferbus_worker.admission.addressing import Addressing

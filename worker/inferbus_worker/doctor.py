@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from inferbus_client.errors import SettingsError
 from inferbus_client.fleet.checks import CheckResult
 from inferbus_client.settings.client import ClientSettings
-from inferbus_client.settings.connection import SettingsError
 from inferbus_client.settings.origins import in_force
 from inferbus_client.settings.sources import unknown_variables
 from inferbus_worker.settings.worker import Settings

@@ -12,9 +12,8 @@ import click
 from inferbus_client import __version__
 from inferbus_client.cli import streams
 from inferbus_client.cli.terminal import in_words
-from inferbus_client.errors import InferbusError
+from inferbus_client.errors import InferbusError, SettingsError
 from inferbus_client.exits import Exit, exit_of
-from inferbus_client.settings.connection import SettingsError
 from inferbus_client.settings.sources import nearest
 
 #: Verbs that come with another distribution, and what to install for them.

@@ -8,11 +8,10 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from inferbus_client.settings.connection import FileSettings
-from inferbus_client.settings.sources import is_file_only
+from inferbus_client.settings.flags import has_flag
 from inferbus_client.units import bare_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,7 +32,7 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
-            if name not in skip and _has_flag(field):
+            if name not in skip and has_flag(field):
                 command = _option(name, field, (defaults or {}).get(name))(command)
         return command
 
@@ -43,15 +42,6 @@ def settings_options(
 def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
     """The values of a click command that belong to `model` and were given; what was not repeated counts as not."""
     return {name: value for name, value in values.items() if name in model.model_fields and value not in (None, ())}
-
-
-def flags_of(model: type[FileSettings]) -> list[str]:
-    """The flag of each field that has one."""
-    return [f"--{name.replace('_', '-')}" for name, field in model.model_fields.items() if _has_flag(field)]
-
-
-def _has_flag(field: FieldInfo) -> bool:
-    return not _is_secret(field) and not is_file_only(field)
 
 
 def _option(name: str, field: FieldInfo, default: str | None) -> Callable[[Command], Command]:
@@ -100,7 +90,3 @@ def _help(field: FieldInfo, default: str | None) -> str:
     own = field.get_default(call_default_factory=True) if not field.is_required() else None
     shown = default or extra.get("default", own)
     return f"{text} [default: {shown}]" if shown not in (None, [], {}, ()) else text
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return bare_type(field.annotation) is SecretStr

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inferbus_client.contract import topics
-from inferbus_client.errors import ClientClosedError, NotConnectedError
+from inferbus_client.errors import ClientClosedError, NotConnectedError, SettingsError
 from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Addresses, Call, Message
@@ -29,7 +29,6 @@ from inferbus_client.exchange.steps import Deliver, Steps
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.exchange.turns import Turns
 from inferbus_client.settings.client import ClientSettings
-from inferbus_client.settings.connection import SettingsError
 
 
 class ClientCore:

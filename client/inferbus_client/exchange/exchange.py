@@ -11,7 +11,6 @@ import itertools
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from inferbus_client.contract.wire import Delta, Done, ErrorReply, Failure
@@ -21,27 +20,11 @@ from inferbus_client.exchange.assembly import AnyReply, Assembly
 from inferbus_client.exchange.call import Call
 from inferbus_client.exchange.pacing import Backoff, Clock, Pacer
 from inferbus_client.exchange.steps import Event, Receive, Retry, Signal, Steps, TextReply
+from inferbus_client.settings.client import Terms
 
 #: Seconds that the worker has, after our deadline, to say `deadline_exceeded` itself: its word says where it passed.
 _GRACE: Final = 0.5
 _WORD: Final = "word after reconnecting"
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How long to wait for what, in seconds, and how often to try.
-
-    Attributes:
-        timeout: from the call to the answer, retries included; the worker is told as the request's deadline.
-        first_timeout: from a send to the first sign of life.
-        silence_timeout: between two deltas.
-        retries: how many times a retryable failure, or silence, is answered by sending again.
-    """
-
-    timeout: float = 120.0
-    first_timeout: float = 15.0
-    silence_timeout: float = 30.0
-    retries: int = 3
 
 
 class Outlet(Protocol):

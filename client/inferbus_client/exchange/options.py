@@ -11,9 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from inferbus_client.contract.wire import Accepted, Failure
 from inferbus_client.errors import RequestFailedError, SessionBusyError
-from inferbus_client.exchange.exchange import Terms
 from inferbus_client.exchange.steps import Retry
-from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.client import ClientSettings, Terms
 
 WhenBusy = Literal["wait", "raise"]
 OnAccepted = Callable[[Accepted], None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.contract import topics
 from inferbus_client.errors import ConflictError
-from inferbus_client.exchange.exchange import Terms
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.settings.connection import ConnectionSettings, Username
 from inferbus_client.units import Duration, Patience
@@ -44,6 +44,23 @@ def _also(name: str, *flags: str) -> Any:
     field = copy(ConnectionSettings.model_fields[name])
     field.json_schema_extra = {"flags": list(flags)}
     return field
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long to wait for what, in seconds, and how often to try.
+
+    Attributes:
+        timeout: from the call to the answer, retries included; the worker is told as the request's deadline.
+        first_timeout: from a send to the first sign of life.
+        silence_timeout: between two deltas.
+        retries: how many times a retryable failure, or silence, is answered by sending again.
+    """
+
+    timeout: float = 120.0
+    first_timeout: float = 15.0
+    silence_timeout: float = 30.0
+    retries: int = 3
 
 
 class ClientSettings(ConnectionSettings):

@@ -32,10 +32,8 @@ from inferbus_client.settings.sources import (
     nearest,
     place_of,
 )
-from inferbus_client.settings.wording import wording
 from inferbus_client.units import Size, Written, bare_type
-
-__all__ = ["ConnectionSettings", "FileSettings", "SettingsError"]
+from inferbus_client.wording import wording
 
 _file: ContextVar[SettingsFile] = ContextVar("_file")
 

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from inferbus_client.cli.ask import ask
+from inferbus_client.errors import SettingsError
 from inferbus_client.settings.client import ClientSettings
-from inferbus_client.settings.connection import SettingsError
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from inferbus_client.errors import SettingsError
 from inferbus_client.mqtt.options import LinkOptions
 from inferbus_client.settings.client import ClientSettings
-from inferbus_client.settings.connection import SettingsError
 from inferbus_worker.settings.worker import Settings
 
 TLS = "mqtts://broker"

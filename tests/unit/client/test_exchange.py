@@ -18,9 +18,10 @@ from inferbus_client.errors import (
 )
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.call import Addresses, Call
-from inferbus_client.exchange.exchange import Exchange, Terms
+from inferbus_client.exchange.exchange import Exchange
 from inferbus_client.exchange.pacing import Backoff, Pacer
 from inferbus_client.exchange.steps import Event, Receive, Signal, TextReply, next_step
+from inferbus_client.settings.client import Terms
 
 CALL = Addresses("general", "me").request("hello", "s1", stream=True, request_id="r1")
 IDS = {"request_id": "r1", "session_id": "s1"}

@@ -10,8 +10,8 @@ import pytest
 
 from inferbus_client.errors import NotConnectedError
 from inferbus_client.exchange.core import ClientCore
-from inferbus_client.exchange.exchange import Terms
 from inferbus_client.exchange.options import AskOptions, terms_of
+from inferbus_client.settings.client import Terms
 
 
 @pytest.fixture

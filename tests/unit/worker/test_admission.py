@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.engines.base import ChatCall, Chunk, Usage
-from inferbus_worker.settings.worker import ProjectSettings, RateLimit
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall, Chunk
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
 from support.rooms import NOTHING, Rooms, fail, replies, texts
 
 BUSY = "Please wait, your previous message is still being processed..."

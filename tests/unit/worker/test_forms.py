@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inferbus_worker.engines.base import ChatCall, Chunk, FirstTokenTimeoutError
-from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, Script, answer, replies, texts
 
 FORM: dict[str, Any] = {"params": {"response_format": {"type": "json_object"}}}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from inferbus_worker.admission.limits import RateLimits
-from inferbus_worker.settings.worker import ProjectSettings, RateLimit, Settings
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.sessions import SessionKey
 from support.rooms import FakeClock
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_worker.settings.worker import RateLimit
+from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.state.memory.windows import RateLimiter
 from support.rooms import FakeClock
 

@@ -15,10 +15,11 @@ from paho.mqtt.properties import Properties
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.network_loop import Feed
-from inferbus_worker.bus.acknowledgements import Receipt
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.packets import PackedProperties
 from inferbus_worker.replies.sender import HearsOfEnds, Replies
-from inferbus_worker.replies.stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.replies.stream import Answered
+from inferbus_worker.outcome import Answered
 from inferbus_worker.state.memory.idempotency import Finished, RecentRequests, RetryKey
 from support.rooms import FakeClock
 

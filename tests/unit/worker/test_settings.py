@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from inferbus_client.settings.connection import SettingsError
+from inferbus_client.errors import SettingsError
 from inferbus_worker.cli import serve
-from inferbus_worker.settings.worker import RateLimit, Settings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 
 SECRET = "hunter2-do-not-print"  # noqa: S105 - no secret of anybody's
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from inferbus_client.contract.presence import Level, Stats, decode_announcement
-from inferbus_worker.engines.base import Chunk, EngineError, Usage
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import Chunk, EngineError
 from inferbus_worker.flow.meter import _latency
 from support.rooms import Rooms, Script, fail
 

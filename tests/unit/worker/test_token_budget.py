@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.engines.base import ChatCall, Chunk, EngineError, Usage
-from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall, Chunk, EngineError
+from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, Script, fail, replies, texts
 
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -17,9 +18,8 @@ from inferbus_worker.engines.base import (
     EngineError,
     GenerationTimeoutError,
     InvalidCallError,
-    Usage,
 )
-from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, Script, answer, fail, replies, texts
 
 

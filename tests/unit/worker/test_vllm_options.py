@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.settings.connection import SettingsError
+from inferbus_client.errors import SettingsError
 from inferbus_worker.config_check import describe, remarks
 from inferbus_worker.engines.factory import make_engine
 from inferbus_worker.engines.vllm.engine import VllmEngine

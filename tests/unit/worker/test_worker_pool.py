@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, Usage
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall, Chunk
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.worker_pool import WorkerPool
 from support.rooms import NOTHING, Rooms

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Envelope
 from inferbus_client.mqtt.options import Incoming
-from inferbus_worker.bus.acknowledgements import Receipt
+from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.sender import Replies
-from inferbus_worker.replies.stream import ReplyAddress, ReplyStream
+from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.memory.sessions import SessionKey
 

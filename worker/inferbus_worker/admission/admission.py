@@ -32,7 +32,8 @@ from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
-from inferbus_worker.replies.stream import Answered, ReplyStream
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.idempotency import Finished, RecentRequests, RetryKey
 from inferbus_worker.state.memory.sessions import Claim, SessionKey, SessionStore

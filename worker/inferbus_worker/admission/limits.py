@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-from inferbus_worker.settings.worker import RateLimit, Settings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.sessions import SessionKey
 from inferbus_worker.state.memory.windows import RateLimiter
 

@@ -16,7 +16,7 @@ from inferbus_worker.admission.admission import Admission
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.queue import RequestQueue
-from inferbus_worker.replies.stream import Answered
+from inferbus_worker.outcome import Answered
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.memory.sessions import SessionKey
 

@@ -17,9 +17,9 @@ from cachetools import TTLCache
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.units import format_duration
-from inferbus_worker.engines.base import Usage
+from inferbus_worker.chat import Usage
 from inferbus_worker.flow.job import PASSED_IN_QUEUE, Answer, Job
-from inferbus_worker.settings.worker import RateLimit
+from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.state.memory.sessions import SessionKey
 
 log = logging.getLogger("inferbus.token_budget")

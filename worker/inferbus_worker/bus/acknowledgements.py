@@ -16,24 +16,9 @@ from typing import NamedTuple
 
 from inferbus_client.mqtt.options import Incoming
 from inferbus_worker.bus.attempts import Attempts
+from inferbus_worker.replies.address import Receipt
 
 log = logging.getLogger("inferbus.acknowledgements")
-
-
-class Receipt(NamedTuple):
-    """What it takes to acknowledge a message, without the message.
-
-    Attributes:
-        ack_id: the packet identifier.
-        key: names the message across the runs of a worker, where it has been delivered before; else None.
-        mark: names it in this run.
-        connection: on which of our connections it came.
-    """
-
-    ack_id: int
-    key: str | None
-    mark: int = 0
-    connection: int = 0
 
 
 class _Ended(NamedTuple):

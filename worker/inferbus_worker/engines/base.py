@@ -17,13 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-#: One message in OpenAI's chat shape: {"role": ..., "content": a string or a list of content parts}.
-Message = Mapping[str, Any]
-
-FinishReason = Literal["stop", "length"]
-Thinking = Literal["hide", "show", "off"]
+from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
 
 
 class EngineError(Exception):
@@ -99,11 +95,6 @@ class ChatCall(NamedTuple):
         """Whether the answer must keep to a grammar, which the engine has to compile first."""
         shape: Mapping[str, Any] = self.sampling.extra.get("response_format", {})
         return bool(shape.get("type", "text") != "text")
-
-
-class Usage(NamedTuple):
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class Chunk(NamedTuple):

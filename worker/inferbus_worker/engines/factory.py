@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from inferbus_client.cli.options import flags_of
+from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
 from inferbus_worker.settings.vllm_options import arguments

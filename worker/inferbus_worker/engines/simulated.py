@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -20,11 +21,8 @@ from inferbus_worker.engines.base import (
     ContextTooLongError,
     EngineDeadError,
     EngineError,
-    FinishReason,
     FirstTokenTimeoutError,
     GenerationTimeoutError,
-    Message,
-    Usage,
 )
 
 _TOKEN = re.compile(r"\s*\S+\s*")

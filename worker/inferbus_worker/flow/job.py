@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from inferbus_client.contract.wire import Failure, FinishReason, Request
-from inferbus_worker.engines.base import Generation, Usage
-from inferbus_worker.replies.stream import Answered, ReplyStream, Timings
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import Generation
+from inferbus_worker.outcome import Answered, Timings
+from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.state.memory.sessions import Claim, Exchange, SessionKey
 
 PASSED_IN_QUEUE = Failure("deadline_exceeded", "It passed while the request waited in the queue.")

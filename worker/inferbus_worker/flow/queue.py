@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.lane import Lane
-from inferbus_worker.settings.worker import ProjectSettings
+from inferbus_worker.settings.projects import ProjectSettings
 
 # Deadlines of requests that wait no more, kept beyond as many again as wait, before they are swept out.
 _FAR_DEADLINES = 64

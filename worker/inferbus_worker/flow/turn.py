@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import Message, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -18,12 +19,11 @@ from inferbus_worker.engines.base import (
     FirstTokenTimeoutError,
     GenerationTimeoutError,
     InvalidCallError,
-    Message,
     Sampling,
-    Usage,
 )
 from inferbus_worker.flow.job import Answer, Job
-from inferbus_worker.settings.worker import ProjectSettings, Settings
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.sessions import Exchange, SessionKey
 
 log = logging.getLogger("inferbus.turn")

@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyAddress
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.stream import Backlog, Outgoing
 
 #: What a stream or a message takes in memory besides its texts; measured, rounded up.
 PER_MESSAGE: Final = 1024

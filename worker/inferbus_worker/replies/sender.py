@@ -19,10 +19,10 @@ from inferbus_client.mqtt.crossing import REFUSED, OnRefused
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.options import Handle, Packed
 from inferbus_client.mqtt.plain_publish import variable_length
-from inferbus_worker.bus.acknowledgements import Receipt
+from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source
 from inferbus_worker.replies.packets import PackedProperties
-from inferbus_worker.replies.stream import Outgoing, ReplyAddress, ReplyStream, instead_of
+from inferbus_worker.replies.stream import Outgoing, ReplyStream, instead_of
 from inferbus_worker.replies.unacknowledged import Unacknowledged
 
 log = logging.getLogger("inferbus.replies")

@@ -17,43 +17,14 @@ from inferbus_client.contract.wire import (
     Done,
     ErrorReply,
     Failure,
-    FinishReason,
     Reply,
     Timing,
     decode_reply,
 )
 from inferbus_client.contract.wire import Usage as WireUsage
-from inferbus_worker.bus.acknowledgements import Receipt
-from inferbus_worker.engines.base import Usage
-
-
-class ReplyAddress(NamedTuple):
-    """Where a request's replies go, and how they are written; a `receipt` where the broker waits for it."""
-
-    topic: str
-    request_id: str
-    session_id: str
-    json: bool = False
-    correlation_data: bytes | None = None
-    receipt: Receipt | None = None
-
-
-class Timings(NamedTuple):
-    """Seconds since admission; `first_token` is None where nothing was generated."""
-
-    queue: float
-    first_token: float | None
-    total: float
-
-
-class Answered(NamedTuple):
-    """The good terminal state of a request, as its replies tell it. A reset or a new session has no usage."""
-
-    text: str
-    finish_reason: FinishReason = "stop"
-    usage: Usage | None = None
-    timings: Timings | None = None
-    reasoning: str | None = None
+from inferbus_worker.chat import Usage
+from inferbus_worker.outcome import Answered, Timings
+from inferbus_worker.replies.address import ReplyAddress
 
 
 class Outgoing(NamedTuple):

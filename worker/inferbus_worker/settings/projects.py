@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from inferbus_client.contract import topics
 from inferbus_client.units import Written
-from inferbus_worker.engines.base import Thinking
+from inferbus_worker.chat import Thinking
 from inferbus_worker.settings.rates import OwnRate
 
 Temperature = Annotated[float, Field(ge=0, le=2)]

@@ -19,8 +19,6 @@ from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettin
 from inferbus_worker.settings.rates import Rate, RateLimit
 from inferbus_worker.settings.vllm_options import VllmOptions
 
-__all__ = ["ProjectSettings", "RateLimit", "Settings"]
-
 
 def _check_filters(filters: list[str]) -> list[str]:
     for name in filters:

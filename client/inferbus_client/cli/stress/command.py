@@ -23,9 +23,8 @@ from inferbus_client.cli.stress.report import ProgressBar, print_about, print_re
 from inferbus_client.cli.stress.result import Result, about
 from inferbus_client.cli.stress.session import StressSession
 from inferbus_client.cli.stress.sweep import judge
-from inferbus_client.errors import BrokerError
+from inferbus_client.errors import BrokerError, SettingsError
 from inferbus_client.exits import Exit
-from inferbus_client.settings.connection import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from inferbus_client.cli.stress.objectives import Objectives
 from inferbus_client.cli.stress.result import SHARES, Result
-from inferbus_client.settings.connection import SettingsError
+from inferbus_client.errors import SettingsError
 
 ENDINGS: Final = (".png", ".svg", ".pdf")
 

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError, from_json
 from inferbus_client.contract.topics import is_mqtt_string, is_session
 from inferbus_client.contract.wire.failures import Failure
 from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
-from inferbus_client.settings.wording import is_wrong_type, wording
+from inferbus_client.wording import is_wrong_type, wording
 
 #: How many texts may end an answer.
 MAX_STOPS: Final = 16

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from inferbus_client.cli.options import flags_of
 from inferbus_client.contract.wire.requests import MAX_STOPS
+from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.vllm.errors import reason

@@ -15,15 +15,8 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from inferbus_worker.engines.base import (
-    ChatCall,
-    Chunk,
-    EngineError,
-    FinishReason,
-    InvalidCallError,
-    Message,
-    Usage,
-)
+from inferbus_worker.chat import FinishReason, Message, Usage
+from inferbus_worker.engines.base import ChatCall, Chunk, EngineError, InvalidCallError
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from cachetools import TTLCache
 
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.replies.stream import Answered
+from inferbus_worker.outcome import Answered
 
 # What an outcome takes besides its texts and ids; measured, rounded up.
 _ENTRY_BYTES = 1024

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from cachetools import TTLCache
 
 from inferbus_client.contract import topics
-from inferbus_worker.engines.base import Message
+from inferbus_worker.chat import Message
 from inferbus_worker.seldom import Seldom
 
 log = logging.getLogger("inferbus.sessions")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 
 from cachetools import TTLCache
 
-from inferbus_worker.settings.worker import RateLimit
+from inferbus_worker.settings.rates import RateLimit
 
 # The smallest deque takes 760 bytes, and most keys are seen once or twice; yet the head of a long list is dear to drop.
 _LONGEST_LIST = 64
