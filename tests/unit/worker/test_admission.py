@@ -9,10 +9,10 @@ import pytest
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.chat import Usage
-from inferbus_worker.engines.base import ChatCall, Chunk
+from inferbus_worker.engines.base import ChatCall
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
-from support.rooms import NOTHING, Rooms, fail, replies, texts
+from support.rooms import NOTHING, Chunk, Rooms, fail, replies, texts
 
 BUSY = "Please wait, your previous message is still being processed..."
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
@@ -91,7 +91,7 @@ class TestRefused:
         (reply,) = rooms.receive("general/user_input", payload)
         assert (reply.topic, reply.payload.decode()) == (HOME, sentence)
         assert rooms.left_behind == NOTHING
-        assert (len(rooms.sessions), rooms.limits.keys_counted()) == (0, {"rateLimitSessions": 0})
+        assert (len(rooms.sessions), rooms.limits.levels()) == (0, {"rateLimitSessions": (0, 100_000)})
 
     @pytest.mark.parametrize("payload", [b"\xff", b"[" * 10 + b"\xfe", b'{"a":' * 3000, b"   "])
     def test_on_a_session_s_topic_even_garbage_is_answered_there(self, payload: bytes) -> None:
@@ -125,7 +125,7 @@ class TestRefused:
         rooms.gate = Failure(code)
         assert texts(rooms.ask()) == [Failure(code).sentence]
         assert rooms.left_behind == NOTHING
-        assert rooms.limits.keys_counted() == {"rateLimitSessions": 0}
+        assert rooms.limits.levels() == {"rateLimitSessions": (0, 100_000)}
 
     def test_the_rate_limit(self) -> None:
         rooms = Rooms(rate=RateLimit(10, 60))
@@ -207,7 +207,7 @@ class TestRefused:
 
         rooms.engine.script = ten_seconds
         rooms.answer("slow")
-        rooms.active = 1
+        rooms.pool.active = 1
         (reply,) = replies(rooms.ask(deadlineMs=5000, reply="json"))
         assert (reply["type"], reply["code"]) == ("error", "deadline_exceeded")
         assert "cannot be met" in reply["message"]
@@ -381,7 +381,7 @@ class TestRetries:
     def test_what_failed_for_a_while_runs_again(self) -> None:
         rooms = Rooms()
         rooms.ask(**self.IDS)
-        rooms.take().end(Failure("shutting_down"))
+        rooms.endings.write(rooms.take(), Failure("shutting_down"))
         assert texts(rooms.sent()) == ["Error: The server is shutting down. Please try again in a moment."]
         assert texts(rooms.answer(**self.IDS)) == ["fine"]
 

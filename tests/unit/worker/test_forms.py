@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, FirstTokenTimeoutError
+from inferbus_worker.engines.base import ChatCall, FirstTokenTimeoutError
 from inferbus_worker.settings.projects import ProjectSettings
-from support.rooms import NOTHING, Rooms, Script, answer, replies, texts
+from support.rooms import NOTHING, Chunk, Rooms, Script, answer, replies, texts
 
 FORM: dict[str, Any] = {"params": {"response_format": {"type": "json_object"}}}
 PLAIN_FORM: dict[str, Any] = {"params": {"response_format": {"type": "text"}}}
@@ -18,7 +18,7 @@ PLAIN_FORM: dict[str, Any] = {"params": {"response_format": {"type": "text"}}}
 
 def rooms(slots: int = 8, script: Script | None = None, **settings: Any) -> Rooms:
     made = Rooms(script=script, projects={"general": ProjectSettings(response_format=True)}, **settings)
-    made.meter.slots = slots
+    made.pool.size = slots
     return made
 
 

@@ -8,7 +8,8 @@ from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.state.memory.sessions import SessionKey
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.windows import MemoryWindows
 from support.rooms import FakeClock
 
 TWO = RateLimit(2, 60)
@@ -17,7 +18,8 @@ TWO = RateLimit(2, 60)
 def limits(clock: FakeClock | None = None, **settings: object) -> RateLimits:
     """Limits of the projects `a` and `b`; the one per session is off unless it is given."""
     given = {"projects": ("a", "b"), "rate_limit": None, **settings}
-    return RateLimits(Settings.model_validate(given), clock=clock or FakeClock())
+    made = Settings.model_validate(given)
+    return RateLimits(made, MemoryWindows(made.rate_limit_sessions, clock=clock or FakeClock()))
 
 
 def key(session: str = "s", project: str = "a", user: str | None = None) -> SessionKey:
@@ -27,7 +29,7 @@ def key(session: str = "s", project: str = "a", user: str | None = None) -> Sess
 def test_all_are_off_or_on_by_themselves() -> None:
     off = limits()
     assert [off.admit(key(), None) for _ in range(1000)] == [None] * 1000
-    assert off.keys_counted() == {}
+    assert off.levels() == {}
 
 
 def test_sessions_do_not_share_a_window() -> None:
@@ -118,7 +120,7 @@ def test_every_table_is_bounded() -> None:
     )
     for number in range(100):
         under_test.admit(key(f"s{number}"), f"c{number}")
-    assert under_test.keys_counted() == {"rateLimitSessions": 7, "rateLimitClients": 7}
+    assert under_test.levels() == {"rateLimitSessions": (7, 7), "rateLimitClients": (7, 7)}
 
 
 def test_and_empties_with_its_window() -> None:
@@ -126,4 +128,7 @@ def test_and_empties_with_its_window() -> None:
     under_test = limits(clock, rate_limit="5/60s", client_rate_limit="5/10s")
     under_test.admit(key(), "c")
     clock.pass_(30)
-    assert under_test.keys_counted() == {"rateLimitSessions": 1, "rateLimitClients": 0}
+    assert {name: now for name, (now, _) in under_test.levels().items()} == {
+        "rateLimitSessions": 1,
+        "rateLimitClients": 0,
+    }

@@ -8,10 +8,9 @@ import pytest
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Failure
-from inferbus_client.mqtt.options import Incoming
-from inferbus_worker.admission.reception import Reception
-from inferbus_worker.engines.base import Chunk
-from support.rooms import NOTHING, Rooms, replies, texts
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.verbs import Verbs
+from support.rooms import NOTHING, Chunk, Rooms, replies, texts
 
 HOME = "general/assistant_response/s1"
 CANCELLED = "Error: Request cancelled."
@@ -33,14 +32,14 @@ class TestHearing:
 
 class TestHolding:
     def test_one_that_cannot_be_handled_keeps_the_others_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        rooms, handle = Rooms(), Reception._answers
+        rooms, handle = Rooms(), Verbs.handle
 
-        def answers(reception: Reception, message: Incoming, **more: Any) -> bool:
-            if message.payload == b"2":
+        def handled(verbs: Verbs, arrival: Arrival) -> bool:
+            if arrival.message.payload == b"2":
                 raise OSError
-            return handle(reception, message, **more)
+            return handle(verbs, arrival)
 
-        monkeypatch.setattr(Reception, "_answers", answers)
+        monkeypatch.setattr(Verbs, "handle", handled)
         rooms.reception.hold()
         for number in range(1, 4):
             assert rooms.receive(f"general/user_input/s{number}", str(number), qos=1, ack_id=number) == []

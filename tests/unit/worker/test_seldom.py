@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from inferbus_worker.seldom import Seldom
-from inferbus_worker.state.memory.sessions import Exchange, MemorySessions, SessionKey
+from inferbus_worker.state.conversation import Change, remembered
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.sessions import MemorySessions
 from support.rooms import FakeClock, Rooms
 
 
@@ -53,6 +55,6 @@ def test_nor_do_conversations_that_are_too_large_to_keep(caplog: pytest.LogCaptu
     for number in range(200):
         claim = store.claim(SessionKey("general", f"s{number}"))
         assert claim is not None
-        claim.conversation.append(Exchange("q", "x" * 5000, 1))
+        assert claim.commit(Change([remembered({"role": "user", "content": "x" * 5000}, 1)]))
         claim.release()
     assert 1 <= len(caplog.records) <= 5

@@ -12,7 +12,6 @@ from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
-    Chunk,
     ContextTooLongError,
     EngineDeadError,
     EngineError,
@@ -20,7 +19,7 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
 )
 from inferbus_worker.settings.projects import ProjectSettings
-from support.rooms import NOTHING, Rooms, Script, answer, fail, replies, texts
+from support.rooms import NOTHING, Chunk, Rooms, Script, answer, fail, replies, texts
 
 
 def prompt(rooms: Rooms) -> list[tuple[str, Any]]:
@@ -136,7 +135,7 @@ class TestSampling:
         rooms = Rooms()
         rooms.answer()
         rooms.answer(stream=True)
-        assert [call.chunk_interval for call in rooms.engine.calls] == [None, 0.05]
+        assert [call.stream for call in rooms.engine.calls] == [False, True]
 
 
 class TestHistory:
@@ -294,15 +293,17 @@ class TestEveryPathEndsOnce:
         job = rooms.in_flight.all()[0]
         if stage == "queued":
             assert rooms.queue.remove(job)
-            assert job.end(Failure(code))
+            assert job.mark(Failure(code))
+            rooms.endings.later(job)
         else:
             assert rooms.take() is job
             if stage == "taken":
-                job.end(Failure(code))
+                assert job.mark(Failure(code))
             rooms.turns.run(job)
         assert texts(rooms.sent()) == [Failure(code).sentence]
         assert rooms.left_behind == NOTHING
-        assert not job.end(Failure("engine_error"))
+        assert not job.mark(Failure("engine_error"))
+        rooms.endings.write(job, Failure("engine_error"))
         assert rooms.sent() == []
         assert len(rooms.sessions) == 0
         assert all(generation.cancelled for generation in rooms.engine.generations)
@@ -310,7 +311,7 @@ class TestEveryPathEndsOnce:
     def ending(self, rooms: Rooms, code: Any) -> Script:
         def script(_call: ChatCall) -> Iterator[Chunk]:
             yield Chunk("half ")
-            rooms.in_flight.all()[0].end(Failure(code))
+            rooms.in_flight.all()[0].mark(Failure(code))
             yield Chunk("an answer", finish_reason="stop", usage=Usage(1, 2))
 
         return script
@@ -321,16 +322,16 @@ class TestEveryPathEndsOnce:
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
             yield Chunk("one ")
-            job.end(Failure("cancelled"))
+            rooms.endings.write(job, Failure("cancelled"))
             said.extend(replies(rooms.sent()))
-            job.delta("two ", "")
+            job.heard("two ", "")
             yield Chunk("three")
 
         rooms.engine.script = script
         said += replies(rooms.ask(stream=True))
         job = rooms.take()
         rooms.turns.run(job)
-        job.delta("four", "")
+        job.heard("four", "")
         assert rooms.sent() == []
         assert [(reply["type"], reply["seq"]) for reply in said] == [("accepted", 0), ("delta", 1), ("error", 2)]
 

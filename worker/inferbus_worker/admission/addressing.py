@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from inferbus_client.contract import topics
+from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.wire import Envelope
-from inferbus_client.mqtt.options import Incoming
-from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.sender import Replies
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.seldom import Seldom
-from inferbus_worker.state.memory.sessions import SessionKey
+from inferbus_worker.state.keys import SessionKey
 
 log = logging.getLogger("inferbus.addressing")
 
@@ -25,38 +26,30 @@ class Addressing:
     Args:
         replies: the sender.
         allowlist: topic filters where replies may go besides the session's own topic.
-        receipt_of: what the broker is to be told when a message has been answered.
     """
 
-    def __init__(
-        self,
-        replies: Replies,
-        allowlist: Sequence[str],
-        receipt_of: Callable[[Incoming], Receipt | None] = lambda _message: None,
-    ) -> None:
+    def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
         self._replies = replies
-        self._receipt_of = receipt_of
         self._allowlist = tuple(allowlist)
         self._seldom = Seldom(log)
         # For requests that name no id of their own: unique, which is all that such an id is for.
-        self._made_up = (f"{run}-{number}" for run in [secrets.token_hex(4)] for number in itertools.count())
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count()
 
-    def open(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
-        """The reply stream of a request in a session."""
-        return self._open(message, envelope, key.session, topics.assistant_response(key.scope, key.session))
-
-    def open_for_session_request(self, message: Incoming, envelope: Envelope, key: SessionKey) -> ReplyStream:
-        """The reply stream of a request for a new session id, which `key` names."""
-        return self._open(message, envelope, key.session, topics.session_response(key.scope))
-
-    def _open(self, message: Incoming, envelope: Envelope, session: str, home: str) -> ReplyStream:
+    def open(self, arrival: Arrival, envelope: Envelope, key: SessionKey) -> ReplyStream:
+        """The reply stream of a request in a session, or of one for a new session id, which `key` names."""
+        message = arrival.message
+        if arrival.address.kind is Kind.SESSION:
+            home = topics.session_response(key.scope)
+        else:
+            home = topics.assistant_response(key.scope, key.session)
         address = ReplyAddress(
             topic=self._topic(message.response_topic or envelope.reply_topic, home),
-            request_id=envelope.request_id or next(self._made_up),
-            session_id=session,
+            request_id=envelope.request_id or f"{self._run}-{next(self._numbers)}",
+            session_id=key.session,
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
-            receipt=self._receipt_of(message),
+            receipt=arrival.receipt,
         )
         return self._replies.open(address)
 

@@ -8,14 +8,12 @@ name out is no way around; making names up is one, and there only the project's 
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Hashable
 
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.state.memory.sessions import SessionKey
-from inferbus_worker.state.memory.windows import RateLimiter
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.protocols import Levels, Window, Windows
 
 _KeyOf = Callable[[SessionKey, str | None], Hashable]
 
@@ -25,24 +23,26 @@ class RateLimits:
 
     Args:
         settings: the worker's.
-        clock: a monotonic one.
+        windows: where requests are counted.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-
-        def limiter(rate: RateLimit | None, max_keys: int) -> RateLimiter | None:
-            return None if rate is None else RateLimiter(rate, clock=clock, max_keys=max_keys)
-
-        self._sessions = limiter(settings.rate_limit, settings.rate_limit_sessions)
-        self._clients = limiter(settings.client_rate_limit, settings.rate_limit_sessions)
-        total = limiter(settings.total_rate_limit, 1)
-        self._active: dict[str, tuple[tuple[RateLimiter, _KeyOf], ...]] = {}
+    def __init__(self, settings: Settings, windows: Windows) -> None:
+        self._windows = windows
+        self._max_keys = settings.rate_limit_sessions
+        self._active: dict[str, tuple[tuple[str, RateLimit, _KeyOf], ...]] = {}
+        growing = (
+            ("rateLimitSessions", settings.rate_limit, _session),
+            ("rateLimitClients", settings.client_rate_limit, _client),
+        )
+        #: The tables that grow with those who ask, by the names that the stats give them.
+        self._growing = [name for name, rate, _ in growing if rate is not None]
         for name in settings.projects:
-            project = limiter(settings.project_rate_limit_of(name), 1)
-            every = ((self._sessions, _session), (self._clients, _client), (project, _nobody), (total, _nobody))
-            self._active[name] = tuple((limiter, key_of) for limiter, key_of in every if limiter is not None)
+            every = (
+                *growing,
+                (f"project {name}", settings.project_rate_limit_of(name), _nobody),
+                ("total", settings.total_rate_limit, _nobody),
+            )
+            self._active[name] = tuple((table, rate, key_of) for table, rate, key_of in every if rate is not None)
 
     def admit(self, key: SessionKey, client_id: str | None) -> float | None:
         """Count a request in every window that it belongs to, or refuse it uncounted.
@@ -57,21 +57,12 @@ class RateLimits:
         active = self._active[key.project]
         if not active:
             return None
-        now = self._clock()
-        with self._lock:
-            windows = [(limiter, whose := key_of(key, client_id), limiter.times(whose)) for limiter, key_of in active]
-            wait = max([limiter.wait(times, now) for limiter, _, times in windows])
-            if wait:
-                return wait
-            for limiter, whose, times in windows:
-                limiter.count(whose, times, now)
-        return None
+        return self._windows.admit([Window(table, key_of(key, client_id), rate) for table, rate, key_of in active])
 
-    def keys_counted(self) -> dict[str, int]:
-        """The lengths of the tables that grow with those who ask, by the names that the stats give them."""
-        tables = {"rateLimitSessions": self._sessions, "rateLimitClients": self._clients}
-        with self._lock:  # to be counted, a table drops what is too old
-            return {name: len(limiter) for name, limiter in tables.items() if limiter is not None}
+    def levels(self) -> Levels:
+        """The lengths of the tables that grow with those who ask."""
+        levels = self._windows.levels()
+        return {name: levels.get(name, (0, self._max_keys)) for name in self._growing}
 
 
 def _session(key: SessionKey, _client_id: str | None) -> Hashable:

@@ -25,8 +25,7 @@ PROBE_IN_FORM: Final = _PROBE._replace(sampling=_PROBE.sampling._replace(extra={
 def probe(engine: Engine, timeout: float, call: ChatCall = _PROBE) -> EngineError | None:
     """Ask one token of the engine; None: it answered within `timeout` seconds."""
     try:
-        for _ in engine.generate(call).chunks(time.monotonic() + timeout):
-            pass
+        engine.generate(call).wait(time.monotonic() + timeout)
     except EngineError as error:
         return error
     return None

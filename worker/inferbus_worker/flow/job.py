@@ -1,10 +1,14 @@
-"""An admitted request: whose it is, where its replies go, until when, and its one terminal state."""
+"""An admitted request: whose it is, where its replies go, until when, and its one outcome.
+
+Anybody may *mark* a job as failed, from any thread: a cancel, a deadline, a shutdown. That stops its engine and decides
+what it ends with, and no more. What follows from an end (history, memory of retries, the claim, the terminal reply) is
+written in one place, `endings`, by the thread that worked on it.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from inferbus_client.contract.wire import Failure, FinishReason, Request
@@ -12,37 +16,39 @@ from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import Generation
 from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.stream import ReplyStream
-from inferbus_worker.state.memory.sessions import Claim, Exchange, SessionKey
-
-PASSED_IN_QUEUE = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
+from inferbus_worker.state.conversation import Change
+from inferbus_worker.state.keys import RetryKey, SessionKey
+from inferbus_worker.state.protocols import Charge, Claim
 
 
 class Answer(NamedTuple):
-    """What the engine said, and what of it enters the history.
-
-    Attributes:
-        forgotten: how many of the history's oldest exchanges were left out of the prompt; they go for good.
-    """
+    """What the engine said, and what of the turn enters the history."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
-    exchange: Exchange
+    change: Change
     reasoning: str | None = None
-    forgotten: int = 0
 
 
 class Job:
-    """One admitted request. `end` is the only way out, and only its first caller's outcome counts.
+    """One admitted request. Its first outcome counts, whoever has it.
 
     Args:
         request: what was asked.
         key: the session it belongs to.
-        claim: the hold on that session; released by `end`.
+        claim: the hold on that session.
         replies: where the replies go.
         admitted_at: seconds on the worker's monotonic clock.
         deadline: on the same clock, or None.
-        on_end: told once, after the claim is free and before the terminal reply leaves.
+        retry: what a repeat of it is known by.
+        clock: that clock.
+
+    Attributes:
+        charge: the tokens that it has been charged with, where there is a budget.
+        first_token_at: when the first token came that its requester was sent.
+        answering: whether anything of the answer has come, a hidden thought included.
+        timings: where the time went; of a job that has an outcome.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class Job:
         admitted_at: float,
         deadline: float | None,
         clock: Callable[[], float],
-        on_end: Callable[[Job, Answer | Failure], None],
+        retry: RetryKey | None = None,
     ) -> None:
         self.request = request
         self.key = key
@@ -64,84 +70,81 @@ class Job:
         self.replies = replies
         self.admitted_at = admitted_at
         self.deadline = deadline
+        self.retry = retry
+        self.charge: Charge | None = None
         self.taken_at: float | None = None
         self.first_token_at: float | None = None
-        #: Whether anything of the answer has come, a hidden thought included.
         self.answering = False
         self.outcome: Answer | Failure | None = None
-        #: Where the time went; of a job that has ended.
         self.timings = Timings(0.0, None, 0.0)
         self._clock = clock
-        self._on_end = on_end
         self._generation: Generation | None = None
+        self._is_finished = False
         self._lock = threading.Lock()
 
     @property
-    def ended(self) -> bool:
-        return self.outcome is not None
+    def reached_engine(self) -> bool:
+        return self._generation is not None
 
     def take(self) -> bool:
-        """A worker thread begins; False where the job ended while it waited, or ends now since its deadline passed."""
+        """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
         self.taken_at = self._clock()
         if self.deadline is not None and self.taken_at >= self.deadline:
-            self.end(PASSED_IN_QUEUE)
-        return not self.ended
+            self.settle(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+        return self.outcome is None
 
     def attach(self, generation: Generation) -> None:
-        """Let `end` reach the generation, from whichever thread it comes."""
+        """Let a mark reach the generation, from whichever thread it comes."""
         with self._lock:
             self._generation = generation
-            ended = self.ended
-        if ended:
+            marked = self.outcome is not None
+        if marked:
             generation.cancel()
 
-    def delta(self, text: str, reasoning: str) -> None:
-        """Pass on what is new, unless the job has ended: nothing follows a terminal reply."""
-        with self._lock:
+    def heard(self, text: str, reasoning: str) -> None:
+        """Pass on what is new of the answer. In the engine's thread: this notes, and never waits."""
+        self.answering = True
+        if self.request.stream and (text or reasoning):
             if self.first_token_at is None:
                 self.first_token_at = self._clock()
-            if not self.ended:
-                self.replies.delta(text, reasoning)
+            self.replies.delta(text, reasoning)
 
-    def end(self, outcome: Answer | Failure) -> bool:
-        """End the job: history, claim, accounting, terminal reply, and the engine if it still works on it.
+    def mark(self, failure: Failure) -> bool:
+        """Let the job end with a failure, and its engine stop; somebody else writes what follows. From any thread.
 
         Returns:
-            Whether this call was the first; later ones change nothing.
+            Whether this came before any other outcome.
         """
-        with self._lock:
-            if self.ended:
-                return False
-            self.outcome = outcome
-            self.timings = self._timings(self._clock())
-            generation = self._generation
-        # From the last step to the first; each is taken, whatever the ones before it raise.
-        with ExitStack() as steps:
-            if generation is not None and isinstance(outcome, Failure):
-                steps.callback(generation.cancel)
-            steps.callback(lambda: self.replies.end(self.terminal(outcome)))
-            steps.callback(self._on_end, self, outcome)
-            steps.callback(self.claim.release)
-            if isinstance(outcome, Answer):
-                self._commit(outcome)
+        if not self.settle(failure):
+            return False
+        generation = self._generation
+        if generation is not None:
+            generation.cancel()
         return True
 
-    def _commit(self, answer: Answer) -> None:
-        conversation = self.claim.conversation
-        if self.request.system_prompt is not None:
-            conversation.system_prompt = self.request.system_prompt
-        conversation.forget(answer.forgotten)
-        conversation.append(answer.exchange)
+    def settle(self, outcome: Answer | Failure) -> bool:
+        """Decide what the job ends with; whether nothing else has before."""
+        with self._lock:
+            if self.outcome is not None:
+                return False
+            self.outcome = outcome
+            ended = self._clock()
+            self.timings = Timings(
+                queue=(self.taken_at or ended) - self.admitted_at,
+                first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
+                total=ended - self.admitted_at,
+            )
+        return True
 
-    def terminal(self, outcome: Answer | Failure) -> Answered | Failure:
-        """What the terminal reply says of an outcome."""
-        if isinstance(outcome, Failure):
-            return outcome
-        return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
+    def finish(self) -> bool:
+        """Whether the caller is the one to write what follows from the end: the first who asks."""
+        with self._lock:
+            first, self._is_finished = not self._is_finished, True
+        return first
 
-    def _timings(self, ended: float) -> Timings:
-        return Timings(
-            queue=(self.taken_at or ended) - self.admitted_at,
-            first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
-            total=ended - self.admitted_at,
-        )
+    def terminal(self) -> Answered | Failure:
+        """What the terminal reply says. There must be an outcome."""
+        outcome = self.outcome
+        if isinstance(outcome, Answer):
+            return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
+        return outcome or Failure("engine_error")

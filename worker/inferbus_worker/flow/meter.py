@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from inferbus_client.contract.histogram import BOUNDS_MS, LABELS, Histogram
 from inferbus_client.contract.presence import Latency, Level, Stats
@@ -47,19 +47,25 @@ class _Rates(NamedTuple):
     requests_per_s: float | None = None
 
 
+class Occupancy(Protocol):
+    """How many turns run now, and how many may at once (0 until that is known)."""
+
+    @property
+    def active(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+
 class Meter:
     """Counts. Every method may be called from any thread.
 
     Args:
-        active: how many turns run now.
-
-    Attributes:
-        slots: how many may run at once; None until that is known.
+        pool: where turns run.
     """
 
-    def __init__(self, *, active: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        self.slots: int | None = None
-        self._active = active
+    def __init__(self, pool: Occupancy, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = pool
         self._clock = clock
         self._lock = threading.Lock()
         self._started = self._interval_began = clock()
@@ -106,11 +112,21 @@ class Meter:
 
     def wait_estimate(self, position: int) -> float | None:
         """Seconds that a request at this place in the queue will wait, by the latest turns; None while unknown."""
-        slots = self.slots or 1
-        ahead = position + self._active() - slots + 1
+        slots = self._pool.size or 1
+        ahead = position + self._pool.active - slots + 1
         if ahead <= 0:
             return 0.0
         return ahead / slots * self._mean_turn if self._turns else None
+
+    @property
+    def slots(self) -> int:
+        """How many turns may run at once; 0 until that is known."""
+        return self._pool.size
+
+    @property
+    def active(self) -> int:
+        """Turns under way now."""
+        return self._pool.active
 
     @property
     def finished(self) -> int:
@@ -168,8 +184,8 @@ class Meter:
                 histograms=self._histograms(),
                 queued=queued,
                 queue_size=queue_size,
-                active=self._active(),
-                capacity=self.slots,
+                active=self._pool.active,
+                capacity=self._pool.size or None,
                 sessions=sessions,
                 levels=dict(levels),
                 replies_dropped=replies_dropped,

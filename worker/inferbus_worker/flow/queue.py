@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.lane import Lane
 from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.state.protocols import Levels
 
 # Deadlines of requests that wait no more, kept beyond as many again as wait, before they are swept out.
 _FAR_DEADLINES = 64
@@ -63,6 +64,9 @@ class RequestQueue:
     @property
     def size(self) -> int:
         return self._size
+
+    def levels(self) -> Levels:
+        return {"queue": (self._length, self._size)}
 
     def position(self, project: str, owner: str | None = None) -> int | None:
         """The place that a request of this owner would get (0: next), or None where there is no room.

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from inferbus_client.contract.wire import Failure
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
 
@@ -15,17 +14,16 @@ log = logging.getLogger("inferbus.worker_pool")
 
 
 class WorkerPool:
-    """Threads `worker-0` … `worker-N-1`. Never more of them than the engine has slots: who takes a job can run it."""
+    """Threads `worker-0` … `worker-N-1`, from `start` on."""
 
-    def __init__(self, size: int, queue: RequestQueue, run_turn: Callable[[Job], None]) -> None:
+    def __init__(self, queue: RequestQueue) -> None:
         self._queue = queue
-        self._run_turn = run_turn
-        self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(size)
-        ]
+        self._threads: list[threading.Thread] = []
         self._under_way: set[Job] = set()
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many turns may run at once; 0 until that is known."""
         return len(self._threads)
 
     @property
@@ -33,7 +31,18 @@ class WorkerPool:
         """Turns under way now."""
         return len(self._under_way)
 
-    def start(self) -> None:
+    def start(self, size: int, run_turn: Callable[[Job], None], ended: Callable[[Job], None]) -> None:
+        """Begin to take requests.
+
+        Args:
+            size: how many threads; never more than the engine has slots: who takes a job can run it.
+            run_turn: runs a job's turn.
+            ended: told afterwards, whatever that has raised: the job must not stay open.
+        """
+        self._threads = [
+            threading.Thread(target=self._work, args=(run_turn, ended), name=f"worker-{number}", daemon=True)
+            for number in range(size)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -46,24 +55,18 @@ class WorkerPool:
         deadline = time.monotonic() + timeout
         self._queue.close()
         for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self) -> None:
+    def _work(self, run_turn: Callable[[Job], None], ended: Callable[[Job], None]) -> None:
         while (job := self._queue.take()) is not None:
             self._under_way.add(job)
             try:
-                self._run(job)
-            except BaseException:
+                try:
+                    run_turn(job)
+                finally:
+                    ended(job)
+            except BaseException:  # a Rust library's panic is no `Exception`
                 log.exception("a worker thread survived an error")
             finally:
                 self._under_way.discard(job)
-
-    def _run(self, job: Job) -> None:
-        """Run the turn. Whatever becomes of it, the job has ended then; a Rust library's panic is no `Exception`."""
-        try:
-            self._run_turn(job)
-        finally:
-            if not job.ended:
-                job.end(Failure("engine_error"))

@@ -8,14 +8,12 @@ from collections.abc import Callable, Sized
 from typing import Final
 
 from inferbus_client.contract.presence import Level, Stats
-from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.replies.sender import Replies
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.state.memory.idempotency import RecentRequests
-from inferbus_worker.state.memory.sessions import MemorySessions
+from inferbus_worker.state.protocols import Levels
 
 log = logging.getLogger("inferbus.reporter")
 
@@ -34,9 +32,7 @@ class Reporter:
         in_flight: what waits or runs.
         sessions: conversations.
         replies: the sender.
-        recent: finished requests that are remembered.
-        limits: the rate limits.
-        budget: the token budgets, where there are any.
+        levels: everything that is bounded.
         unreadable: how many messages could not be read.
         publish: puts the stats on the bus.
     """
@@ -48,11 +44,9 @@ class Reporter:
         meter: Meter,
         queue: RequestQueue,
         in_flight: Sized,
-        sessions: MemorySessions,
+        sessions: Sized,
         replies: Replies,
-        recent: RecentRequests,
-        limits: RateLimits,
-        budget: Sized | None,
+        levels: Callable[[], Levels],
         unreadable: Callable[[], int],
         publish: Callable[[Stats], None],
     ) -> None:
@@ -62,9 +56,7 @@ class Reporter:
         self._in_flight = in_flight
         self._sessions = sessions
         self._replies = replies
-        self._recent = recent
-        self._limits = limits
-        self._budget = budget
+        self._levels = levels
         self._unreadable = unreadable
         self._publish = publish
         self._queue_was_long = False
@@ -113,25 +105,9 @@ class Reporter:
             queued=len(self._queue),
             queue_size=self._queue.size,
             sessions=len(self._sessions),
-            levels=self._levels(),
+            levels={name: Level(now=now, bound=bound) for name, (now, bound) in self._levels().items()},
             replies_dropped=self._replies.dropped,
             unreadable_messages=self._unreadable(),
         )
         self._publish(stats)
         return stats
-
-    def _levels(self) -> dict[str, Level]:
-        """Everything that is bounded, by the name that the stats give it."""
-        settings = self._settings
-        levels = {
-            "queue": (len(self._queue), settings.queue_size),
-            "outboundBytes": (self._replies.backlog, settings.max_outbound_bytes),
-            "sessions": (self._sessions.kept, settings.max_sessions),
-            "historyBytes": (self._sessions.kept_bytes, settings.max_history_bytes),
-            "retryMemoryBytes": (self._recent.bytes, settings.retry_memory_bytes),
-        }
-        keys = self._limits.keys_counted()
-        if self._budget is not None:
-            keys["tokenBudgetSessions"] = len(self._budget)
-        levels |= {name: (counted, settings.rate_limit_sessions) for name, counted in keys.items()}
-        return {name: Level(now=now, bound=bound) for name, (now, bound) in levels.items()}

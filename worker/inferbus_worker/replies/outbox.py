@@ -55,7 +55,7 @@ class Source(Protocol):
 
 
 class Outbox:
-    """Bounded in bytes. Any thread puts, the network thread takes."""
+    """Bounded in bytes. Any thread puts; the network thread takes, and lets go of what is too much."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -81,16 +81,22 @@ class Outbox:
     def congested(self) -> bool:
         return self.bytes > self._max_bytes
 
-    def put(self, source: Source) -> int:
-        """Let it wait.
-
-        Returns:
-            How many messages had to go for it.
-        """
+    def put(self, source: Source) -> None:
+        """Let it wait."""
         with self._lock:
             queue = self._owed if source.owed else self._refusals if source.refuses else self._spare
             queue.append((next(self._numbers), source))
-            return self._make_room() if self.congested else 0
+
+    def trim(self) -> int:
+        """Let go of what there is no room for.
+
+        Returns:
+            How many messages had to go.
+        """
+        if not self.congested:
+            return 0
+        with self._lock:
+            return self._make_room()
 
     def take(self) -> Source | None:
         """The one that has waited longest."""

@@ -88,12 +88,16 @@ class Replies:
     Args:
         qos: of replies.
         max_bytes: bound on what waits for the broker.
+        delta_interval: seconds between two deltas of a stream, at least.
         answered: told in the network thread of terminal replies that an acknowledgement waits for.
     """
 
-    def __init__(self, *, qos: int, max_bytes: int, answered: HearsOfEnds = _nobody) -> None:
+    def __init__(
+        self, *, qos: int, max_bytes: int, delta_interval: float = 0.0, answered: HearsOfEnds = _nobody
+    ) -> None:
         self._qos = qos
         self._max_bytes = max_bytes
+        self._delta_interval = delta_interval
         self._outbox = Outbox(max_bytes)
         self._current: deque[Outgoing] = deque()
         # Half of the room at most: the rest is for what waits to be sent.
@@ -111,15 +115,19 @@ class Replies:
 
     def open(self, address: ReplyAddress) -> ReplyStream:
         """The reply stream of a new request."""
-        return ReplyStream(address, self.post, self._outbox.texts)
+        return ReplyStream(address, self.post, self._outbox.texts, self._delta_interval)
 
     def post(self, source: Source) -> None:
         """Publish what `source` has to say (a message says itself). From any thread."""
-        dropped = self._outbox.put(source)
-        if dropped:
-            self._drop("the broker takes no more replies", dropped)
+        self._outbox.put(source)
         if self._link is not None:
             self._link.wake()
+
+    def trim(self) -> None:
+        """Let go of what there is no room for. For the network thread; while nothing connects it, for whoever looks."""
+        dropped = self._outbox.trim()
+        if dropped:
+            self._drop("the broker takes no more replies", dropped)
 
     @property
     def waiting(self) -> int:
@@ -135,6 +143,10 @@ class Replies:
     def congested(self) -> bool:
         """Whether the broker takes so little that new requests should be refused: their replies could not leave."""
         return self.backlog > self._max_bytes
+
+    def levels(self) -> dict[str, tuple[int, int]]:
+        """How full it is, by the name that the stats give it."""
+        return {"outboundBytes": (self.backlog, self._max_bytes)}
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything said so far has left; False where it has not within `timeout` seconds."""
@@ -163,6 +175,7 @@ class Replies:
     def feed(self) -> None:
         """Acknowledge requests whose replies have arrived, and send while the socket takes it."""
         link = self._link
+        self.trim()
         self._settle()
         while link is not None and link.has_room and self._has_room:
             message = self._next()

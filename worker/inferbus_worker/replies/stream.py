@@ -1,13 +1,15 @@
 """The replies of one request: what has been said, what waits to be said, and in which half of the contract.
 
-Worker threads only note what is new; the sender thread encodes it when its turn comes. So deltas that pile up behind a
-slow link become one, and `seq` has no gaps of our own making.
+An engine's thread only notes what is new; the network thread encodes it when its turn comes. Here, and nowhere else,
+deltas are put together: those that come closer than the interval, and those that pile up behind a slow link. So `seq`
+has no gaps of our own making.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -88,21 +90,35 @@ class Backlog:
 
 
 class ReplyStream:
-    """One request's replies, from `accepted` to the terminal one.
+    """One request's replies, from `accepted` to the terminal one. Nothing follows that.
 
     Args:
         address: where they go.
         submit: hands this stream to the sender; called once for any number of things noted before the sender comes.
         backlog: where this stream's share of what waits is counted.
+        delta_interval: seconds between two deltas, at least. The first one never waits; what is held back leaves with
+            what comes after that time, or with the end.
     """
 
-    __slots__ = ("_accepted", "_backlog", "_lock", "_seq", "_submit", "_unsent", "_weight", "address")
+    __slots__ = (
+        *("_accepted", "_backlog", "_due", "_interval", "_is_over", "_is_submitted", "_lock", "_seq", "_submit"),
+        *("_unsent", "_weight", "address"),
+    )
 
-    def __init__(self, address: ReplyAddress, submit: Callable[[ReplyStream], None], backlog: Backlog) -> None:
+    def __init__(
+        self,
+        address: ReplyAddress,
+        submit: Callable[[ReplyStream], None],
+        backlog: Backlog,
+        delta_interval: float = 0.0,
+    ) -> None:
         self.address = address
         self._submit = submit
         self._backlog = backlog
+        self._interval = delta_interval
+        self._due = 0.0
         self._unsent: _Unsent | None = None
+        self._is_submitted = self._is_over = False
         self._seq = 0
         self._lock = threading.Lock()
         self._accepted = False
@@ -123,22 +139,44 @@ class ReplyStream:
         """The request is in the queue. The text half does not say so."""
         self._accepted = True
         if self.address.json:
-            self._note(0, accepted=(position, eta_ms))
+            with self._lock:
+                unsent, size = self._noting(0)
+                unsent.accepted = position, eta_ms
+                submits = self._submits()
+            self._after_noting(size, submits=submits)
 
     def delta(self, text: str, reasoning: str = "") -> None:
         """More of the answer. The text half waits for the whole."""
-        if self.address.json:
-            self._note(_memory(text, reasoning), delta=(text, reasoning))
+        if not self.address.json:
+            return
+        with self._lock:
+            if self._is_over:
+                return
+            unsent, size = self._noting(_memory(text, reasoning))
+            unsent.deltas.append((text, reasoning))
+            submits = (not self._interval or time.monotonic() >= self._due) and self._submits()
+        self._after_noting(size, submits=submits)
 
     def end(self, outcome: Answered | Failure) -> None:
-        """The terminal reply. The caller sees to it that there is one, and nothing after it."""
-        size = _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
-        self._note(size, terminal=outcome)
+        """The terminal reply."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            unsent, size = self._noting(
+                _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
+            )
+            unsent.terminal = outcome
+            submits = self._submits()
+        self._after_noting(size, submits=submits)
 
     def outgoing(self) -> Iterable[Outgoing]:
-        """What is to be published now, in order. For the sender thread alone."""
+        """What is to be published now, in order. For the network thread alone."""
         with self._lock:
             unsent, self._unsent = self._unsent, None
+            self._is_submitted = False
+            if unsent is not None and unsent.deltas and self._interval:
+                self._due = time.monotonic() + self._interval
         if unsent is None:
             return ()
         self._backlog.add(-unsent.size)
@@ -151,6 +189,7 @@ class ReplyStream:
         with self._lock:
             unsent, self._unsent = self._unsent, None
             if unsent is None:
+                self._is_submitted = False
                 return 0, False
             # Their numbers are used up, so that the requester sees the gap.
             dropped = (unsent.accepted is not None) + bool(unsent.deltas)
@@ -161,9 +200,30 @@ class ReplyStream:
                 if isinstance(unsent.terminal, Answered):
                     self._unsent.terminal = _NO_ROOM
                     dropped += 1
-        kept = 0 if self._unsent is None else self._weight
+            kept = 0 if self._unsent is None else self._weight
+            self._is_submitted = bool(kept)
         self._backlog.add(kept - unsent.size)
         return dropped, bool(kept)
+
+    def _noting(self, size: int) -> tuple[_Unsent, int]:
+        """What the sender has yet to say, and how much more memory it takes with `size` bytes noted; under the lock."""
+        unsent = self._unsent
+        if unsent is None:
+            unsent = self._unsent = _Unsent()
+            size += self._weight
+        unsent.size += size
+        return unsent, size
+
+    def _submits(self) -> bool:
+        """Whether the sender has to be called: it has not been since it last came; under the lock."""
+        submits, self._is_submitted = not self._is_submitted, True
+        return submits
+
+    def _after_noting(self, size: int, *, submits: bool) -> None:
+        if size:
+            self._backlog.add(size)
+        if submits:
+            self._submit(self)
 
     def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
@@ -174,30 +234,6 @@ class ReplyStream:
             yield self._in_json(Delta(**self._head(), text=text, reasoning=reasoning or None))
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
-
-    def _note(
-        self,
-        size: int,
-        *,
-        accepted: tuple[int, int | None] | None = None,
-        delta: tuple[str, str] | None = None,
-        terminal: Answered | Failure | None = None,
-    ) -> None:
-        """Keep it for the sender, and call the sender unless it has been called already."""
-        with self._lock:
-            first = self._unsent is None
-            if first:
-                size += self._weight
-            unsent = self._unsent = self._unsent or _Unsent()
-            unsent.accepted = accepted or unsent.accepted
-            unsent.terminal = terminal or unsent.terminal
-            if delta is not None:
-                unsent.deltas.append(delta)
-            unsent.size += size
-        if size:
-            self._backlog.add(size)
-        if first:
-            self._submit(self)
 
     def _in_text(self, outcome: Answered | Failure) -> Outgoing:
         address = self.address

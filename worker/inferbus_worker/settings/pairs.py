@@ -28,6 +28,11 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
             "max_history_bytes must be max_message_bytes or more: else a message that is taken cannot be remembered",
             *("max_history_bytes", "max_message_bytes"),
         )
+    if settings.max_intake_bytes < 2 * settings.max_message_bytes:
+        yield ConflictError(
+            "max_intake_bytes must be twice max_message_bytes or more: else a message that is allowed finds no room",
+            *("max_intake_bytes", "max_message_bytes"),
+        )
     yield from _budgets_too_small(settings)
 
 

@@ -182,6 +182,11 @@ class Settings(ConnectionSettings):
         description="Replies that may wait for the broker. Of more, refusals are dropped and answers become errors.",
         json_schema_extra={"default": "64 MiB", "metavar": "SIZE"},
     )
+    max_intake_bytes: Annotated[Size, Field(ge=65536)] = Field(
+        16 * 1024 * 1024,
+        description="Requests that may wait for admission, where it counts tokens. Of more, they are refused.",
+        json_schema_extra={"default": "16 MiB", "metavar": "SIZE"},
+    )
     retry_memory: Duration = Field(
         300.0,
         description="How long a finished request is remembered for its retries.",

@@ -1,24 +1,22 @@
 """One `ChatCall` through vLLM's own OpenAI chat serving, in this process and without HTTP.
 
-Templates, multi-modal input, structured output and reasoning parsers stay vLLM's. Two things differ from what
-its HTTP server does: a streamed answer arrives as `Chunk`s, not as server-sent events to be parsed again, and
-they are coalesced by time, because one event per token costs more than the token on a small model.
+Templates, multi-modal input, structured output and reasoning parsers stay vLLM's. One thing differs from what its HTTP
+server does: a streamed answer arrives as `Chunk`s, not as server-sent events to be parsed again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from inferbus_worker.chat import FinishReason, Message, Usage
-from inferbus_worker.engines.base import ChatCall, Chunk, EngineError, InvalidCallError
+from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
+from inferbus_worker.engines.vllm.generation import Chunk
 
 #: Parameters of a request that reach vLLM. What is not here (`n`, `min_tokens`, `logit_bias`,
 #: `chat_template_kwargs`, …) lets one request starve the others or rewrite the prompt around them.
@@ -73,17 +71,14 @@ class ChatServing:
             return
         async with contextlib.aclosing(response) as deltas:
             is_first = True
-            async for chunk in self._in_time(deltas, call):
+            async for chunk in (
+                in_form(deltas, may_be_stopped="stop" in call.sampling.extra) if call.has_form else deltas
+            ):
                 visible = _without_hidden(chunk, call)
                 # The first one tells that there is an answer, also while all of it is hidden.
                 if is_first or visible != Chunk():
                     yield visible
                 is_first = False
-
-    def _in_time(self, deltas: AsyncGenerator[Chunk, None], call: ChatCall) -> AsyncGenerator[Chunk, None]:
-        if call.has_form:
-            deltas = in_form(deltas, may_be_stopped="stop" in call.sampling.extra)
-        return coalesced(deltas, math.inf if call.chunk_interval is None else call.chunk_interval)
 
     def _request(self, call: ChatCall) -> Any:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
@@ -141,7 +136,7 @@ class ChatServing:
 
 def _streams(call: ChatCall) -> bool:
     """Whether vLLM hands out the answer as it grows; of one in a given form, for us to see that it has begun."""
-    return call.chunk_interval is not None or call.has_form
+    return call.stream or call.has_form
 
 
 def _raise_if_cancelled() -> None:
@@ -149,21 +144,6 @@ def _raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-async def coalesced(chunks: AsyncIterator[Chunk], interval: float) -> AsyncGenerator[Chunk, None]:
-    """Merge chunks so that at least `interval` seconds lie between two; the first and the last never wait.
-
-    It keeps no timer: what is held back leaves with the first token that comes after the interval, which is
-    one token's time late at most.
-    """
-    held, last_sent = Chunk(), -float("inf")
-    async for chunk in chunks:
-        held = Chunk(held.text + chunk.text, held.reasoning + chunk.reasoning, chunk.finish_reason, chunk.usage)
-        now = time.monotonic()
-        if chunk.finish_reason is not None or now - last_sent >= interval:
-            yield held
-            held, last_sent = Chunk(), now
 
 
 def check_messages(messages: Sequence[Message], *, images: bool) -> None:

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from inferbus_worker import logs
-from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartError
+from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartError, OnDelta
 from inferbus_worker.engines.vllm.arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm.chat import ChatServing
 from inferbus_worker.engines.vllm.errors import start_failure
@@ -120,9 +120,9 @@ class VllmEngine:
             raise EngineStartError(_STOPPED if stopped else start_failure(self._model, error, cause)) from error
         self._processes = engine_processes(self._others)
 
-    def generate(self, call: ChatCall) -> LoopGeneration:
+    def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> LoopGeneration:
         """See `Engine.generate`."""
-        return LoopGeneration(self._loop, self._chat.answer(call), first_within=call.first_token_within)
+        return LoopGeneration(self._loop, self._chat.answer(call), on_delta, first_within=call.first_token_within)
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""

@@ -1,4 +1,4 @@
-"""Idempotent retries: what became of the requests of the last minutes, by (project, client, request id).
+"""Idempotent retries: what became of the requests of the last minutes, by `RetryKey`.
 
 Bounded twice: by age, and by the bytes of the outcomes kept. A retryable failure is not kept: the retry is what its
 reply asked for, and has to run.
@@ -16,28 +16,11 @@ from cachetools import TTLCache
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.outcome import Answered
+from inferbus_worker.state.keys import RetryKey
+from inferbus_worker.state.protocols import Finished, Levels
 
 # What an outcome takes besides its texts and ids; measured, rounded up.
 _ENTRY_BYTES = 1024
-
-
-class RetryKey(NamedTuple):
-    """What makes two requests the same one. Only a requester that names both ids takes part.
-
-    `session` is the one that the request names, or None: an answer never goes to whoever merely guesses two ids.
-    """
-
-    scope: str
-    session: str | None
-    client_id: str
-    request_id: str
-
-
-class Finished(NamedTuple):
-    """The outcome of a request, and the session that it ran in (made up where the request named none)."""
-
-    session: str
-    outcome: Answered | Failure
 
 
 class _Kept(NamedTuple):
@@ -61,25 +44,29 @@ class RecentRequests:
         with self._lock:
             return len(self._outcomes)
 
-    @property
-    def bytes(self) -> int:
+    def levels(self) -> Levels:
         """What the outcomes kept take in memory, about."""
         with self._lock:
-            return int(self._outcomes.currsize)
+            return {"retryMemoryBytes": (int(self._outcomes.currsize), int(self._outcomes.maxsize))}
 
     def known(self, key: RetryKey) -> Finished | Literal["in flight"] | None:
-        """What became of this request; None: it is new."""
+        """See `Idempotency.known`."""
         with self._lock:
             if key in self._in_flight:
                 return "in flight"
             kept = self._outcomes.get(key)
             return None if kept is None else kept.finished
 
-    def begin(self, key: RetryKey) -> None:
+    def begin(self, key: RetryKey) -> bool:
+        """See `Idempotency.begin`."""
         with self._lock:
+            if key in self._in_flight:
+                return False
             self._in_flight.add(key)
+            return True
 
     def end(self, key: RetryKey, finished: Finished) -> None:
+        """See `Idempotency.end`."""
         with self._lock:
             self._in_flight.discard(key)
             if isinstance(finished.outcome, Failure) and finished.outcome.retryable:

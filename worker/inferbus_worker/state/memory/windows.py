@@ -1,4 +1,4 @@
-"""A sliding window per key, on an injected monotonic clock.
+"""Sliding windows in this process, on an injected monotonic clock.
 
 The exact window, not an approximation by buckets: the times of the last `limit` requests are kept, and the oldest of
 them decides. Memory is bounded by the number of keys, of which each has at most `limit` times; the least recently used
@@ -7,13 +7,15 @@ key is forgotten first.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 from cachetools import TTLCache
 
 from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.state.protocols import Levels, Window
 
 # The smallest deque takes 760 bytes, and most keys are seen once or twice; yet the head of a long list is dear to drop.
 _LONGEST_LIST = 64
@@ -55,3 +57,41 @@ class RateLimiter:
             del times[0]
         times.append(now)
         self._times[key] = times  # also renews the key's time to live
+
+
+class MemoryWindows:
+    """See `Windows`. Any thread may call.
+
+    Args:
+        max_keys: of each table; the least recently used is forgotten first.
+        clock: a monotonic one.
+    """
+
+    def __init__(self, max_keys: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_keys = max_keys
+        self._clock = clock
+        self._tables: dict[str, RateLimiter] = {}
+        self._lock = threading.Lock()
+
+    def admit(self, windows: Sequence[Window]) -> float | None:
+        """See `Windows.admit`."""
+        now = self._clock()
+        with self._lock:
+            asked = [(table := self._table(window), window.key, table.times(window.key)) for window in windows]
+            wait = max((table.wait(times, now) for table, _, times in asked), default=0.0)
+            if wait:
+                return wait
+            for table, key, times in asked:
+                table.count(key, times, now)
+        return None
+
+    def levels(self) -> Levels:
+        """The lengths of the tables that grow with those who ask."""
+        with self._lock:  # to be counted, a table drops what is too old
+            return {name: (len(table), self._max_keys) for name, table in self._tables.items()}
+
+    def _table(self, window: Window) -> RateLimiter:
+        table = self._tables.get(window.table)
+        if table is None:
+            table = self._tables[window.table] = RateLimiter(window.rate, clock=self._clock, max_keys=self._max_keys)
+        return table
