@@ -102,6 +102,16 @@ class TestWords:
         projects = load(file, text).projects
         assert (projects["b"].max_tokens, projects["b"].weight) == (5, 2)
 
+    @pytest.mark.parametrize("each", ["[{}]", "{{<<: [{}]}}", "{{x: [{}]}}"])
+    def test_but_not_so_often_that_nobody_could_read_it_all(self, file: Path, each: str) -> None:
+        """Nine of nine of nine: some four hundred million, in half a page."""
+        levels = [f"l{level}: &l{level} " + each.format(", ".join([f"*l{level - 1}"] * 9)) for level in range(1, 10)]
+        text = "\n  ".join(["vllm:", "l0: &l0 {a: b}", *levels])
+        assert "holds more than 100000 values" in complaint(file, text)
+
+    def test_nor_of_itself(self, file: Path) -> None:
+        assert "nested too deep" in complaint(file, "vllm: &all {again: *all}")
+
 
 class TestLists:
     @pytest.mark.parametrize("text", ["a,b", " a , b ", '["a", "b"]'])
