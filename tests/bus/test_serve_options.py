@@ -78,7 +78,7 @@ class TestCheckConfig:
                 ("--engine", "simulated", "--dtype", "half"),
                 "no such option: --dtype; the simulated engine takes none",
             ),
-            ("password_file: nowhere", (), "cannot read the password file"),
+            ("password_file: nowhere", ("--username", "ann"), "cannot read the password file"),
             ("ack: after-reply\nrequest_qos: 0", (), "--ack after-reply needs --request-qos 1"),
         ],
     )

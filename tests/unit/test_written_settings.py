@@ -73,7 +73,7 @@ class TestWords:
 
     @pytest.mark.parametrize("secret", ["0123", "1e3", "off", "12:30", "2024-01-01", "0x10"])
     def test_a_password_reaches_the_broker_letter_by_letter(self, file: Path, secret: str) -> None:
-        assert load(file, f"password: {secret}").link_options("id").password == secret
+        assert load(file, f"password: {secret}", username="ann").link_options("id").password == secret
 
     def test_names_of_projects_are_words_too(self, file: Path) -> None:
         assert list(load(file, "projects: {5: , off: , 1e3: , 010: }").projects) == ["5", "off", "1e3", "010"]
