@@ -188,7 +188,7 @@ class FileSettings(Written, BaseSettings):
         if error["type"] == "extra_forbidden":
             meant = nearest(str(keys[-1]), _known(cls, keys[:-1]))
             text = f"there is no setting {name}{meant or (cls.elsewhere(name) if len(keys) == 1 else '')}"
-        elif not place.startswith(PREFIX) or len(keys) > 1:
+        elif not place.startswith((PREFIX, "MQTT_")) or len(keys) > 1:
             text = ": ".join(part for part in (name, text) if part)
         return ": ".join(part for part in (place, text) if part)
 
