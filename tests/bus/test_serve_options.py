@@ -65,7 +65,7 @@ class TestCheckConfig:
     def test_says_what_goes_to_vllm(self) -> None:
         run = serve("demo", "--check-config", "--max-model-len", "8192")
         assert run.returncode == 0, run.stderr
-        assert "# for vLLM: --max-model-len 8192" in run.stdout
+        assert run.stdout.startswith("# MODEL: demo\n# for vLLM: --max-model-len 8192\n")
 
     @pytest.mark.parametrize(
         ("text", "arguments", "words"),
