@@ -94,17 +94,19 @@ def bare_type(kind: Any) -> Any:
     return kind
 
 
-#: Seconds, written with a unit. Ten years at most: clocks and timers of the system take no more than a few hundred.
-Duration = Annotated[
+#: Seconds, written with a unit.
+_Seconds = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, when_used="json"),
-    Field(ge=0, le=315_360_000, allow_inf_nan=False),
+    Field(allow_inf_nan=False),
 ]
+#: Ten years at most: clocks and timers of the system take no more than a few hundred.
+Duration = Annotated[_Seconds, Field(ge=0, le=315_360_000)]
 
 #: Bytes, written with or without a unit.
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
 #: A whole number in a stranger's message. JSON has any number of digits, and what is reckoned with them would overflow.
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 #: How long to wait for something: at most a day, which every clock and every queue can count.
-Patience = Annotated[Duration, Field(gt=0, le=86_400)]
+Patience = Annotated[_Seconds, Field(gt=0, le=86_400)]

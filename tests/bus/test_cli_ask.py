@@ -14,6 +14,7 @@ from inferbus_client.contract.topics import stats as stats_topic
 from support.fake_worker import FakeWorker, Wait, WaitForCancel, accepted, delta, done, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto, mosquitto_pub
+from support.terminal import in_terminal
 from support.waiting import until
 
 
@@ -46,6 +47,35 @@ def test_a_stream_prints_the_same_text_even_if_parts_are_lost(way: tuple[str, ..
     lines = [json.loads(line) for line in inferbus("ask", *way, "--stream", "--json", "x").stdout.splitlines()]
     assert [line.get("delta") for line in lines] == ["a ", "b c", None]
     assert (lines[-1]["text"], lines[-1]["lost"]) == ("a b c", 1)
+
+
+def test_half_an_answer_in_a_pipe_is_what_came_of_it(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
+    fake_worker.script = lambda _: [accepted(), delta("half an "), error("engine_error")]
+    run = inferbus("ask", *way, "--stream", "x")
+    assert (run.returncode, run.stdout, run.stderr) == (1, "half an ", "inferbus: Error: The model failed to answer.\n")
+    assert "half an \ninferbus: Error" in in_terminal("ask", *way, "x").text
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--max-tokens=0", "--max-tokens: must be at least 1."),
+        ("--top-p=0", "--top-p: must be more than 0."),
+        ("--temperature=-1", "--temperature: must be at least 0."),
+        ("--param=top_k=-5", "--param top_k: must be at least -1."),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_called_by_its_name(option: str, words: str) -> None:
+    for verb in (("ask", "x"), ("chat", "-q", "x"), ("stress",)):
+        run = inferbus(*verb, option)
+        assert (run.returncode, run.stderr.splitlines()[-1]) == (2, f"Error: {words}")
+
+
+def test_an_empty_question_is_none() -> None:
+    for verb in (("ask", " "), ("chat", "-q", ""), ("chat", "-q", "x", "-q", " ")):
+        run = inferbus(*verb)
+        assert run.returncode == 2, verb
+        assert "there is nothing to ask: the text is empty." in run.stderr
 
 
 def test_options_travel(way: tuple[str, ...], fake_worker: FakeWorker) -> None:

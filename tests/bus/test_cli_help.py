@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from support.inferbus import inferbus
@@ -26,6 +28,25 @@ def test_the_lines_for_a_shells_own_file_can_be_copied() -> None:
         "fish inferbus completion fish | source in ~/.config/fish/config.fish",
     ):
         assert line in lines
+
+
+@pytest.mark.parametrize(
+    ("verb", "without", "with_it"),
+    [
+        (
+            "status",
+            "project identity user session qos timeout first-timeout retries pacing",
+            "username connect-timeout id",
+        ),
+        ("forget", "project identity user session qos timeout silence-timeout retries pacing", "cafile force id"),
+        ("doctor", "session silence-timeout retries pacing", "project identity user qos timeout first-timeout"),
+    ],
+)
+def test_a_verb_lists_the_options_that_do_something(verb: str, without: str, with_it: str) -> None:
+    """The others are taken all the same: what leads to a project may stand behind every verb."""
+    listed = set(re.findall(r"--[\w-]+", inferbus(verb, "--help").stdout))
+    assert not {f"--{name}" for name in without.split()} & listed
+    assert {f"--{name}" for name in with_it.split()} <= listed
 
 
 @pytest.mark.parametrize(

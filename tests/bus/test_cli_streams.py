@@ -104,7 +104,7 @@ class TestNotUtf8:
         file = tmp_path / "password"
         file.write_bytes(b"\xff\xfe\x00")
         for verb in (("ask", "x"), ("doctor",), ("status", "--once"), ("serve", "--engine", "simulated")):
-            run = shell('inferbus "$@" --password-file ' + str(file), *verb)
+            run = shell('inferbus "$@" --username ann --password-file ' + str(file), *verb)
             in_a_sentence(run, 2, "the password file is not text")
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from support.fake_worker import FakeWorker, Wait, accepted, delta, done
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, mosquitto_pub
 from support.terminal import in_terminal
 
 ANSWER: Final = "# Grüße\n\nQuote „so“ \N{EN DASH} and 日本 … done\n\n- item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
@@ -65,14 +65,19 @@ def test_a_latin_1_terminal_shows_what_it_has(way: tuple[str, ...]) -> None:
         assert "Grüße".encode("latin-1") in in_terminal(*command, *way, env=TERMINALS["latin-1"]).raw
 
 
-def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...]) -> None:
+def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...], own_broker: Mosquitto) -> None:
     for command in (("chat", "-q", "x"), ("ask", "x")):
-        assert b"\x1b" not in in_terminal(*command, *way, env={"TERM": "dumb"}).raw, command
+        for term in ("dumb", ""):
+            assert b"\x1b" not in in_terminal(*command, *way, env={"TERM": term}).raw, command
         assert not COLOUR.search(in_terminal(*command, *way, env={"NO_COLOR": "1"}).raw), command
     nowhere = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "500ms")
     assert COLOUR.search(in_terminal("doctor", *nowhere).raw)
-    for variables in ({"TERM": "dumb"}, {"NO_COLOR": "1"}):
+    for variables in ({"TERM": "dumb"}, {"TERM": ""}, {"NO_COLOR": "1"}):
         assert not COLOUR.search(in_terminal("doctor", *nowhere, env=variables).raw)
+    mosquitto_pub(own_broker, "inferbus/workers/w1/status", '{"v": 1, "worker": "w1", "state": "ready"}', "-r")
+    status = ("status", "--once", "--broker", own_broker.url)
+    assert COLOUR.search(in_terminal(*status).raw)
+    assert not COLOUR.search(in_terminal(*status, env={"TERM": ""}).raw)
 
 
 def test_forty_columns_are_enough(way: tuple[str, ...], fake_worker: FakeWorker) -> None:

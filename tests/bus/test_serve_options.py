@@ -65,7 +65,7 @@ class TestCheckConfig:
     def test_says_what_goes_to_vllm(self) -> None:
         run = serve("demo", "--check-config", "--max-model-len", "8192")
         assert run.returncode == 0, run.stderr
-        assert "# for vLLM: --max-model-len 8192" in run.stdout
+        assert run.stdout.startswith("# MODEL: demo\n# for vLLM: --max-model-len 8192\n")
 
     @pytest.mark.parametrize(
         ("text", "arguments", "words"),
@@ -78,7 +78,7 @@ class TestCheckConfig:
                 ("--engine", "simulated", "--dtype", "half"),
                 "no such option: --dtype; the simulated engine takes none",
             ),
-            ("password_file: nowhere", (), "cannot read the password file"),
+            ("password_file: nowhere", ("--username", "ann"), "cannot read the password file"),
             ("ack: after-reply\nrequest_qos: 0", (), "--ack after-reply needs --request-qos 1"),
         ],
     )

@@ -14,6 +14,7 @@ import pytest
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Instance, Presence
 from inferbus_client.exits import Exit
+from support.inferbus import inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until
@@ -47,6 +48,11 @@ class TestTheSecond:
             assert "--alongside" in second.err
             assert "ready: serving" not in second.err
         assert answers(crowded) == 1
+
+    def test_leaves_no_word_of_itself(self, crowded: Mosquitto) -> None:
+        with starting(crowded, "--worker-id", "second", "--project", "shop") as second:
+            assert second.wait(30) == Exit.ID_TAKEN
+        assert list(json.loads(inferbus("status", "--once", "--json", "--broker", crowded.url).stdout)) == ["first"]
 
     def test_answers_nothing_meanwhile(self, crowded: Mosquitto) -> None:
         """Not even that its model is loading."""

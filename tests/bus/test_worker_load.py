@@ -12,6 +12,7 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from inferbus_client.contract import topics
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until
@@ -21,8 +22,8 @@ LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 OVERLOADED = "Server is overloaded. Please try again in a moment."
 
 FOR_EVER: dict[str, Any] = {"simulated_per_token": "10m"}
+SECOND: dict[str, Any] = {"simulated_first_token": "1s"}
 TEN_MS: dict[str, Any] = {"simulated_first_token": "10ms"}
-TENTH: dict[str, Any] = {"simulated_first_token": "100ms"}
 
 StartWorker = Callable[..., Any]
 
@@ -52,10 +53,16 @@ def test_a_second_request_in_a_busy_session(broker: Mosquitto, start_worker: Sta
 
 
 def test_a_hundred_clients_and_a_queue_of_ten(broker: Mosquitto, start_worker: StartWorker) -> None:
-    start_worker(project="crowd", queue_size=10, **TENTH)
+    worker = start_worker(project="crowd", queue_size=10, stats_interval="50ms", **SECOND)
     sessions = [f"s{number}" for number in range(100)]
-    with Listener(broker, "crowd/assistant_response/#", "crowd/user_input/#") as listener:
-        for session in sessions:
+    with (
+        Listener(broker, topics.stats(worker.id)) as stats,
+        Listener(broker, "crowd/assistant_response/#", "crowd/user_input/#") as listener,
+    ):
+        for session in sessions[:8]:
+            listener.publish(f"crowd/user_input/{session}", f"I am {session}", qos=0)
+        until(lambda: json.loads(stats.heard[-1].payload)["active"] == 8 if stats.heard else False, 30)
+        for session in sessions[8:]:
             listener.publish(f"crowd/user_input/{session}", f"I am {session}", qos=0)
         until(lambda: sum("assistant" in message.topic for message in listener.heard) >= 100, 30)
         mosquitto_pub(broker, "crowd/user_input/end", "end")

@@ -155,6 +155,17 @@ def test_made_up_presences_end_nobody(own_broker: Mosquitto) -> None:
         assert worker.process.poll() is None
 
 
+def test_what_another_leaves_behind_it_does_not_stand_there_for_long(own_broker: Mosquitto) -> None:
+    """A broker may publish a second worker's Last Will when the first is back, and has said that it is ready."""
+    with WorkerProcess(own_broker, **OPTIONS) as worker:
+        topic = f"inferbus/workers/{worker.id}/status"
+        for instance in (LEFT_OVER, None):
+            mosquitto_pub(
+                own_broker, topic, Presence(worker=worker.id, state="offline", instance=instance).encode(), "-r"
+            )
+            until(lambda: json.loads(mosquitto_sub(own_broker, topic))["state"] == "ready", 30)
+
+
 class TestWherePresenceCannotBeRead:
     """The broker grants the subscription, as Mosquitto does with a file of rules, and delivers nothing."""
 

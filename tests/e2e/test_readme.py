@@ -213,6 +213,7 @@ def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: Sta
     )
     assert run.returncode == 0, run.stderr
     assert "Zorvek" in run.stdout
+    assert run.stdout.endswith("\n")
 
 
 # --- the tables ---

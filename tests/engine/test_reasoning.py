@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferbus_worker.chat import Thinking
-from inferbus_worker.engines.base import ChatCall, Sampling
+from inferbus_worker.engines.base import ChatCall, Completion, Sampling
 from inferbus_worker.engines.vllm.engine import VllmEngine
 
 #: Each word makes the model say the next one. The template ends the prompt with "go", or, when thinking is
@@ -68,7 +68,7 @@ def thinker(tmp_path_factory: pytest.TempPathFactory, vllm_installed: None) -> I
     engine.stop(20)
 
 
-def answer(engine: VllmEngine, thinking: Thinking, stream: bool) -> Completion:  # noqa: FBT001 - a parameter of tests
+def answer(engine: VllmEngine, thinking: Thinking, *, stream: bool) -> Completion:
     call = ChatCall([{"role": "user", "content": "?"}], Sampling(0.0, 1.0, 32), stream, thinking=thinking)
     done = engine.generate(call).wait(None)
     return done._replace(text=done.text.strip(), reasoning=done.reasoning.strip())
@@ -80,9 +80,9 @@ def answer(engine: VllmEngine, thinking: Thinking, stream: bool) -> Completion: 
     [("show", "let me see", 8), ("hide", "", 8), ("off", "", 3)],
 )
 def test_thinking_is_shown_hidden_or_off(
-    thinker: VllmEngine, thinking: Thinking, reasoning: str, tokens: int, stream: bool
+    thinker: VllmEngine, thinking: Thinking, reasoning: str, tokens: int, *, stream: bool
 ) -> None:
-    said = answer(thinker, thinking, stream)
+    said = answer(thinker, thinking, stream=stream)
     assert (said.text, said.reasoning, said.finish_reason) == ("forty two", reasoning, "stop")
     assert said.usage is not None
     assert said.usage.completion_tokens == tokens

@@ -45,11 +45,10 @@ async def answer(*chunks: Chunk | EngineError, pause: float = 0.0) -> AsyncGener
         yield chunk
 
 
-async def endless(ended: threading.Event, never: threading.Event | None = None) -> AsyncGenerator[Chunk, None]:
-    """An answer without an end; with `never`, without a beginning either."""
+async def endless(ended: threading.Event, silence: float = 0.0) -> AsyncGenerator[Chunk, None]:
+    """An answer without an end, which begins after so many seconds."""
     try:
-        while never is not None and not never.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(silence)
         while True:
             await asyncio.sleep(0.01)
             yield Chunk("on ")
@@ -78,8 +77,8 @@ def test_an_answer_without_an_end_is_an_error(loop: asyncio.AbstractEventLoop) -
 
 @pytest.mark.parametrize("way", ["cancel", "deadline", "first token"])
 def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLoop, way: str) -> None:
-    ended, told, late = threading.Event(), threading.Event(), threading.Event()
-    slow = endless(ended, late if way == "first token" else None)
+    ended, told = threading.Event(), threading.Event()
+    slow = endless(ended, 60 if way == "first token" else 0)
     generation = LoopGeneration(loop, slow, lambda *_: told.set(), first_within=0.2 if way == "first token" else None)
     if way == "cancel":
         assert told.wait(5)

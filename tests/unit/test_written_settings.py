@@ -76,7 +76,7 @@ class TestWords:
 
     @pytest.mark.parametrize("secret", ["0123", "1e3", "off", "12:30", "2024-01-01", "0x10"])
     def test_a_password_reaches_the_broker_letter_by_letter(self, file: Path, secret: str) -> None:
-        assert load(file, f"password: {secret}").link_options("id").password == secret
+        assert load(file, f"password: {secret}", username="ann").link_options("id").password == secret
 
     def test_names_of_projects_are_words_too(self, file: Path) -> None:
         assert list(load(file, "projects: {5: , off: , 1e3: , 010: }").projects) == ["5", "off", "1e3", "010"]
@@ -105,6 +105,16 @@ class TestWords:
         projects = load(file, text).projects
         assert (projects["b"].max_tokens, projects["b"].weight) == (5, 2)
 
+    @pytest.mark.parametrize("each", ["[{}]", "{{<<: [{}]}}", "{{x: [{}]}}"])
+    def test_but_not_so_often_that_nobody_could_read_it_all(self, file: Path, each: str) -> None:
+        """Nine of nine of nine: some four hundred million, in half a page."""
+        levels = [f"l{level}: &l{level} " + each.format(", ".join([f"*l{level - 1}"] * 9)) for level in range(1, 10)]
+        text = "\n  ".join(["vllm:", "l0: &l0 {a: b}", *levels])
+        assert "holds more than 100000 values" in complaint(file, text)
+
+    def test_nor_of_itself(self, file: Path) -> None:
+        assert "nested too deep" in complaint(file, "vllm: &all {again: *all}")
+
 
 class TestLists:
     @pytest.mark.parametrize("text", ["a,b", " a , b ", '["a", "b"]'])
@@ -113,6 +123,13 @@ class TestLists:
         monkeypatch.setenv("INFERBUS_REPLY_TOPICS", text)
         settings = Settings.load()
         assert (list(settings.projects), settings.reply_topics) == (["a", "b"], ["a", "b"])
+
+    @pytest.mark.parametrize("flags", [("a,b",), ("a", "b"), (" a , ", "b"), "a,b"])
+    def test_and_so_they_may_in_a_flag(self, flags: object) -> None:
+        assert list(Settings.load({"projects": flags}).projects) == ["a", "b"]
+
+    def test_in_the_file_a_mapping_in_one_is_none(self, file: Path) -> None:
+        assert "line 1: projects: must be a mapping, NAME: VALUE" in complaint(file, "projects: [a, {b: {weight: 2}}]")
 
     def test_projects_with_settings_are_json_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFERBUS_PROJECTS", '{"a": {"weight": 2, "thinking": "off"}}')
@@ -150,8 +167,16 @@ class TestMosquittosVariables:
     @pytest.mark.parametrize("port", ["soon", "0x10", "99999", "-1"])
     def test_one_that_is_none_is_said(self, port: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MQTT_PORT", port)
-        with pytest.raises(SettingsError, match=r"^MQTT_PORT: broker: the broker URL has no valid host and port"):
+        with pytest.raises(SettingsError, match=r"^MQTT_PORT: the broker URL's port must be a number from 1 to 65535$"):
             Settings.load()
+        monkeypatch.setenv("MQTT_HOST", "host.example")
+        with pytest.raises(SettingsError, match=r"^MQTT_HOST and MQTT_PORT: the broker URL's port must be"):
+            Settings.load()
+        assert Settings.load({"broker": "mqtt://elsewhere"}).broker == "mqtt://elsewhere:1883"
+
+    def test_a_host_may_be_an_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MQTT_HOST", "::1")
+        assert Settings.load().broker == "mqtt://[::1]:1883"
 
 
 class TestMistakes:
@@ -307,6 +332,7 @@ class TestPairs:
             ),
             ("ack: after-reply\nrequest_qos: 0", "--ack after-reply needs --request-qos 1"),
             ("broker_timeout: 0", "broker_timeout: must be more than 0"),
+            ("broker_timeout: 1e10", "broker_timeout: must be at most 315360000"),
         ],
     )
     def test_that_cannot_be_meant_are_refused(self, file: Path, text: str, words: str) -> None:
@@ -318,7 +344,10 @@ class TestPairs:
             ({"user": "alice"}, "--user needs --identity topic"),
             ({"identity": "topic"}, "--identity topic needs a user"),
             ({"connect_timeout": "0"}, "connect_timeout: must be more than 0"),
-            ({"timeout": "1e9"}, "timeout: must be at most"),
+            ({"timeout": "1e9"}, "timeout: must be at most 86400$"),
+            ({"timeout": 1e10}, "timeout: must be at most 86400$"),
+            ({"connect_timeout": "1e10"}, "connect_timeout: must be at most 86400$"),
+            ({"first_timeout": -1.0}, "first_timeout: must be more than 0"),
         ],
     )
     def test_of_a_client_too(self, flags: dict[str, str], words: str) -> None:

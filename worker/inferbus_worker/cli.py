@@ -82,7 +82,7 @@ def _check(
         from inferbus_worker.engines.vllm.arguments import parse_options  # noqa: PLC0415
 
         parse_options(model or "demo", [*arguments(settings.vllm), *options], vllm_places)
-    click.echo(describe(settings, places, options))
+    click.echo(describe(settings, places, options, model))
     for remark in remarks(settings):
         click.echo(f"inferbus: {remark}", err=True)
     return Exit.OK

@@ -13,15 +13,17 @@ from inferbus_worker.settings.pairs import without_effect
 from inferbus_worker.settings.worker import Settings
 
 
-def describe(settings: Settings, places: Mapping[str, str], options: Sequence[str]) -> str:
+def describe(settings: Settings, places: Mapping[str, str], options: Sequence[str], model: str | None = None) -> str:
     """The settings as YAML; secrets are stars.
 
     Args:
         settings: those in force.
         places: where those stand that are no defaults, by name.
         options: what is passed on to vLLM.
+        model: what is to be served, where that was said.
     """
-    lines = [f"# for vLLM: {shlex.join(options)}"] if options else []
+    lines = [] if model is None else [f"# MODEL: {shlex.quote(model)}"]
+    lines += [f"# for vLLM: {shlex.join(options)}"] if options else []
     for name, value in settings.masked().items():
         first, *more = yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False).splitlines()
         lines += [f"{first}  # {places[name]}" if name in places else first, *more]

@@ -16,6 +16,7 @@ from typing import Final, Literal, TextIO
 
 import structlog
 
+from inferbus_client.cli.terminal import is_dumb
 from inferbus_worker.stats_line import in_a_line
 
 # Chatty at INFO about every packet; their warnings are worth having.
@@ -110,7 +111,7 @@ def _own_stderr() -> TextIO:
 
 
 def _has_colors(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
 
 
 def _write(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:

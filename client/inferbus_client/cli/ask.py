@@ -76,8 +76,8 @@ def _streamed(client: Client, message: str, options: AskOptions, line: StatusLin
                 say(json.dumps({"delta": delta.text}) + "\n" if as_json else delta.text)
             answer = deltas.result()
     except (InferbusError, KeyboardInterrupt):
-        # What went wrong stands on a line of its own, not behind half an answer.
-        if begun and not as_json:
+        # For a person what went wrong stands on a line of its own; a program gets what the model said and no more.
+        if begun and not as_json and sys.stdout.isatty():
             say("\n")
         raise
     if not as_json:

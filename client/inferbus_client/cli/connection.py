@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from inferbus_client.cli.options import given, settings_options
 from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.connection import ConnectionSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+#: What says something of a request alone, and nothing to a verb that sends none.
+OF_A_REQUEST: Final = frozenset(ClientSettings.model_fields) - {
+    *ConnectionSettings.model_fields,
+    *("client_id", "connect_timeout"),
+}
+
 
 def client_options(
-    *, skip: Collection[str] = (), defaults: Mapping[str, str] | None = None
+    *, skip: Collection[str] = (), hidden: Collection[str] = (), defaults: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
-    """A decorator that adds one option per client setting, `--config` and `-P`; `defaults` are the verb's own."""
+    """A decorator that adds one option per client setting, `--config` and `-P`; `defaults` are the verb's own.
+
+    Those that do nothing for a verb can be `hidden`: what leads to a project may stand behind every verb.
+    """
 
     def decorate(command: Command) -> Command:
-        command = settings_options(ClientSettings, skip=skip, defaults=defaults)(command)
+        command = settings_options(ClientSettings, skip=skip, hidden=hidden, defaults=defaults)(command)
         command = click.option(
             "-P",
             "password",

@@ -32,7 +32,7 @@ _NARROW: Final = 60
 
 @click.command(short_help="Find what is wrong between here and an answer, in words.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each check.")
-@client_options()
+@client_options(hidden={"session", "silence_timeout", "retries", "pacing"})
 def doctor(config: Path | None, *, as_json: bool, **flags: Any) -> int:
     """Check the broker, the round trip, the worker and the first answer.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from inferbus_client.cli.connection import client_options, load_settings
+from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
 from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.exits import Exit
 from inferbus_client.fleet.forgetting import forget as forget_worker
@@ -17,7 +17,7 @@ from inferbus_client.fleet.forgetting import forget as forget_worker
 @click.command(short_help="Remove a worker that will not come back from `status`.")
 @click.argument("worker")
 @click.option("--force", is_flag=True, help="Also one that lives; it is seen again when it next says something.")
-@client_options()
+@client_options(hidden=OF_A_REQUEST)
 def forget(worker: str, config: Path | None, *, force: bool, **flags: Any) -> int:
     """Remove WORKER, which will not come back, from what `status` shows."""
     settings = load_settings(flags, config)

@@ -42,8 +42,12 @@ class Lookout:
 
     def words(self) -> str:
         """Who serves us, as one line; empty while that is not known, as where the broker does not let us hear it."""
-        if not self._hears:
+        try:
+            return self._words() if self._hears else ""
+        except BrokerError:  # the connection is lost for good: whoever asks something is told why
             return ""
+
+    def _words(self) -> str:
         project = self._client.settings.project
         if ready := self._ready():
             return shown_in_line(", ".join(ready[:_NAMED]))

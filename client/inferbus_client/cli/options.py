@@ -21,19 +21,23 @@ _METAVARS: Final[dict[Any, str]] = {int: "N", float: "NUMBER", Path: "FILE"}
 
 
 def settings_options(
-    model: type[FileSettings], *, skip: Collection[str] = (), defaults: Mapping[str, str] | None = None
+    model: type[FileSettings],
+    *,
+    skip: Collection[str] = (),
+    hidden: Collection[str] = (),
+    defaults: Mapping[str, str] | None = None,
 ) -> Callable[[Command], Command]:
     """A decorator that gives a click command one option for every field of `model`.
 
     A field says its extra spellings with `json_schema_extra={"flags": ["-q"]}`. Values arrive as text (None: not
     given) and are parsed by the model alone. Secrets get no flag: a command line is for everybody to see. What the
-    help shows as default, `defaults` can say for this command.
+    help shows as default, `defaults` can say for this command; what is `hidden` it does not show at all.
     """
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
             if name not in skip and has_flag(field):
-                command = _option(name, field, (defaults or {}).get(name))(command)
+                command = _option(name, field, (defaults or {}).get(name), hidden=name in hidden)(command)
         return command
 
     return decorate
@@ -44,13 +48,13 @@ def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in model.model_fields and value not in (None, ())}
 
 
-def _option(name: str, field: FieldInfo, default: str | None) -> Callable[[Command], Command]:
+def _option(name: str, field: FieldInfo, default: str | None, *, hidden: bool) -> Callable[[Command], Command]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flags = [*(str(flag) for flag in _listed(extra.get("flags"))), f"--{name.replace('_', '-')}", name]
     text = _help(field, default)
     if bare_type(field.annotation) is bool:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
-        return click.option(*flags, default=None, help=text)
+        return click.option(*flags, default=None, help=text, hidden=hidden)
     repeated = get_origin(bare_type(field.annotation)) in {list, dict, tuple}
     return click.option(
         *flags,
@@ -58,6 +62,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Callable[[Comma
         multiple=repeated,
         metavar=_metavar(field, extra),
         help=text,
+        hidden=hidden,
         shell_complete=_completer(field),
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract.wire import Params
 from inferbus_client.errors import InvalidRequestError
@@ -14,6 +15,9 @@ from inferbus_client.exchange.call import Addresses
 from inferbus_client.exchange.options import AskOptions, request_fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: By what they are called on the wire.
+_OPTIONS: Final = {to_camel(name): name for name in ("temperature", "top_p", "max_tokens", "system_prompt")}
 
 
 def sampling_options(command: Command) -> Command:
@@ -43,18 +47,30 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
     }
     if flags["params"]:
         options["params"] = dict(_parameter(text) for text in flags["params"])
-    if (reason := refusal(options)) is not None:
+    if (reason := refusal(options, _flag)) is not None:
         raise click.UsageError(reason)
     return options
 
 
-def refusal(options: AskOptions) -> str | None:
-    """Why the worker would refuse every question with these options; None where it would not."""
+def refusal(options: AskOptions, spelled: Callable[[str], str] = str) -> str | None:
+    """Why the worker would refuse every question with these options; None where it would not.
+
+    Args:
+        options: these.
+        spelled: what the user calls an option or a parameter.
+    """
     try:
         Addresses("check", "check").request("a question", "check", stream=False, **request_fields(options))
     except InvalidRequestError as error:
-        return error.failure.detail
+        key, colon, text = error.failure.detail.partition(":")
+        known = key in _OPTIONS or key.startswith("params.")
+        name = spelled(_OPTIONS.get(key, key.removeprefix("params."))) if known else key
+        return f"{name}{colon}{text}"
     return None
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}" if name in _OPTIONS.values() else f"--param {name}"
 
 
 def _parameter(text: str) -> tuple[str, Any]:

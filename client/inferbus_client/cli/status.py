@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from inferbus_client.cli.connection import client_options, load_settings
+from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
 from inferbus_client.cli.overview import Overview
 from inferbus_client.cli.terminal import is_dumb
 from inferbus_client.contract.topics import NAME, is_worker
@@ -35,7 +35,7 @@ _PIPE: Final = 10_000
 @click.option("--once", is_flag=True, help="Print it once and leave: 0 if a worker is ready, 1 if none is.")
 @click.option("--worker", metavar="NAME", help="This one alone.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
-@client_options()
+@client_options(hidden=OF_A_REQUEST)
 def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool, **flags: Any) -> int:
     """Show every worker: state, model, load, rates and latencies, as they say when they are asked."""
     settings = load_settings(flags, config)

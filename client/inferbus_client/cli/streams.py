@@ -11,6 +11,8 @@ from typing import Final
 
 import click
 
+from inferbus_client.cli.terminal import is_dumb
+
 _STANDARD: Final = (0, 1, 2)
 _ERRORS: Final = "inferbus.spelled"
 _ASCII: Final = "inferbus-ascii"
@@ -34,6 +36,8 @@ _SPELLED: Final = {
 def prepare() -> None:
     """Make the streams fit for use: what is closed leads nowhere, what cannot be encoded is spelled out."""
     _fill_closed()
+    if is_dumb():
+        os.environ["TERM"] = "dumb"  # by which rich and prompt_toolkit know one; an empty name means the same
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="strict")  # in Python's UTF-8 mode half a character would become a surrogate
     codecs.register_error(_ERRORS, _spell)

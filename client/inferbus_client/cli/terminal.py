@@ -16,7 +16,7 @@ from inferbus_client.shown import shown, shown_in_line
 
 def is_dumb() -> bool:
     """Whether the terminal says of itself that it can only take one line after the other."""
-    return os.environ.get("TERM", "") in {"dumb", "unknown"}
+    return os.environ.get("TERM") in {"", "dumb", "unknown"}
 
 
 def has_colours() -> bool:

@@ -52,7 +52,6 @@ class BrokerUrl:
         """
         try:
             parts = urlsplit(url)
-            port = parts.port
         except ValueError:
             raise ValueError("the broker URL has no valid host and port") from None
         if parts.scheme not in _PORTS:
@@ -61,15 +60,26 @@ class BrokerUrl:
             raise ValueError("the broker URL names no host")
         if parts.password is not None:
             raise ValueError("the broker URL must not hold a password; set INFERBUS_PASSWORD or the password file")
-        if port == 0 or not _is_host(parts.hostname, bracketed="[" in parts.netloc):
-            raise ValueError("the broker URL has no valid host and port")
+        port = _port(parts)
+        if not _is_host(parts.hostname, bracketed="[" in parts.netloc):
+            raise ValueError("the broker URL has no valid host")
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,
-            port=_PORTS[parts.scheme] if port is None else port,
+            port=port,
             username=_user(parts.username) if parts.username else None,
             path=_path(parts),
         )
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the broker URL's port must be a number from 1 to 65535")
+    return _PORTS[parts.scheme] if port is None else port
 
 
 def _is_host(host: str, *, bracketed: bool) -> bool:

@@ -115,7 +115,7 @@ class ClientSettings(ConnectionSettings):
         description="The least time between two sends in one session; 0 or off sends at once.",
         json_schema_extra={"metavar": "TIME", "default": "500ms"},
     )
-    connect_timeout: Annotated[Duration, Field(gt=0, le=86_400)] = Field(
+    connect_timeout: Patience = Field(
         10.0,
         description="How long to try to reach the broker.",
         json_schema_extra={"metavar": "TIME", "default": "10s"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from paho.mqtt.enums import MQTTProtocolVersion
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -109,6 +109,13 @@ class FileSettings(Written, BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, nested_model_default_partial_update=True
     )
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _names_a_file(cls, value: object) -> object:
+        if isinstance(value, Path) and "\0" in str(value):
+            raise ValueError("must be a path, without NUL")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -179,7 +186,7 @@ class FileSettings(Written, BaseSettings):
         if error["type"] == "extra_forbidden":
             meant = nearest(str(keys[-1]), _known(cls, keys[:-1]))
             text = f"there is no setting {name}{meant or (cls.elsewhere(name) if len(keys) == 1 else '')}"
-        elif not place.startswith(PREFIX) or len(keys) > 1:
+        elif not place.startswith((PREFIX, "MQTT_")) or len(keys) > 1:
             text = ": ".join(part for part in (name, text) if part)
         return ": ".join(part for part in (place, text) if part)
 
@@ -222,6 +229,15 @@ class ConnectionSettings(FileSettings):
             )
         if self.key is not None and self.cert is None:
             raise ConflictError("key: it belongs to a certificate; cert names none", "key")
+        return self
+
+    @model_validator(mode="after")
+    def _says_whose_password_it_is(self) -> Self:
+        given = [name for name in ("password", "password_file") if getattr(self, name)]
+        if given and not (self.username or BrokerUrl.parse(self.broker).username):
+            raise ConflictError(
+                f"{' and '.join(given)}: a password is never sent without a user; give username too", *given
+            )
         return self
 
     def link_options(self, client_id: str, **more: Any) -> LinkOptions:

@@ -21,6 +21,8 @@ Keys = tuple[str | int, ...]
 _CORE: Final = "tag:yaml.org,2002:"
 #: What of YAML's own types is told from text: nothing at all, and `<<`, which takes over another mapping's settings.
 _RESOLVED: Final = (f"{_CORE}null", f"{_CORE}merge")
+#: What a file may hold: aliases of aliases make any number of values of a few lines.
+_MOST_VALUES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class SettingsFile:
         lines: dict[Keys, int] = {}
         try:
             node = loader.get_single_node()
+            _bound(path, node)
             values = None if node is None else loader.construct_document(node)
             if node is not None:
                 _note_lines(node, (), lines)
@@ -99,6 +102,20 @@ class _Words(yaml.SafeLoader):
                 line, before = key.start_mark.line + 1, seen[key.value].line + 1
                 raise _SaidTwiceError(f"line {line}: {key.value} stands in line {before} already")
         return node
+
+
+def _bound(path: Path, node: yaml.Node | None) -> None:
+    if node is not None and _count(node, {}) > _MOST_VALUES:
+        raise SettingsError(f"{path} holds more than {_MOST_VALUES} values, where each alias stands for a copy")
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many nodes this is with all below it, where each alias stands for a copy; looks at each node once."""
+    if id(node) not in counted:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
+        counted[id(node)] = 1 + sum(_count(part, counted) for part in below)
+    return counted[id(node)]
 
 
 def _note_lines(node: yaml.Node, keys: Keys, lines: dict[Keys, int]) -> None:

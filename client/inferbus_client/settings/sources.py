@@ -59,7 +59,8 @@ def mosquitto_environment(model: type[BaseSettings], below: Mapping[str, Any]) -
     host, port = os.environ.get("MQTT_HOST"), os.environ.get("MQTT_PORT")
     if host:
         port = port or "1883"
-        found["broker"] = f"{'mqtts' if port == '8883' else 'mqtt'}://{host}:{port}"
+        address = f"[{host}]" if ":" in host and "[" not in host else host
+        found["broker"] = f"{'mqtts' if port == '8883' else 'mqtt'}://{address}:{port}"
     elif port:
         found["broker"] = _with_port(str(below.get("broker") or model.model_fields["broker"].default), port)
     for name in ("username", "password"):

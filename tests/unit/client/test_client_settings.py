@@ -63,7 +63,7 @@ def test_an_unknown_key_in_the_file_is_refused(tmp_path: Path) -> None:
 
 def test_no_secret_is_printed() -> None:
     word = "hunter2"
-    settings = ClientSettings.load({"password": word})
+    settings = ClientSettings.load({"username": "ann", "password": word})
     assert word not in f"{settings!r} {settings} {settings.link_options('x')!r}"
     assert settings.link_options("x").password == word
 

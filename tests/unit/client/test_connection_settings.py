@@ -56,7 +56,7 @@ class TestUser:
         file.write_bytes(secret.encode(errors="surrogateescape"))
         for said in ({"password": secret}, {"password_file": str(file)}):
             with pytest.raises(SettingsError) as caught:
-                options(settings, said)
+                options(settings, {"username": "ann", **said})
             assert "the password" in str(caught.value)
             assert secret[:6] not in str(caught.value)
 
@@ -96,6 +96,29 @@ class TestPassword:
         file.write_text("of the file\n")
         return file
 
+    @pytest.fixture(autouse=True)
+    def _a_user(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MQTT_USERNAME", "ann")
+
+    @pytest.mark.parametrize("name", ["INFERBUS_PASSWORD", "MQTT_PASSWORD", "INFERBUS_PASSWORD_FILE"])
+    def test_without_a_user_is_refused_since_it_would_never_be_sent(
+        self, settings: type[ClientSettings], monkeypatch: pytest.MonkeyPatch, word_file: Path, name: str
+    ) -> None:
+        monkeypatch.setenv(name, str(word_file))
+        assert word(options(settings, {"broker": "mqtt://ann@broker"})) is not None
+        monkeypatch.delenv("MQTT_USERNAME")
+        assert word(options(settings, {"broker": "mqtt://ann@broker"})) is not None
+        with pytest.raises(SettingsError, match=f"never sent without a user.*{name}") as caught:
+            settings.load({})
+        assert str(word_file) not in str(caught.value)
+        with pytest.raises(SettingsError, match="password_file: a password is never sent without a user"):
+            settings.load({"password_file": str(word_file)})
+
+    def test_that_is_empty_is_none(self, settings: type[ClientSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("MQTT_USERNAME")
+        monkeypatch.setenv("INFERBUS_PASSWORD", "")
+        options(settings, {})
+
     @pytest.mark.parametrize("name", ["MQTT_PASSWORD", "INFERBUS_PASSWORD"])
     def test_of_the_flags_file_before_the_environments(
         self, settings: type[ClientSettings], monkeypatch: pytest.MonkeyPatch, word_file: Path, name: str
@@ -116,6 +139,16 @@ class TestPassword:
         file.write_text("password: of the settings\n")
         monkeypatch.setenv("INFERBUS_PASSWORD_FILE", str(word_file))
         assert word(options(settings, {}, file)) == "of the file"
+
+
+class TestFiles:
+    @pytest.mark.parametrize("name", ["password_file", "cafile", "cert", "key"])
+    def test_no_file_has_such_a_name(self, settings: type[ClientSettings], tmp_path: Path, name: str) -> None:
+        file = tmp_path / "settings.yaml"
+        certificate = "cert: cert.pem\n" if name == "key" else ""
+        file.write_text(f'broker: {TLS}\nusername: ann\n{certificate}{name}: "\\0"\n')
+        with pytest.raises(SettingsError, match=f"{name}: must be a path, without NUL"):
+            options(settings, {}, file)
 
 
 class TestTls:

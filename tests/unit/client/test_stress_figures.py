@@ -106,6 +106,11 @@ def test_arrivals_have_the_rate_and_the_burstiness_asked_for(burstiness: float) 
     assert pstdev(gaps) / mean(gaps) == pytest.approx(burstiness**-0.5, rel=0.05)
 
 
+def test_one_is_not_many() -> None:
+    assert Plan(clients=1, messages=1).describe() == "closed loop, 1 client, 1 message each"
+    assert Plan(clients=2, messages=2).describe() == "closed loop, 2 clients, 2 messages each"
+
+
 def test_infinite_burstiness_is_a_fixed_interval() -> None:
     assert list(islice(arrivals(4.0, burstiness=math.inf, random=SEEDED()), 3)) == [0.25, 0.5, 0.75]
 

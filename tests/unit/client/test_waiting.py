@@ -47,6 +47,15 @@ def accepted(position: int, eta_ms: int | None = None) -> Accepted:
     return Accepted(request_id="r", session_id="s", seq=0, queue_position=position, eta_ms=eta_ms)
 
 
+def test_a_connection_that_is_lost_meanwhile_says_nothing_of_workers() -> None:
+    """In the status line's own thread nobody would hear of it."""
+    bus = Bus(presence(state="loading"))
+    lookout = Lookout(cast("Client", bus))
+    lookout.look()
+    bus.refuses = True
+    assert lookout.words() == ""
+
+
 def test_the_place_in_the_queue_and_what_is_left_of_the_wait() -> None:
     waiting, time = begin(Bus(presence()))
     assert waiting.words() == "waiting for the worker"

@@ -128,6 +128,7 @@ def test_a_terminal_gets_colors_unless_it_cannot_or_should_not_show_them(style: 
     assert "\x1b[" in on_a_terminal(TALKING, style, NO_COLOR="")
     assert "\x1b[" not in on_a_terminal(TALKING, style, NO_COLOR="1")
     assert "\x1b[" not in on_a_terminal(TALKING, style, TERM="dumb")
+    assert "\x1b[" not in on_a_terminal(TALKING, style, TERM="")
     assert "\x1b[" not in on_a_terminal(FAILING, style, TERM="dumb")
 
 

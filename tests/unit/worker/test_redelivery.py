@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inferbus_worker.admission.verbs import Verbs
 from inferbus_worker.bus.attempts import Attempts
 from support.rooms import NOTHING, Rooms, texts
 
@@ -132,7 +133,7 @@ class TestWhileLoading:
         def broken(*_: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(rooms.reception, "_cancel", broken)
+        monkeypatch.setattr(Verbs, "_cancel", broken)
         rooms.reception.release()
         assert settle(rooms) == ["fine"]
         assert rooms.acknowledged == [1, 2]

@@ -238,7 +238,7 @@ class TestSecrets:
     def test_from_a_file_of_its_own(self, tmp_path: Path) -> None:
         path = tmp_path / "password"
         path.write_text(f"{SECRET}\n")
-        settings = Settings.load({"password_file": str(path)})
+        settings = Settings.load({"username": "ann", "password_file": str(path)})
         assert settings.link_options("id").password == SECRET
         assert SECRET not in repr(settings)
 

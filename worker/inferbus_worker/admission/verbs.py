@@ -32,7 +32,7 @@ class Verbs:
         addressing: opens reply streams.
         in_flight: what a cancel may mean.
         queue: where it may wait.
-        endings: writes the end of what it cancelled there.
+        endings: writes the end of what it cancelled.
         acknowledgements: tells on which connection a message came.
     """
 
@@ -103,8 +103,10 @@ class Verbs:
                 continue
             if arrival.again and not self._acknowledgements.is_of_this_connection(job.replies.address.receipt):
                 continue
-            if job.mark(Failure("cancelled")) and self._queue.remove(job):
-                self._endings.later(job)
+            if job.mark(Failure("cancelled")):
+                self._queue.remove(job)
+                # Here, and not in the thread that ran it: what comes next in this session finds it free.
+                self._endings.write(job)
 
 
 def _control(message: Incoming) -> Control:

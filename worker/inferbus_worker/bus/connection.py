@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, State, Stats, decode_announcement
-from inferbus_client.errors import BrokerError, ConnectionLostError, IdTakenError
+from inferbus_client.errors import AlreadyServedError, BrokerError, ConnectionLostError, IdTakenError
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.options import Incoming, Will
 from inferbus_worker.bus.company import FILTERS, Company
@@ -21,6 +22,8 @@ from inferbus_worker.settings.worker import Settings
 log = logging.getLogger("inferbus.bus")
 
 _LOOK_EVERY: Final = 0.1
+#: Anyone may write our presence where there are no access rules: it is put right once a second at most.
+_SAY_EVERY: Final = 1.0
 
 
 class Bus:
@@ -60,6 +63,10 @@ class Bus:
         self._requests = [name for each in settings.projects for name in topics.inbound_filters(each, users=users)]
         self._presence = self._presence_as("loading", model, None)
         self._deaf_since: float | None = None
+        #: Another serves our projects: a worker that never served is not to be seen in `status`, not even as offline.
+        self._withdrawn = False
+        #: Somebody else's word stands in the place of ours, since when we last said ours.
+        self._overwritten, self._said = False, -math.inf
         self.link = Link(
             settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
             on_message=self._received,
@@ -108,6 +115,8 @@ class Bus:
             BrokerRefusedError: the broker has refused a subscription for `broker_timeout` seconds.
         """
         unheard, now = self.link.unheard, time.monotonic()
+        if self._overwritten and now - self._said > _SAY_EVERY:
+            self._say_presence()
         if unheard is None:
             if self._deaf_since is not None:
                 self._deaf_since = None
@@ -154,7 +163,11 @@ class Bus:
 
     def _look_around(self, stop: Callable[[], bool]) -> None:
         if self._company is not None:
-            self._company.look_around(lambda: not stop())
+            try:
+                self._company.look_around(lambda: not stop())
+            except AlreadyServedError:
+                self._withdrawn = True
+                raise
             self._company = None
             self._unsubscribe(FILTERS)
 
@@ -194,7 +207,11 @@ class Bus:
 
     def _heard_of_us(self, message: Incoming) -> None:
         presence = decode_announcement(Presence, message.payload)
-        if presence is not None and presence.instance is not None:
+        if presence is None:
+            return
+        # A Last Will may come late, of a second worker or of our own last connection: the main thread says ours again.
+        self._overwritten = presence.state == "offline" and presence.instance != self._instance
+        if presence.instance is not None:
             reason = self._rivals.heard(presence.instance, self._instance.connection)
             if reason is not None:
                 self.announce("offline")
@@ -233,7 +250,9 @@ class Bus:
         # `draining` is not acknowledged: if the broker reads it only after we have gone, what it writes back must not
         # show it a dead connection before it has read the replies that follow.
         qos = 0 if presence.state == "draining" else 1
-        self._replies.post(Outgoing(self._topic, presence.encode(), json=True, retain=True, qos=qos))
+        payload = b"" if self._withdrawn else presence.encode()
+        self._overwritten, self._said = False, time.monotonic()
+        self._replies.post(Outgoing(self._topic, payload, json=True, retain=True, qos=qos))
 
 
 def receive_maximum(settings: Settings) -> int:

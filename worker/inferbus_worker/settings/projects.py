@@ -38,13 +38,18 @@ class ProjectSettings(Written):
 
 def split(value: object) -> object:
     """`a,b` is a list."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
+
+
+def _parts(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _names_to_projects(value: object) -> object:
     """`--project a --project b` (or `a,b`, or a plain list in the file) serves those projects with default settings."""
-    value = split(value)
-    return {name: {} for name in value} if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple) and all(isinstance(names, str) for names in value):
+        value = ",".join(value)
+    return {name: {} for name in _parts(value)} if isinstance(value, str) else value
 
 
 def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSettings]:

@@ -33,6 +33,8 @@ from inferbus_client.exits import Exit
 @client_options(skip={"qos"}, defaults={"pacing": "0s"})
 def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flags: Any) -> int:
     """Talk to a model. Lines come from the terminal, from a pipe, or from -q."""
+    if not all(question.strip() for question in questions):
+        raise click.UsageError("there is nothing to ask: the text is empty.")
     settings, options = load_settings(flags, config, pacing=0.0), ask_options(flags)
     interactive = not questions and sys.stdin.isatty()
     view: View = PlainView() if plain or not sys.stdout.isatty() or is_dumb() else TerminalView()

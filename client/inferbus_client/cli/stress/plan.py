@@ -81,5 +81,9 @@ class Plan:
             return f"open loop, as fast as they go, at most {self.max_concurrency} at once, {self.ends_after:g} s"
         if self.is_open:
             return f"open loop, {self.request_rate:g} requests/s, burstiness {self.burstiness:g}, {self.ends_after:g} s"
-        length = f"{self.messages} messages each" if self.duration is None else f"{self.duration:g} s"
-        return f"closed loop, {self.clients} clients, {length}"
+        length = f"{_counted(self.messages, 'message')} each" if self.duration is None else f"{self.duration:g} s"
+        return f"closed loop, {_counted(self.clients, 'client')}, {length}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
