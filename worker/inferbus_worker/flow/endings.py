@@ -1,7 +1,8 @@
 """The end of a job: what it leaves behind, then its terminal reply. Under no lock, since a store may take its time.
 
-The thread that worked on a job writes its end. One that ended while it waited in the queue has no such thread, and its
-worker threads may all be busy for long: it goes to the thread `endings`.
+The thread that worked on a job writes its end; a cancel's, the thread that admits: what comes behind it in the same
+session finds that free. A job whose deadline passes in the queue, or that a shutdown finds there, has neither, and goes
+to the thread `endings`.
 """
 
 from __future__ import annotations

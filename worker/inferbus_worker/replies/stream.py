@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from inferbus_client.contract.wire import (
     Accepted,
-    Delta,
+    DeltaWriter,
     Done,
     ErrorReply,
     Failure,
@@ -101,7 +101,18 @@ class ReplyStream:
     """
 
     __slots__ = (
-        *("_accepted", "_backlog", "_due", "_interval", "_is_over", "_is_submitted", "_lock", "_seq", "_submit"),
+        *(
+            "_accepted",
+            "_backlog",
+            "_deltas",
+            "_due",
+            "_interval",
+            "_is_over",
+            "_is_submitted",
+            "_lock",
+            "_seq",
+            "_submit",
+        ),
         *("_unsent", "_weight", "address"),
     )
 
@@ -120,6 +131,7 @@ class ReplyStream:
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
         self._seq = 0
+        self._deltas: DeltaWriter | None = None
         self._lock = threading.Lock()
         self._accepted = False
         self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
@@ -231,7 +243,7 @@ class ReplyStream:
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
         if unsent.deltas:
             text, reasoning = (_publishable("".join(parts)) for parts in zip(*unsent.deltas, strict=True))
-            yield self._in_json(Delta(**self._head(), text=text, reasoning=reasoning or None))
+            yield self._delta(text, reasoning or None)
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
 
@@ -260,6 +272,14 @@ class ReplyStream:
             reasoning=None if outcome.reasoning is None else _publishable(outcome.reasoning),
         )
         return self._in_json(done, status="ok")
+
+    def _delta(self, text: str, reasoning: str | None) -> Outgoing:
+        address = self.address
+        if self._deltas is None:
+            self._deltas = DeltaWriter(address.request_id, address.session_id)
+        seq, self._seq = self._seq, self._seq + 1
+        payload = self._deltas.write(seq, text, reasoning)
+        return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
 
     def _in_json(self, reply: Reply, status: str | None = None) -> Outgoing:
         return Outgoing(
