@@ -219,8 +219,8 @@ def test_a_setting_that_the_worker_would_refuse_is_not_taken(
         ("/settings temperature=0.5", "temperature: 0.5"),
         ("/settings top_k = 7", "top_k: 7"),
         ("/settings temperature=1", "temperature: 1.0"),
-        ("/settings max_tokens 0", "maxTokens: must be at least 1."),
-        ("/settings seed soon", "params.seed: must be a whole number."),
+        ("/settings max_tokens 0", "max_tokens: must be at least 1."),
+        ("/settings seed soon", "seed: must be a whole number."),
         ("/settings stop " + "[" * 2000, "stop"),
         ("hello", "You said: hello"),
     ):
