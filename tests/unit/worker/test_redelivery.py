@@ -35,7 +35,7 @@ def settle(rooms: Rooms, *, arrived: bool = True) -> list[str]:
     said = rooms.work()
     for message in said:
         assert message.address is not None
-        rooms.desk.end(message.address.receipt, arrived=arrived)
+        rooms.desk.answered(message.address.receipt, arrived=arrived)
     return texts(said)
 
 
@@ -56,7 +56,7 @@ class TestCancels:
         hear(rooms, REQUEST, "first", 1)
         (said,) = rooms.receive(CANCEL, "", qos=1, ack_id=2)
         assert said.address is not None
-        rooms.desk.end(said.address.receipt, arrived=False)
+        rooms.desk.answered(said.address.receipt, arrived=False)
         rooms.reception.came_up(remembered=True)
         assert hear(rooms, REQUEST, "first", 1, dup=True) == []
         assert hear(rooms, CANCEL, "", 2, dup=True) == [CANCELLED]
@@ -160,7 +160,7 @@ class TestAnswered:
         """What has been said since stays in the conversation."""
         (said,) = rooms.receive(REQUEST, "", qos=1, ack_id=1)
         assert said.address is not None
-        rooms.desk.end(said.address.receipt, arrived=False)
+        rooms.desk.answered(said.address.receipt, arrived=False)
         hear(rooms, REQUEST, "hello", 2)
         settle(rooms)
         assert hear(rooms, REQUEST, "", 1, dup=True) == [RESET]

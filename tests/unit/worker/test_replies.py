@@ -18,7 +18,7 @@ from inferbus_client.mqtt.network_loop import Feed
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.packets import PackedProperties
-from inferbus_worker.replies.sender import HearsOfEnds, Replies
+from inferbus_worker.replies.sender import HearsOfEnds, Sender
 from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
 
 
@@ -80,7 +80,7 @@ class FakeLink:
 
     def wake(self) -> None:
         """As the network thread does when it looks around, but for the sending: that a test asks for."""
-        cast("Replies", self.feed).trim()
+        cast("Sender", self.feed).trim()
 
     @property
     def has_room(self) -> bool:
@@ -97,9 +97,9 @@ def started(
     qos: int = 0,
     max_bytes: int = 1_000_000,
     answered: HearsOfEnds | None = None,
-) -> tuple[Replies, FakeLink]:
+) -> tuple[Sender, FakeLink]:
     link = link or FakeLink()
-    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
+    replies = Sender(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
     replies.start(link)
     return replies, link
 
@@ -112,11 +112,11 @@ def into(answered: list[Receipt]) -> HearsOfEnds:
     return hear
 
 
-def say(replies: Replies, text: str, topic: str = "t", **address: Any) -> None:
+def say(replies: Sender, text: str, topic: str = "t", **address: Any) -> None:
     replies.open(ReplyAddress(topic, "r1", "s1", **address)).end(Answered(text))
 
 
-def accepted(replies: Replies, text: str, **address: Any) -> ReplyStream:
+def accepted(replies: Sender, text: str, **address: Any) -> ReplyStream:
     """The same, for a request that was accepted."""
     stream = replies.open(ReplyAddress("t", "r1", "s1", **address))
     stream.accepted(0, None)
@@ -541,6 +541,6 @@ class TestFlushing:
 
     def test_without_a_link_there_is_nothing_to_wait_for(self) -> None:
         """The broker was never reached: stopping then once ended in a traceback."""
-        replies = Replies(qos=0, max_bytes=65_536)
+        replies = Sender(qos=0, max_bytes=65_536)
         replies.post(Outgoing("t", b"offline", qos=1))
         assert replies.flush(0)

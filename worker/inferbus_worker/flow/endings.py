@@ -79,7 +79,7 @@ class Endings:
             elif not job.reached_engine:
                 job.charge.settle(0)
         if job.retry is not None:
-            self._recent.end(job.retry, Finished(job.key.session, job.terminal()))
+            self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:

@@ -47,7 +47,7 @@ class Prompt:
         return [*system, *(one.message for one in self._history.messages[self.skip :]), self._question.message]
 
     @property
-    def most(self) -> Usage:
+    def longest(self) -> Usage:
         """The longest that it can be, by our own estimate, and the longest answer to it."""
         history = self._history.tokens_without(self.skip)
         prompt = self._system_tokens + self._question.tokens + history

@@ -82,7 +82,7 @@ def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
     del arrived
 
 
-class Replies:
+class Sender:
     """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
 
     Args:
