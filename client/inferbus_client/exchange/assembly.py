@@ -34,12 +34,12 @@ class Assembly:
         self._pieces: list[str] = []
 
     @property
-    def finished(self) -> bool:
-        return self.answer is not None or self.failure is not None
+    def end(self) -> Done | Failure | None:
+        return self.answer or self.failure
 
     def take(self, reply: AnyReply) -> Iterator[Accepted | Delta]:
         """Take a reply in; yields what the caller should see of it."""
-        if self.finished or not self._is_new(reply):
+        if self.end or not self._is_new(reply):
             self.duplicates += 1
             return
         if isinstance(reply, Done):

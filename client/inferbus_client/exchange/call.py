@@ -115,9 +115,18 @@ class Addresses:
     def reply_topic(self, session: str) -> str:
         return f"{topics.assistant_response(self.scope, session)}/{self.client_id}"
 
-    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
+    def cancel_topic(self, session: str) -> str:
+        """Where a session's requests are cancelled.
+
+        Raises:
+            InvalidRequestError: there can be no such session.
+        """
         if not topics.is_session(session):
             raise _invalid("sessionId: must match [A-Za-z0-9_.:-]{1,128}.")
+        return topics.cancel(self.scope, session)
+
+    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
+        cancel_topic = self.cancel_topic(session)
         reply_topic = self.reply_topic(session)
         request_id = request_id or next(self._request_ids)
         return Call(
@@ -125,7 +134,7 @@ class Addresses:
             reply_topic=reply_topic,
             request_id=request_id,
             session=session,
-            cancel_topic=topics.cancel(self.scope, session),
+            cancel_topic=cancel_topic,
             fields={"sessionId": session, **self._envelope(reply_topic, request_id), **fields},
         )
 

@@ -129,8 +129,8 @@ class ClientCore:
         return self._errand(self._addresses.new_session(), options, None)
 
     def cancel(self, session: str | None, request_id: str | None) -> None:
-        topic = topics.cancel(self.settings.scope, session or self.session)
-        self._connected.publish_cancel(topic, request_id)
+        check_options({"session": session, "request_id": request_id}, AskOptions.__annotations__)
+        self._connected.publish_cancel(self._addresses.cancel_topic(session or self.session), request_id)
 
     def listen_to_every_session(self, deliver: Deliver) -> Steps:
         """One subscription to every reply topic of ours. Raises what `hear` raises."""
