@@ -39,7 +39,8 @@ from inferbus_client.mqtt.handshake import (
 from inferbus_client.mqtt.losses import TAKEN_OVER, Losses, may_be_about_a_packet
 from inferbus_client.mqtt.network_loop import Feed, NetworkLoop
 from inferbus_client.mqtt.options import Handle, Incoming, LinkOptions, Packed, Will
-from inferbus_client.mqtt.paho_client import PahoClient, build_paho, open_connection
+from inferbus_client.mqtt.paho_client import PahoClient
+from inferbus_client.mqtt.paho_setup import build_paho, open_connection
 from inferbus_client.mqtt.sockets import send_at_once
 from inferbus_client.mqtt.subscriptions import Subscriptions, WhenRefused
 from inferbus_client.mqtt.suspicion import NOTHING_FOUND, Parcel
