@@ -209,7 +209,7 @@ def test_a_network_thread_that_fails_while_there_is_no_connection(
         raise RuntimeError("a fault of our own")
 
     asked = waiting.for_the_answer()
-    monkeypatch.setattr(waiting.client._core._connected._link, "_handshake", fail)
+    monkeypatch.setattr(waiting.client._core._connected._link._connection, "_shake_hands", fail)
     waiting.proxy.reset_all()
     with at_once(), pytest.raises(ConnectionLostError, match="network thread"):
         asked.result(_PATIENCE)

@@ -10,22 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Final
 
 from paho.mqtt.client import MQTTMessage
 
 from inferbus_client.errors import MessageRefusedError
+from inferbus_client.mqtt.options import OnRefused
 from inferbus_client.mqtt.paho_client import PahoClient
 from inferbus_client.mqtt.subscriptions import Subscriptions
 from inferbus_client.mqtt.suspicion import Finding, Parcel, Suspicion
 
 log = logging.getLogger("inferbus.link")
-
-#: Who hears that his message will not be sent.
-OnRefused = Callable[[MessageRefusedError], None]
-
 
 #: A broker that acknowledges nothing for so many seconds gets everything at once again: perhaps it never does.
 _HELD_SECONDS: Final = 10.0

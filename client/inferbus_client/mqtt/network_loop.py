@@ -45,11 +45,11 @@ class NetworkLoop:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
         self._sleeping = False
         self.feed: Feed | None = None
 
-    def call(self, wish: Callable[[], None]) -> None:
+    def call(self, wish: Callable[[], object]) -> None:
         """Let the network thread do something, while connected: at once, or when it next is."""
         self._calls.append(wish)
         self.wake()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from inferbus_client.errors import MessageRefusedError
 from inferbus_client.mqtt.broker_url import BrokerUrl
 
 
@@ -103,6 +104,26 @@ class Packed(Protocol):
     def pack(self) -> bytes:
         """Their encoding, with its length before it."""
         ...
+
+
+#: Who hears, in the network thread, that his message will not be sent.
+OnRefused = Callable[[MessageRefusedError], None]
+
+
+class PublishOptions(TypedDict, total=False):
+    """How a message is published.
+
+    Keys:
+        qos: 0, or 1; 0 where nothing is said.
+        retain: whether the broker keeps it for later subscribers.
+        properties: MQTT 5 properties; left out where the link speaks 3.1.1.
+        on_refused: called if the broker closes the connection on this message, which then is not sent again.
+    """
+
+    qos: int
+    retain: bool
+    properties: Packed | None
+    on_refused: OnRefused | None
 
 
 class Handle(Protocol):

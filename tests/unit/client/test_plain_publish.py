@@ -154,7 +154,7 @@ class TestWriting:
         link = Link(options, on_message=ear.heard.append)
         try:
             ear.paho.manual_ack_set(True)
-            link._paho = ear.paho
+            link._connection.paho = ear.paho
             link.send("answer", b"1")
             link.acknowledge(7)
             assert ear.paho.flush()
