@@ -138,7 +138,7 @@ class ClientCore:
         until = time.monotonic() + self.settings.connect_timeout
         with transport.attended(deliver):
             yield from hear(transport, every_reply, deliver, lambda: max(until - time.monotonic(), 0.0))
-            transport.topics.rely_on(every_reply)
+            transport.reply_topics.rely_on(every_reply)
 
     def _errand(self, call: Call, options: WaitOptions, when_busy: WhenBusy | None) -> Errand:
         terms, transport = terms_of(options, self._terms), self._connected

@@ -25,7 +25,7 @@ from support.trials import size
 
 #: Where it comes: wherever a request is under way, and in what runs the `with` blocks there.
 _HOUSE: Final = Path(inferbus_client.__file__).parent
-_OURS: Final = ("errand", "exchange", "reply_topics", "transport", "turns")
+_OURS: Final = ("errand", "exchange", "reply_topics", "transport", "turns", "waiters")
 _TRACED: Final = {
     *(contextlib.__file__, str(_HOUSE / "client.py")),
     *(str(_HOUSE / "exchange" / f"{name}.py") for name in _OURS),
