@@ -12,7 +12,7 @@ from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Message
+from inferbus_client.exchange.call import Content
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -46,7 +46,7 @@ class AsyncClient(CoreProperties):
     async def connect(self) -> Self:
         """Connect to the broker, unless that is done; `async with` does it. See `Client.connect`."""
         try:
-            await in_own_thread(self._core.connecting(), f"connect-{self.client_id}")
+            await in_own_thread(self._core.connector(), f"connect-{self.client_id}")
         except BaseException:
             await self.close()
             raise
@@ -72,11 +72,11 @@ class AsyncClient(CoreProperties):
 
     # --- the verbs ---
 
-    async def ask(self, message: Message, **options: Unpack[AskOptions]) -> Answer:
+    async def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
         """Ask, and wait for the whole answer; see `Client.ask`."""
         return await self._finish(self._core.request(message, options, stream=False), options)
 
-    def stream(self, message: Message, **options: Unpack[AskOptions]) -> AsyncStream:
+    def stream(self, message: Content, **options: Unpack[AskOptions]) -> AsyncStream:
         """Ask, and iterate (`async for`) over the answer as it is generated; see `Client.stream`."""
         errand = self._core.request(message, options, stream=True)
         return AsyncStream(self._core, errand, _drive(errand.steps, options))

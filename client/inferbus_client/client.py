@@ -14,7 +14,7 @@ from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Message
+from inferbus_client.exchange.call import Content
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -59,7 +59,7 @@ class Client(CoreProperties):
             BrokerError: nobody answers within `connect_timeout`, or the broker refuses this client.
         """
         try:
-            self._core.connecting()()
+            self._core.connector()()
         except BaseException:
             self.close()
             raise
@@ -88,7 +88,7 @@ class Client(CoreProperties):
 
     # --- the verbs ---
 
-    def ask(self, message: Message, **options: Unpack[AskOptions]) -> Answer:
+    def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
         """Ask, and wait for the whole answer.
 
         Args:
@@ -103,7 +103,7 @@ class Client(CoreProperties):
         """
         return self._finish(self._core.request(message, options, stream=False), options)
 
-    def stream(self, message: Message, **options: Unpack[AskOptions]) -> Stream:
+    def stream(self, message: Content, **options: Unpack[AskOptions]) -> Stream:
         """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, here or while iterating.
 
         The request is sent when the iteration begins. Breaking it off (leaving the `with`, `close`) cancels it.

@@ -13,7 +13,8 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Failure, InvalidPayloadError, decode_request
 from inferbus_client.errors import InvalidRequestError
 
-Message = str | Sequence[Mapping[str, Any]]
+#: What is asked: text, or OpenAI content parts.
+Content = str | Sequence[Mapping[str, Any]]
 
 _FIELDS: Final = {
     "temperature": "temperature",
@@ -72,7 +73,7 @@ class Addresses:
 
     def request(
         self,
-        message: Message,
+        message: Content,
         session: str,
         *,
         stream: bool,

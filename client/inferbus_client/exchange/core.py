@@ -12,7 +12,7 @@ from inferbus_client.contract import topics
 from inferbus_client.errors import ClientClosedError, NotConnectedError, SettingsError
 from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Addresses, Call, Message
+from inferbus_client.exchange.call import Addresses, Call, Content
 from inferbus_client.exchange.errand import Errand, hear
 from inferbus_client.exchange.exchange import Exchange
 from inferbus_client.exchange.options import (
@@ -70,7 +70,7 @@ class ClientCore:
 
     # --- lifecycle ---
 
-    def connecting(self) -> Callable[[], None]:
+    def connector(self) -> Callable[[], None]:
         """What connects, unless we are connected then; it raises what `Transport.open` raises.
 
         It may be called in another thread, and later: a `close` that comes in between holds, since whoever wished for
@@ -113,7 +113,7 @@ class ClientCore:
 
     # --- errands ---
 
-    def request(self, message: Message, options: AskOptions, *, stream: bool) -> Errand:
+    def request(self, message: Content, options: AskOptions, *, stream: bool) -> Errand:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
         call = self._addresses.request(message, session, stream=stream, **request_fields(options))

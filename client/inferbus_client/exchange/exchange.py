@@ -99,7 +99,7 @@ class Exchange:
                 if isinstance(end, Done):
                     self.answer = self._whole_answer(end)
                     return
-                again = self._retry(attempt, end)
+                again = self._retry_or_raise(attempt, end)
                 yield again
                 yield from self._pause(again.seconds)
                 self._begin_again()
@@ -224,7 +224,7 @@ class Exchange:
 
     # --- the end of an attempt ---
 
-    def _retry(self, attempt: int, failure: Failure) -> Retry:
+    def _retry_or_raise(self, attempt: int, failure: Failure) -> Retry:
         error = RequestFailedError.of(failure)
         # What the caller has already seen of an answer cannot be unsaid, so a failure after that is final.
         # A deadline that has passed for the worker has passed for us too.

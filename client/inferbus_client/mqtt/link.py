@@ -166,13 +166,13 @@ class Link(Publisher):
             BrokerRefusedError: a filter was refused (`MessageRefusedError`: by closing the connection on it).
             ConnectionLostError: no answer came in time, or told to stop.
         """
-        granted = self.ask_for(filters)
+        granted = self.start_subscribing(filters)
         try:
             wait_for(granted, timeout, stop)
         except TimeoutError:
             raise ConnectionLostError(f"the broker did not answer a subscription within {timeout:g} s") from None
 
-    def ask_for(self, filters: Mapping[str, int]) -> Future[None]:
+    def start_subscribing(self, filters: Mapping[str, int]) -> Future[None]:
         """Subscribe as `subscribe` does, without waiting: the future hears the broker's answer."""
         granted: Future[None] = Future()
         paho = self._connection.paho

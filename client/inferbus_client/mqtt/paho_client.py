@@ -42,7 +42,7 @@ class PahoClient(BufferedPaho):
         self._widen()
         return super().reconnect()
 
-    def allow(self, seconds: float) -> None:
+    def set_connect_timeout(self, seconds: float) -> None:
         """How long the next connection may take to open. paho's own setter is for the first one alone."""
         self._connect_timeout = seconds
 

@@ -48,7 +48,7 @@ class PretendLink:
 
     def close(self) -> None: ...
 
-    def ask_for(self, _filters: object) -> Future[None]:
+    def start_subscribing(self, _filters: object) -> Future[None]:
         granted: Future[None] = Future()
         granted.set_result(None)
         return granted

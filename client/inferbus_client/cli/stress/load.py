@@ -82,7 +82,7 @@ class Load:
         for message in messages:
             if time.monotonic() >= self._ends:
                 return
-            await self._one(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
+            await self._account_for(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
 
     # --- open loop ---
 
@@ -101,7 +101,8 @@ class Load:
             # As fast as they go, a request is due when there is room for it.
             since = time.monotonic() if plan.is_unpaced else scheduled
             task = tasks.create_task(
-                self._one(number, f"{self._name}-{number}", plan.prompt(number, 0), since), name=f"request-{number}"
+                self._account_for(number, f"{self._name}-{number}", plan.prompt(number, 0), since),
+                name=f"request-{number}",
             )
             task.add_done_callback(lambda _task: free.release())
 
@@ -116,7 +117,7 @@ class Load:
 
     # --- one request ---
 
-    async def _one(self, number: int, session: str, prompt: str, scheduled: float) -> None:
+    async def _account_for(self, number: int, session: str, prompt: str, scheduled: float) -> None:
         client = self._clients[number % len(self._clients)]
         request_id = next(self._request_ids)
         self._ledger.sent(request_id, scheduled)

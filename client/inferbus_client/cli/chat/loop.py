@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from inferbus_client.cli.chat.input import Lines
 from inferbus_client.cli.chat.slash import Quit, SlashCommands
-from inferbus_client.cli.chat.transcript import Exchanged, Transcript
+from inferbus_client.cli.chat.transcript import Said, Transcript
 from inferbus_client.cli.chat.view import Shown, View
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
@@ -18,7 +18,7 @@ from inferbus_client.exchange.options import AskOptions
 from inferbus_client.exits import Exit, exit_of
 
 
-class Conversation:
+class ChatLoop:
     """One chat over one client.
 
     Attributes:
@@ -101,7 +101,7 @@ class Conversation:
 
 
 @contextmanager
-def _marked(said: Exchanged, shown: Shown) -> Iterator[None]:
+def _marked(said: Said, shown: Shown) -> Iterator[None]:
     """Half an answer must not look like a whole one."""
     try:
         yield
