@@ -55,7 +55,7 @@ class _RequestIds:
         self._prefix = uuid.uuid4().hex[:16]
         self._numbers = itertools.count(1)
 
-    def __next__(self) -> str:
+    def next(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
@@ -99,7 +99,7 @@ class Addresses:
     def new_session(self) -> Call:
         """A request for a session id."""
         topic = f"{topics.session_response(self.scope)}/{self.client_id}"
-        request_id = next(self._request_ids)
+        request_id = self._request_ids.next()
         return Call(
             topic=topics.session_request(self.scope),
             reply_topic=topic,
@@ -129,7 +129,7 @@ class Addresses:
     def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
         cancel_topic = self.cancel_topic(session)
         reply_topic = self.reply_topic(session)
-        request_id = request_id or next(self._request_ids)
+        request_id = request_id or self._request_ids.next()
         return Call(
             topic=topics.user_input(self.scope, session),
             reply_topic=reply_topic,
