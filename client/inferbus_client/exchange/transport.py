@@ -60,7 +60,11 @@ class Transport:
         self, options: LinkOptions, *, qos: int = 1, on_stray: Callable[[AnyReply], None] | None = None
     ) -> None:
         self._link = Link(
-            options, on_message=self._received, on_up=self._came_up, on_down=self._went_down, when_refused=self._refused
+            options,
+            on_message=self._received,
+            on_up=lambda: self._tell_all(Signal.RECONNECTED),
+            on_down=self._went_down,
+            when_refused=self._refused,
         )
         self._qos = qos
         self._waiters = Waiters(on_stray)
@@ -265,9 +269,6 @@ class Transport:
         for waiter in self._waiters.all() if everywhere else self._waiters.on(topic):
             waiter.deliver(error.again())
         return False
-
-    def _came_up(self) -> None:
-        self._tell_all(Signal.RECONNECTED)
 
     def _went_down(self) -> None:
         if self._link.fatal is not None:

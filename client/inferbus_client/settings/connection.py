@@ -34,8 +34,8 @@ from inferbus_client.settings.sources import (
 from inferbus_client.units import Size, Written, bare_type
 from inferbus_client.wording import wording
 
-#: Under this name `load` hands the file to the sources: no setting, since those begin with a letter.
-_FILE: Final = "_file"
+#: Under this name `load` hands the file to the sources. No setting is called so: it has a space.
+_FILE: Final = "the file"
 _PASSWORDS: Final = frozenset({"password", "password_file"})
 #: What one field of a packet holds, in bytes.
 _LONGEST: Final = 65_535
@@ -265,9 +265,6 @@ def _known(model: type[BaseModel], keys: Keys) -> list[str]:
     for key in keys:
         kind = bare_type(model.model_fields[str(key)].annotation) if key in model.model_fields else None
         # In a mapping of models every key leads to such a one.
-        model = next((arm for arm in map(bare_type, get_args(kind)) if _is_model(arm)), model)
+        arms = (arm for arm in map(bare_type, get_args(kind)) if isinstance(arm, type) and issubclass(arm, BaseModel))
+        model = next(arms, model)
     return list(model.model_fields)
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

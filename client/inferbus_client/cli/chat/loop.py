@@ -13,7 +13,6 @@ from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import BrokerError, InferbusError
-from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
 from inferbus_client.exits import Exit, exit_of
 
@@ -91,13 +90,10 @@ class ChatLoop:
                 for delta in deltas:
                     said.answer += delta.text
                     shown.add(delta.text)
-                self._end(deltas.result(), shown)
+                self._commands.last_answer = deltas.result()
+                shown.end(self._commands.last_answer)
         # The worker keeps it for the session from now on.
         self._options["system_prompt"] = None
-
-    def _end(self, answer: Answer, shown: Shown) -> None:
-        self._commands.last_answer = answer
-        shown.end(answer)
 
 
 @contextmanager
