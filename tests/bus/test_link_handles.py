@@ -11,7 +11,8 @@ import pytest
 from inferbus_client.errors import MessageRefusedError
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Handle, LinkOptions
+from inferbus_client.mqtt.message import Handle
+from inferbus_client.mqtt.options import LinkOptions
 from support.fault_proxy import FaultProxy
 from support.listener import Listener
 from support.mosquitto import Mosquitto

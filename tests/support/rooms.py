@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferbus_client.contract.wire import Failure
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.limits import RateLimits

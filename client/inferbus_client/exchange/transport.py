@@ -33,7 +33,8 @@ from inferbus_client.exchange.reply_topics import ReplyTopics
 from inferbus_client.exchange.steps import Deliver, Event, Signal
 from inferbus_client.exchange.waiters import Waiter, Waiters
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from inferbus_client.mqtt.plain_publish import LARGEST
 
 # A library is silent unless the program that uses it says where its log goes.

@@ -13,7 +13,7 @@ from inferbus_client.errors import InvalidRequestError
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Call
 from inferbus_client.exchange.steps import Deliver, Event, TextReply
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 
 log = logging.getLogger("inferbus.client")
 

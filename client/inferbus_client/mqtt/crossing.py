@@ -17,7 +17,7 @@ from typing import Final
 from paho.mqtt.client import MQTTMessage
 
 from inferbus_client.errors import MessageRefusedError
-from inferbus_client.mqtt.options import OnRefused
+from inferbus_client.mqtt.message import OnRefused
 from inferbus_client.mqtt.paho_client import PahoClient
 from inferbus_client.mqtt.subscriptions import Subscriptions
 from inferbus_client.mqtt.suspicion import Finding, Parcel, Suspicion

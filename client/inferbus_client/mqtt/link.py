@@ -21,8 +21,9 @@ from inferbus_client.mqtt.connection import Connection
 from inferbus_client.mqtt.crossing import Crossing
 from inferbus_client.mqtt.handshake import wait_for
 from inferbus_client.mqtt.losses import Losses, may_be_about_a_packet
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.network_loop import NetworkLoop
-from inferbus_client.mqtt.options import Incoming, LinkOptions, Will
+from inferbus_client.mqtt.options import LinkOptions, Will
 from inferbus_client.mqtt.paho_client import PahoClient
 from inferbus_client.mqtt.publisher import Publisher
 from inferbus_client.mqtt.subscriptions import Subscriptions, WhenRefused

@@ -1,16 +1,13 @@
-"""What a link is told (where the broker is, whom to trust, who we are), and what it hands over."""
+"""What a link is told: where the broker is, whom to trust, who we are."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypedDict
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from inferbus_client.errors import MessageRefusedError
 from inferbus_client.mqtt.broker_url import BrokerUrl
 
 
@@ -77,62 +74,3 @@ class Will:
     topic: str
     payload: bytes
     qos: int = 1
-
-
-class Incoming(NamedTuple):
-    """A message as it arrived. What follows `ack_id`, which is for `Link.acknowledge`, needs MQTT 5.
-
-    `cut` says that it was too long, and is only the beginning.
-    """
-
-    topic: str
-    payload: bytes
-    qos: int = 0
-    retain: bool = False
-    dup: bool = False
-    ack_id: int = 0
-    cut: bool = False
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
-    expiry: int | None = None
-    user_properties: Sequence[tuple[str, str]] = ()
-
-
-class Packed(Protocol):
-    """MQTT 5 properties, as paho's `Properties` or anything else that can say them in bytes."""
-
-    def pack(self) -> bytes:
-        """Their encoding, with its length before it."""
-        ...
-
-
-#: Who hears, in the network thread, that his message will not be sent.
-OnRefused = Callable[[MessageRefusedError], None]
-
-
-class PublishOptions(TypedDict, total=False):
-    """How a message is published.
-
-    Keys:
-        qos: 0, or 1; 0 where nothing is said.
-        retain: whether the broker keeps it for later subscribers.
-        properties: MQTT 5 properties; left out where the link speaks 3.1.1.
-        on_refused: called if the broker closes the connection on this message, which then is not sent again.
-    """
-
-    qos: int
-    retain: bool
-    properties: Packed | None
-    on_refused: OnRefused | None
-
-
-class Handle(Protocol):
-    """What has become of a message that was sent."""
-
-    def is_published(self) -> bool:
-        """Whether QoS 0 has been written, or QoS 1 acknowledged.
-
-        Raises:
-            RuntimeError, ValueError: it never will be: the connection is gone.
-        """
-        ...

@@ -20,7 +20,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
 from inferbus_client.mqtt import plain_publish, publish_packet
-from inferbus_client.mqtt.options import Incoming, Packed
+from inferbus_client.mqtt.message import Incoming, Packed
 from inferbus_client.mqtt.publish_packet import UnreadableMessageError
 from inferbus_client.mqtt.publish_reader import BrokenStreamError, PublishReader
 

@@ -10,8 +10,8 @@ from paho.mqtt.enums import MQTTErrorCode
 
 from inferbus_client.mqtt.connection import Connection
 from inferbus_client.mqtt.crossing import REFUSED, SENT, Crossing
+from inferbus_client.mqtt.message import Handle, PublishOptions
 from inferbus_client.mqtt.network_loop import Feed, NetworkLoop
-from inferbus_client.mqtt.options import Handle, PublishOptions
 from inferbus_client.mqtt.paho_client import PahoClient
 from inferbus_client.mqtt.suspicion import Parcel
 

@@ -20,7 +20,7 @@ import inferbus_client
 from inferbus_client import Client, RequestTimeoutError
 from inferbus_client.contract.wire import Done
 from inferbus_client.exchange import transport
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from support.trials import size
 
 #: Where it comes: wherever a request is under way, and in what runs the `with` blocks there.

@@ -14,7 +14,8 @@ from inferbus_client.exchange.call import Addresses, Call
 from inferbus_client.exchange.steps import Event, TextReply
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.mqtt.broker_url import BrokerUrl
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 
 ADDRESSES = Addresses("general", "me")
 

@@ -8,7 +8,7 @@ import pytest
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Failure
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.reception import Reception
 from inferbus_worker.engines.base import Chunk
 from support.rooms import NOTHING, Rooms, replies, texts

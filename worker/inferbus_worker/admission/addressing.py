@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Envelope
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.sender import Replies
 from inferbus_worker.replies.stream import ReplyStream

@@ -24,7 +24,7 @@ from inferbus_client.contract.wire import (
     decode_object,
     decode_request,
 )
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
