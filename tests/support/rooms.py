@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from inferbus_client.contract.wire import Failure
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.chat import FinishReason, Usage
 from inferbus_worker.engines.base import (

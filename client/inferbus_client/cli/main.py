@@ -79,7 +79,9 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        return _finish(inferbus.main(standalone_mode=False))
+        status = inferbus.main(standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -88,14 +90,9 @@ def _run() -> int:
         return _wrong_usage(error)
     except OSError as error:
         return _system_failed(error)
-    except (SettingsError, InferbusError) as error:
+    except InferbusError as error:
         streams.complain(f"inferbus: {in_words(error)}")
         return exit_of(error)
-
-
-def _finish(status: object) -> int:
-    sys.stdout.flush()
-    return status if isinstance(status, int) else Exit.OK
 
 
 def _wrong_usage(error: click.ClickException) -> int:

@@ -15,7 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from inferbus_client.mqtt import publish_packet
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.publish_packet import UnreadableMessageError
 from support.ear import Ear
 from support.mqtt_bytes import (

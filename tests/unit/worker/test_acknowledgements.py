@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
 

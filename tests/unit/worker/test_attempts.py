@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from support.waiting import until
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.topics import Address, Kind
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.intake import Intake
 from inferbus_worker.admission.verbs import MAX_CONTROL_BYTES

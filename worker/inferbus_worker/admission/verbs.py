@@ -7,7 +7,7 @@ import logging
 from inferbus_client.contract import topics
 from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.wire import Control, Failure, InvalidPayloadError, decode_control, decode_object
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival

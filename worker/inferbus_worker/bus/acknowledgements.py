@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.replies.address import Receipt
 

@@ -12,7 +12,8 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, State, Stats, decode_announcement
 from inferbus_client.errors import AlreadyServedError, BrokerError, ConnectionLostError, IdTakenError
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, Will
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import Will
 from inferbus_worker.bus.company import FILTERS, Company
 from inferbus_worker.bus.rivals import Rivals, new_instance
 from inferbus_worker.replies.sender import Sender

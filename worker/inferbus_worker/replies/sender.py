@@ -15,9 +15,9 @@ from collections import deque
 from typing import Final, Protocol
 
 from inferbus_client.contract.topics import is_read_by_all
-from inferbus_client.mqtt.crossing import REFUSED, OnRefused
+from inferbus_client.mqtt.crossing import REFUSED
+from inferbus_client.mqtt.message import Handle, OnRefused, Packed
 from inferbus_client.mqtt.network_loop import Feed
-from inferbus_client.mqtt.options import Handle, Packed
 from inferbus_client.mqtt.plain_publish import variable_length
 from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source

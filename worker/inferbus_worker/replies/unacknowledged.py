@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from inferbus_client.mqtt.options import Handle
+from inferbus_client.mqtt.message import Handle
 from inferbus_worker.replies.stream import Backlog, Outgoing
 
 
