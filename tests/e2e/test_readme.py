@@ -70,6 +70,7 @@ def _of_kind(kind: str) -> list[str]:
     return [block.text for block in all_blocks() if _kind(block) == kind]
 
 
+@pytest.mark.vllm
 def test_the_tour_does_what_it_says() -> None:
     needs_module("vllm")
     needs_program("mosquitto_sub")
