@@ -50,7 +50,7 @@ class TestCheckConfig:
         assert "rate_limit: 10/60s" in lines or "rate_limit: 10/1m" in lines
         assert "max_history_bytes: 256 MiB" in lines
 
-    def test_which_is_a_configuration_file(self, file: Path) -> None:
+    def test_prints_what_is_a_configuration_file_itself(self, file: Path) -> None:
         run = serve("--check-config", "--config", str(file))
         file.write_text(run.stdout)
         assert Settings.load({}, file) == Settings.load(yaml.safe_load(run.stdout))
