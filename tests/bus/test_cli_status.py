@@ -192,6 +192,7 @@ class TestForgetting:
         assert inferbus("forget", "--broker", own_broker.url, "gone").returncode == 0
         assert set(json.loads(status(own_broker, "--once", "--json").stdout)) == {"stays"}
 
+    @pytest.mark.slow
     def test_those_who_did_not_say_that_they_went(self, own_broker: Mosquitto) -> None:
         for state in ("ready", "loading"):
             announce(own_broker, f"crashed-{state}", state)
@@ -210,6 +211,7 @@ class TestForgetting:
             mosquitto_pub(own_broker, topics.presence("crashed"), None, "-r")
             assert (run.result().returncode, run.result().stderr) == (0, "")
 
+    @pytest.mark.slow
     def test_one_that_lives_is_refused_unless_it_is_forced(self, own_broker: Mosquitto) -> None:
         with WorkerProcess(own_broker, worker_id="alive", **OPTIONS):
             run = inferbus("forget", "--broker", own_broker.url, "alive")

@@ -62,6 +62,7 @@ class TestCheckConfig:
         assert "hunter" not in run.stdout + run.stderr
         assert "password: '**********'  # INFERBUS_PASSWORD" in run.stdout
 
+    @pytest.mark.slow
     def test_says_what_goes_to_vllm(self) -> None:
         run = serve("demo", "--check-config", "--max-model-len", "8192")
         assert run.returncode == 0, run.stderr

@@ -69,6 +69,7 @@ def test_reading_changes_nothing_and_two_readings_tell_what_lies_between(
     assert second.requests_per_s is None  # no interval has ended
 
 
+@pytest.mark.slow
 def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -> None:
     options = ("--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s")
     with (

@@ -77,6 +77,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
+@pytest.mark.slow
 def test_however_it_is_killed_the_worker_goes_too(
     number: signal.Signals, status: int, own_broker: Mosquitto, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_running_broker_is_used_and_left_as_it_was(own_broker: Mosquitto) -> N
         assert [heard.topic for heard in late.wait(1)] == ["end"]
 
 
+@pytest.mark.slow
 def test_no_broker_there_is_said_in_one_sentence(own_broker: Mosquitto) -> None:
     url = own_broker.url
     own_broker.stop()

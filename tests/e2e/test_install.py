@@ -13,6 +13,8 @@ from support.readme import blocks
 
 StartWorker = Callable[..., Any]
 
+pytestmark = pytest.mark.slow
+
 #: What a slim installation has no use for.
 OF_THE_COMMAND: Final = {"click", "rich", "prompt_toolkit", "pygments", "matplotlib"}
 

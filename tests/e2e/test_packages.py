@@ -27,6 +27,8 @@ from support.waiting import until
 StartWorker = Callable[..., Any]
 Install = Callable[..., Installation]
 
+pytestmark = pytest.mark.slow
+
 #: All that the library alone brings to a device.
 SLIM: Final = {
     *("inferbus_client", "paho_mqtt", "pydantic", "pydantic_core", "pydantic_settings", "python_dotenv", "pyyaml"),

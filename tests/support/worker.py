@@ -41,7 +41,7 @@ class WorkerProcess:
         model: str | None = None,
         *,
         extra: Sequence[str] = (),
-        ready_timeout: float = 120.0,
+        ready_timeout: float = 200.0,
         **options: object,
     ) -> None:
         self.id = f"worker-{uuid.uuid4().hex[:8]}"
