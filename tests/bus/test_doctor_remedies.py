@@ -130,6 +130,7 @@ class TestTheWayThere:
             assert status == 3
             web.shutdown()
 
+    @pytest.mark.slow
     def test_a_port_that_says_nothing(self) -> None:
         """There is nothing more to say than that."""
         with socket.create_server((HOST, 0)) as silent:

@@ -66,7 +66,7 @@ def test_a_message_that_a_connection_lost_arrives_on_the_next(broker: Mosquitto,
         listener.wait(1)
 
 
-def test_so_do_those_behind_one_that_goes_alone(proxy: FaultProxy, link: Link) -> None:
+def test_messages_behind_one_that_goes_alone_arrive_too(proxy: FaultProxy, link: Link) -> None:
     """The first topic is known to be innocent by then, and what follows the second one is not held back for itself."""
     before = sent_over_a_loss(proxy, link, "handles/a")
     until(lambda: all_arrived(before))
@@ -74,7 +74,7 @@ def test_so_do_those_behind_one_that_goes_alone(proxy: FaultProxy, link: Link) -
     until(lambda: all_arrived(handles))
 
 
-def test_so_does_one_that_was_sent_when_the_connection_had_just_gone(
+def test_a_message_that_was_sent_when_the_connection_had_just_gone_arrives_on_the_next(
     broker: Mosquitto, proxy: FaultProxy, link: Link
 ) -> None:
     """What paho then says of it is that it is lost for good, but it keeps it."""

@@ -69,7 +69,7 @@ def test_a_project_and_all_together(broker: Mosquitto, start_worker: StartWorker
         assert_limited(ask(listener, "large/user_input/c"))
 
 
-def test_in_json_the_refusal_says_all(broker: Mosquitto, start_worker: StartWorker) -> None:
+def test_a_refusal_in_json_says_all(broker: Mosquitto, start_worker: StartWorker) -> None:
     start_worker(project="json-limits", total_rate_limit="1/60s")
     with Listener(broker, "json-limits/assistant_response/#") as listener:
         ask(listener, "json-limits/user_input/s1")

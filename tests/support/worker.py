@@ -42,7 +42,7 @@ class WorkerProcess:
         model: str | None = None,
         *,
         extra: Sequence[str] = (),
-        ready_timeout: float = 120.0,
+        ready_timeout: float = 200.0,
         program: Sequence[str] = (sys.executable, "-m", "inferbus_worker.demo.lifeline"),
         **options: object,
     ) -> None:

@@ -55,6 +55,7 @@ class TestWords:
         [(model, name) for model in MODELS for name, field in model.model_fields.items() if not is_file_only(field)],
         ids=str,
     )
+    @pytest.mark.slow
     def test_are_the_same_in_the_file_as_in_the_environment_and_in_a_flag(
         self, file: Path, model: type[FileSettings], name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -134,6 +134,7 @@ class TestBounds:
         message = decoded(user("x" * 60_000, "y"), user("short", "z"))
         assert message.user_properties == (("short", "z"),)
 
+    @pytest.mark.alone
     def test_a_flood_takes_no_longer_than_a_few(self) -> None:
         whole = packet("t", b"x", properties=packed(*[user("", "")] * 3_000_000))
         began = time.monotonic()

@@ -125,7 +125,7 @@ def test_a_packet_that_the_broker_would_not_take_is_not_sent(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("limit", [None, 2**32 - 1])
-def test_nor_one_that_no_packet_could_hold(desk: Desk, limit: int | None) -> None:
+def test_a_message_that_no_packet_could_hold_is_not_sent(desk: Desk, limit: int | None) -> None:
     """Sent, it would end the network thread: MQTT can say no length over 268,435,455."""
 
     class Endless(Call):

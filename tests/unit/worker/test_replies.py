@@ -365,7 +365,7 @@ class TestWhatIsOwed:
         assert link.payloads == [self.OVERLOADED] * 18 + [b"x" * 20_000] * 2
         assert replies.dropped == 18
 
-    def test_in_json_with_a_gap_for_the_deltas_that_went(self) -> None:
+    def test_the_small_error_in_json_leaves_a_gap_for_the_deltas_that_went(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
         stream.accepted(0, None)
@@ -401,7 +401,7 @@ class TestWhatIsOwed:
         assert link.payloads[:10] == [b"x" * 50_000] * 10
         assert replies.dropped == 10_010 - len(link.payloads)
 
-    def test_and_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
+    def test_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 66_000)
         for _ in range(100):
@@ -411,7 +411,7 @@ class TestWhatIsOwed:
         assert link.payloads[0] == b"x" * 66_000
         assert (len(link.payloads), replies.dropped) == (1 + 64, 36)
 
-    def test_nor_does_a_repeat_that_is_answered_from_memory(self) -> None:
+    def test_a_repeat_that_is_answered_from_memory_costs_nobody_an_answer(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 50_000)
         say(replies, "y" * 50_000)
@@ -478,7 +478,7 @@ class TestAcknowledging:
         replies.feed()  # with nothing left to send
         assert answered == [Receipt(0, None), Receipt(1, None)]
 
-    def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
+    def test_what_the_socket_does_not_take_is_not_acknowledged(self, answered: list[Receipt]) -> None:
         replies, link = started(FakeLink(room=1), qos=1, answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
@@ -522,15 +522,15 @@ class TestWhatNobodyHears:
 
 
 class TestFlushing:
-    def test_at_once_where_nothing_waits(self) -> None:
+    def test_is_over_at_once_where_nothing_waits(self) -> None:
         assert started()[0].flush(0)
 
-    def test_not_while_something_waits(self) -> None:
+    def test_is_not_over_while_something_waits(self) -> None:
         replies, _ = started(FakeLink(room=0))
         replies.post(Outgoing("t", b"offline", qos=1))
         assert not replies.flush(0)
 
-    def test_not_before_it_is_acknowledged(self) -> None:
+    def test_is_not_over_before_all_is_acknowledged(self) -> None:
         replies, link = started()
         replies.post(Outgoing("t", b"offline", qos=1))
         replies.feed()
