@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inferbus_client.aio import AsyncClient, AsyncStream
-    from inferbus_client.answer import Answer
     from inferbus_client.client import Client, Stream
-    from inferbus_client.client_settings import ClientSettings
+    from inferbus_client.contract.wire import Delta
     from inferbus_client.errors import (
         BrokerError,
         BrokerRefusedError,
@@ -31,17 +30,22 @@ if TYPE_CHECKING:
         InferbusError,
         InvalidRequestError,
         MessageRefusedError,
+        MisuseError,
         NotConnectedError,
+        OptionTypeError,
+        OptionValueError,
         RateLimitedError,
         RequestCancelledError,
         RequestFailedError,
         RequestTimeoutError,
         SessionBusyError,
+        SettingsError,
+        StreamInUseError,
         UnavailableError,
     )
-    from inferbus_client.options import AskOptions
-    from inferbus_client.settings import SettingsError
-    from inferbus_client.wire import Delta
+    from inferbus_client.exchange.answer import Answer
+    from inferbus_client.exchange.options import AskOptions
+    from inferbus_client.settings.client import ClientSettings
 
 __version__ = "0.1.0"
 
@@ -64,7 +68,10 @@ __all__ = [
     "InferbusError",
     "InvalidRequestError",
     "MessageRefusedError",
+    "MisuseError",
     "NotConnectedError",
+    "OptionTypeError",
+    "OptionValueError",
     "RateLimitedError",
     "RequestCancelledError",
     "RequestFailedError",
@@ -72,19 +79,19 @@ __all__ = [
     "SessionBusyError",
     "SettingsError",
     "Stream",
+    "StreamInUseError",
     "UnavailableError",
     "__version__",
 ]
 
 _HOMES = {
-    "Answer": "answer",
-    "AskOptions": "options",
+    "Answer": "exchange.answer",
+    "AskOptions": "exchange.options",
     "AsyncClient": "aio",
     "AsyncStream": "aio",
     "Client": "client",
-    "ClientSettings": "client_settings",
-    "Delta": "wire",
-    "SettingsError": "settings",
+    "ClientSettings": "settings.client",
+    "Delta": "contract.wire",
     "Stream": "client",
 }
 

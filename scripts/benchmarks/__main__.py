@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import bus, document, engine, memory, overload, plot, startup
+from . import bus, document, engine, memory, overload, plot, startup, streams
 from .figures import Section
 from .machine import here
 from .model import SHAPES
@@ -25,6 +25,7 @@ _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
     "overload": overload.measure,
     "memory": memory.measure,
     "startup": startup.measure,
+    "streams": streams.measure,
 }
 _ON_ENGINE: Final = tuple(engine.WAYS)
 _LEVELS: Final = (1, 8, 64)

@@ -7,7 +7,7 @@ import time
 from math import gcd
 from typing import Final, Protocol
 
-from inferbus_client.wire import FAILURES
+from inferbus_client.contract.wire import FAILURES
 
 from .outcome import Trip
 

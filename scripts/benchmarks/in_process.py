@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from inferbus_worker.engines.base import ChatCall, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 from .dialects import prompt
 from .outcome import Outcome, Trip
@@ -61,9 +61,7 @@ class Load:
                 return
             trip = Trip(number, time.perf_counter())
             call = ChatCall(_messages(number), Sampling(0.0, 1.0, self._max_tokens), cache_salt=self._salted(session))
-            for chunk in self._engine.generate(call).chunks(None):
-                if chunk.usage is not None:
-                    trip.tokens = chunk.usage.completion_tokens
+            trip.tokens = self._engine.generate(call).wait(None).usage.completion_tokens
             with self._lock:
                 self._outcome.add(trip, time.perf_counter())
 

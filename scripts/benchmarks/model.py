@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from inferbus_worker.engines.vllm_arguments import DEMO_PATH
+from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 
 from .machine import gpu
 from .plan import Plan

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import psutil
 
-from inferbus_worker.engines.orphan_guard import WORKER_PID
+from inferbus_worker.engines.vllm.orphan_guard import WORKER_PID
 
 from . import closed_loop, http_load
 from .dialects import Json

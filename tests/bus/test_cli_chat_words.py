@@ -10,8 +10,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, echo, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
@@ -66,6 +66,7 @@ def say(child: Any, line: str, *expected: str) -> None:
 
 
 class TestWhatItWaitsFor:
+    @pytest.mark.slow
     def test_a_limit(self, terminal: Chat, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         """In a chat and in `ask`; the second one's line is gone when the answer comes."""
         for command in (("chat", "-q", "x"), ("chat", "--plain", "-q", "x"), ("ask", "x")):
@@ -106,6 +107,7 @@ class TestWhatItWaitsFor:
             child.expect("connecting to mqtt://127.0.0.1:1")
             child.expect("cannot reach the broker")
 
+    @pytest.mark.slow
     def test_a_worker_that_does_not_serve_us(self, terminal: Chat, own_broker: Mosquitto) -> None:
         with FakeWorker(own_broker.port, project="other") as worker:
             announce(worker, "w1")

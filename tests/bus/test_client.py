@@ -23,8 +23,8 @@ from inferbus_client import (
     SessionBusyError,
     UnavailableError,
 )
-from inferbus_client.link import Link
-from inferbus_client.wire import Accepted
+from inferbus_client.contract.wire import Accepted
+from inferbus_client.mqtt.link import Link
 from support.fake_worker import (
     Act,
     FakeWorker,

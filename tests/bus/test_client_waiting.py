@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
-from inferbus_client import AsyncClient, Client, topics
+from inferbus_client import AsyncClient, Client
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import RequestFailedError
-from inferbus_client.presence import Presence
 from support.fake_worker import Act, FakeWorker, accepted, done, error
 from support.mosquitto import Mosquitto
 from support.waiting import until

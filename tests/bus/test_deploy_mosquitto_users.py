@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.inferbus import environment, inferbus
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr
 from support.peer import WORKER_ID, Listener, Peer, Site, worker_peer
@@ -97,6 +97,7 @@ def test_everybody_may_ask_a_worker_for_its_figures(site: Site) -> None:
         assert worker.wait_for("another worker") == [(question, "bob")]
 
 
+@pytest.mark.slow
 def test_the_operator_alone_forgets_a_worker(shipped: ShippedMosquitto, site: Site) -> None:
     shipped.passwords["inferbus-operator"] = shipped.provision("operator")
     with worker_peer(site, will=STATUS) as worker:
@@ -152,6 +153,7 @@ def _plain_answer(host: str, port: int) -> bytes | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosquitto, tmp_path: Path) -> None:
     with Peer(shipped.site, "alice") as alice:
         assert alice.subscribe("inferbus/workers/w7/status")
@@ -244,7 +246,7 @@ def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosqu
 def _serve(shipped: ShippedMosquitto, log: Path, *more: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "inferbus_worker.lifeline", "serve", *_serve_options(shipped), *more],
+            [sys.executable, "-m", "inferbus_worker.demo.lifeline", "serve", *_serve_options(shipped), *more],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,

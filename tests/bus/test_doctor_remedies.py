@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import checks, topics
-from inferbus_client.checks import check_connection
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.presence import Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from inferbus_client.fleet import checks
+from inferbus_client.fleet.checks import check_connection
+from inferbus_client.settings.client import ClientSettings
 from support.fake_worker import FakeWorker
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import HOST, Mosquitto
@@ -129,6 +130,7 @@ class TestTheWayThere:
             assert status == 3
             web.shutdown()
 
+    @pytest.mark.slow
     def test_a_port_that_says_nothing(self) -> None:
         """There is nothing more to say than that."""
         with socket.create_server((HOST, 0)) as silent:

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inferbus_client.broker_url import BrokerUrl
-from inferbus_client.link import Link
-from inferbus_client.link_options import Incoming, LinkOptions
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from support.mosquitto import mosquitto_pub
 from support.needs import needs_module
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from inferbus_worker.embedded_broker import EmbeddedBroker
+    from inferbus_worker.demo.embedded_broker import EmbeddedBroker
 
 
 @pytest.fixture
 def embedded() -> Iterator[EmbeddedBroker]:
     needs_module("amqtt")
-    from inferbus_worker.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - may be missing
+    from inferbus_worker.demo.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - may be missing
 
     with EmbeddedBroker() as broker:
         yield broker

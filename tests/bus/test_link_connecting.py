@@ -11,8 +11,6 @@ from typing import Final
 import psutil
 import pytest
 
-from inferbus_client.broker_url import BrokerUrl
-from inferbus_client.cli.exits import Exit
 from inferbus_client.errors import (
     BrokerError,
     BrokerRefusedError,
@@ -20,8 +18,10 @@ from inferbus_client.errors import (
     ConnectionLostError,
     IdTakenError,
 )
-from inferbus_client.link import Link
-from inferbus_client.link_options import LinkOptions
+from inferbus_client.exits import Exit
+from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.link import Link
+from inferbus_client.mqtt.options import LinkOptions
 from support.gate import CONNECT, Gate, Packet, swallows
 from support.inferbus import PROGRAM
 from support.mosquitto import HOST, Mosquitto
@@ -154,7 +154,7 @@ def test_a_subscription_that_nobody_answers_can_be_broken_off(broker: Mosquitto)
         assert time.monotonic() - began < 3
 
 
-def test_nor_is_one_waited_for_on_a_link_that_has_ended(broker: Mosquitto) -> None:
+def test_a_subscription_on_a_link_that_has_ended_is_not_waited_for(broker: Mosquitto) -> None:
     with link_to(broker.url) as link:
         link.connect(10)
         link.give_up(IdTakenError("there are two"))

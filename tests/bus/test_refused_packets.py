@@ -98,7 +98,7 @@ class TestClient:
     def test_what_was_refused_is_tried_again_when_it_is_allowed(
         self, broker: Mosquitto, fake_worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("inferbus_client.suspicion.MEMORY", 3.0)
+        monkeypatch.setattr("inferbus_client.mqtt.suspicion.MEMORY", 3.0)
         with (
             Gate(broker.port, hangs_up(PUBLISH, "/forbidden")) as gate,
             client_of(gate, fake_worker, first_timeout=5) as client,

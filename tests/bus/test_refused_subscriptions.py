@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import pytest
 
 from inferbus_client import BrokerRefusedError, Client
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.fake_worker import FakeWorker, WaitForCancel, done
 from support.gate import SUBSCRIBE, Gate, Rule, hangs_up, passes, refuses
 from support.listener import Listener

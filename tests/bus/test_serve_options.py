@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inferbus_worker.settings import Settings
+from inferbus_worker.settings.worker import Settings
 from support.inferbus import PROGRAM, environment
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until
@@ -50,7 +50,7 @@ class TestCheckConfig:
         assert "rate_limit: 10/60s" in lines or "rate_limit: 10/1m" in lines
         assert "max_history_bytes: 256 MiB" in lines
 
-    def test_which_is_a_configuration_file(self, file: Path) -> None:
+    def test_prints_what_is_a_configuration_file_itself(self, file: Path) -> None:
         run = serve("--check-config", "--config", str(file))
         file.write_text(run.stdout)
         assert Settings.load({}, file) == Settings.load(yaml.safe_load(run.stdout))
@@ -62,6 +62,7 @@ class TestCheckConfig:
         assert "hunter" not in run.stdout + run.stderr
         assert "password: '**********'  # INFERBUS_PASSWORD" in run.stdout
 
+    @pytest.mark.slow
     def test_says_what_goes_to_vllm(self) -> None:
         run = serve("demo", "--check-config", "--max-model-len", "8192")
         assert run.returncode == 0, run.stderr
@@ -122,8 +123,9 @@ def test_a_serve_without_a_model_says_which_it_wants() -> None:
 
 def test_on_a_console_the_stats_are_a_line(broker: Mosquitto, start_worker: Any) -> None:
     worker = start_worker(project="console", log_format="console", stats_interval="200ms", queue_size=1000)
-    mosquitto_pub(broker, "console/user_input", '{"sessionId": "s", "message": "hello"}')
     mosquitto_pub(broker, "console/user_input", '{"sessionId": "s"}')
+    # The answer last: how long it took stands in the line of its own interval alone.
+    mosquitto_pub(broker, "console/user_input", '{"sessionId": "s", "message": "hello"}')
 
     def stats() -> list[str]:
         return [line for line in worker.log.splitlines() if "1 answered" in line and "1 refused" in line]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.cli.exits import Exit
-from inferbus_client.presence import Instance, Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Instance, Presence
+from inferbus_client.exits import Exit
 from support.inferbus import inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub

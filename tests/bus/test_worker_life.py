@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from inferbus_client.presence import Presence, decode_announcement
+from inferbus_client.contract.presence import Presence, decode_announcement
 from support.listener import Listener
 from support.mosquitto import HOST, Mosquitto, free_port, mosquitto_pub, mosquitto_sub
 from support.needs import needs_module, needs_program
@@ -272,10 +272,11 @@ class TestExitStatus:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broker_that_speaks_mqtt_3_alone() -> None:
     """Such as amqtt, which refuses MQTT 5, by silence where there is a Last Will."""
     needs_module("amqtt")
-    from inferbus_worker.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - a part that may be missing
+    from inferbus_worker.demo.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - a part that may be missing
 
     command = [sys.executable, "-m", "inferbus_worker", "serve", "--engine", "simulated", "--worker-id", "old"]
     with EmbeddedBroker() as broker:

@@ -12,7 +12,7 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from inferbus_client import topics
+from inferbus_client.contract import topics
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until

@@ -22,9 +22,9 @@ import pexpect
 import pytest
 import yaml
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence
-from inferbus_worker.settings import Settings
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from inferbus_worker.settings.worker import Settings
 from support.inferbus import environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
@@ -70,6 +70,7 @@ def _of_kind(kind: str) -> list[str]:
     return [block.text for block in all_blocks() if _kind(block) == kind]
 
 
+@pytest.mark.vllm
 def test_the_tour_does_what_it_says() -> None:
     needs_module("vllm")
     needs_program("mosquitto_sub")
@@ -135,6 +136,7 @@ def test_the_scripts_are_there() -> None:
         subprocess.run(["bash", "-n", ROOT / command], check=True, timeout=30)
 
 
+@pytest.mark.slow
 def test_serve_takes_what_its_synopsis_says() -> None:
     (synopsis,) = _of_kind("synopsis")
     command = synopsis.replace("MODEL", "demo").replace("[our options]", "--workers 2")
@@ -146,6 +148,7 @@ def test_serve_takes_what_its_synopsis_says() -> None:
 
 
 @pytest.mark.parametrize("text", _of_kind("yaml"))
+@pytest.mark.slow
 def test_a_configuration_file_is_served(
     text: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
 ) -> None:

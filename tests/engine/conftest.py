@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferbus_worker.engines.vllm import VllmEngine, parse_options
+from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
 from support.needs import needs_module
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 
 from inferbus_worker.engines.base import ChatCall, EngineError, EngineStartError, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 
 def say(*words: object) -> None:
@@ -23,14 +23,11 @@ def say(*words: object) -> None:
 def generate(engine: VllmEngine, tokens: int) -> None:
     """Answer until there are so many tokens. The model may find an end by chance: then it is asked once more."""
     sampling = Sampling(2.0, 1.0, tokens, {"min_p": 0.0, "repetition_penalty": 2.0})
-    chat = ChatCall([{"role": "user", "content": "go on"}], sampling, chunk_interval=0.0)
+    chat = ChatCall([{"role": "user", "content": "go on"}], sampling, stream=True)
     try:
         finish = "stop"
         while finish == "stop":
-            for chunk in engine.generate(chat).chunks(None):
-                finish = chunk.finish_reason or finish
-                if chunk.text:
-                    say("text")
+            finish = engine.generate(chat, lambda text, _: say("text") if text else None).wait(None).finish_reason
         say("finished", finish)
     except EngineError as error:
         say("failed", type(error).__name__)

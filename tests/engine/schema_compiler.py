@@ -16,7 +16,7 @@ from llguidance import LLMatcher
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from transformers import AutoTokenizer
 
-from inferbus_worker.engines.vllm_arguments import DEMO_PATH
+from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 
 _TOKENS = 8
 

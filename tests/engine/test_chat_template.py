@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from inferbus_worker.engines.base import EngineStartError
-from inferbus_worker.engines.vllm import VllmEngine, parse_options
-from inferbus_worker.engines.vllm_arguments import DEMO_PATH
-from inferbus_worker.engines.vllm_processes import engine_processes
-from inferbus_worker.engines.vllm_template import check_template
+from inferbus_worker.engines.vllm.arguments import DEMO_PATH
+from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
+from inferbus_worker.engines.vllm.processes import engine_processes
+from inferbus_worker.engines.vllm.template import check_template
 
 PLAIN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 PARTS = PLAIN.replace("{{ m.content }}", "{% for p in m.content %}{{ p['text'] + '' }}{% endfor %}")
@@ -74,7 +74,7 @@ def test_a_bad_one_is_a_sentence(model: Path, template: str | None, complaint: s
         checked(with_template(model, template))
 
 
-def test_so_is_one_from_the_command_line(model: Path, tmp_path: Path) -> None:
+def test_a_bad_one_from_the_command_line_is_a_sentence_too(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "template.jinja"
     file.write_text(SYNTAX)
     with pytest.raises(EngineStartError, match=r"cannot be used \(line 2\)"):

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 from inferbus_worker.engines.base import EngineStartError
-from inferbus_worker.engines.vllm_errors import start_failure
-from inferbus_worker.engines.vllm_output import EngineOutput
+from inferbus_worker.engines.vllm.errors import start_failure
+from inferbus_worker.engines.vllm.output import EngineOutput
 
 #: What stands at the beginning of a process that logs as the engine's processes do.
 MARKED = """
 import logging, os, sys
-from inferbus_worker.engines.vllm_output import MarkedRecords
+from inferbus_worker.engines.vllm.output import MarkedRecords
 logging.getLogger().addHandler(MarkedRecords())
 log = logging.getLogger("vllm.core")
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CHILD = """
-from inferbus_worker.engines.orphan_guard import register
+from inferbus_worker.engines.vllm.orphan_guard import register
 import os, signal, sys, threading
 before = signal.getsignal(signal.SIGINT)
 register()
@@ -27,7 +27,7 @@ threading.Event().wait()
 """
 PARENT = f"""
 import os, signal, subprocess, sys
-from inferbus_worker.engines.orphan_guard import GROUP_SIGNALS, WORKER_PID, register
+from inferbus_worker.engines.vllm.orphan_guard import GROUP_SIGNALS, WORKER_PID, register
 os.environ[WORKER_PID] = str(os.getpid())
 register()
 assert os.getpgid(0) == os.getpid()

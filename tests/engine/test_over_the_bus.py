@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inferbus_worker.engines.base import ChatCall, Sampling
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.engines.vllm.engine import VllmEngine
 from support.listener import Heard, Listener
 from support.mosquitto import Mosquitto
 from support.waiting import until
@@ -94,7 +94,7 @@ def ask(listener: Listener, session: str, message: str, **fields: object) -> Non
 
 def directly(engine: VllmEngine, question: str) -> str:
     call = ChatCall([{"role": "user", "content": question}], Sampling(temperature=0.0, top_p=0.9, max_tokens=48))
-    return "".join(chunk.text for chunk in engine.generate(call).chunks(time.monotonic() + 30))
+    return engine.generate(call).wait(time.monotonic() + 30).text
 
 
 def in_json(heard: list[Heard]) -> list[dict[str, Any]]:

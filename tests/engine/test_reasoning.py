@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, Sampling, Thinking
-from inferbus_worker.engines.vllm import VllmEngine
+from inferbus_worker.chat import Thinking
+from inferbus_worker.engines.base import ChatCall, Completion, Sampling
+from inferbus_worker.engines.vllm.engine import VllmEngine
 
 #: Each word makes the model say the next one. The template ends the prompt with "go", or, when thinking is
 #: off, with an empty thought, as the templates of reasoning models do.
@@ -67,22 +68,21 @@ def thinker(tmp_path_factory: pytest.TempPathFactory, vllm_installed: None) -> I
     engine.stop(20)
 
 
-def answer(engine: VllmEngine, thinking: Thinking, interval: float | None) -> Chunk:
-    call = ChatCall([{"role": "user", "content": "?"}], Sampling(0.0, 1.0, 32), interval, thinking=thinking)
-    chunks = list(engine.generate(call).chunks(None))
-    text, reasoning = "".join(chunk.text for chunk in chunks), "".join(chunk.reasoning for chunk in chunks)
-    return Chunk(text.strip(), reasoning.strip(), chunks[-1].finish_reason, chunks[-1].usage)
+def answer(engine: VllmEngine, thinking: Thinking, *, stream: bool) -> Completion:
+    call = ChatCall([{"role": "user", "content": "?"}], Sampling(0.0, 1.0, 32), stream, thinking=thinking)
+    done = engine.generate(call).wait(None)
+    return done._replace(text=done.text.strip(), reasoning=done.reasoning.strip())
 
 
-@pytest.mark.parametrize("interval", [None, 0.0], ids=["whole", "streamed"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(
     ("thinking", "reasoning", "tokens"),
     [("show", "let me see", 8), ("hide", "", 8), ("off", "", 3)],
 )
 def test_thinking_is_shown_hidden_or_off(
-    thinker: VllmEngine, thinking: Thinking, reasoning: str, tokens: int, interval: float | None
+    thinker: VllmEngine, thinking: Thinking, reasoning: str, tokens: int, *, stream: bool
 ) -> None:
-    said = answer(thinker, thinking, interval)
+    said = answer(thinker, thinking, stream=stream)
     assert (said.text, said.reasoning, said.finish_reason) == ("forty two", reasoning, "stop")
     assert said.usage is not None
     assert said.usage.completion_tokens == tokens

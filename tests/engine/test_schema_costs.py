@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from inferbus_client.wire.schemas import SchemaError, check_response_format
+from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
 from support.schemas import WORST
 from support.trials import size
 

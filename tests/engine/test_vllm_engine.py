@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import pytest
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
-    Chunk,
+    Completion,
     ContextTooLongError,
     EngineStartError,
     FirstTokenTimeoutError,
@@ -26,22 +27,21 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
     Sampling,
 )
-from inferbus_worker.engines.vllm import VllmEngine, parse_options
-from inferbus_worker.watchdog import PROBE_IN_FORM, probe
+from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
+from inferbus_worker.engines.watchdog import PROBE_IN_FORM, probe
 from support.inferbus import inferbus
 from support.schemas import WORST
 
 pytestmark = pytest.mark.usefixtures("vllm_installed")
 
 
-def call(text: str = "hello", *, interval: float | None = None, **options: Any) -> ChatCall:
+def call(text: str = "hello", *, stream: bool = False, **options: Any) -> ChatCall:
     sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 24} | options
-    return ChatCall([{"role": "user", "content": text}], Sampling(**sampling), chunk_interval=interval)
+    return ChatCall([{"role": "user", "content": text}], Sampling(**sampling), stream=stream)
 
 
-def whole(engine: VllmEngine, chat: ChatCall) -> Chunk:
-    *_, last = chunks = list(engine.generate(chat).chunks(time.monotonic() + 60))
-    return Chunk("".join(chunk.text for chunk in chunks), "", last.finish_reason, last.usage)
+def whole(engine: VllmEngine, chat: ChatCall) -> Completion:
+    return engine.generate(chat).wait(time.monotonic() + 60)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -78,14 +78,14 @@ def test_greedy_answers_are_the_same_every_time(engine: VllmEngine) -> None:
 
 
 def test_streamed_chunks_join_to_the_whole_answer(engine: VllmEngine) -> None:
-    assert whole(engine, call("Who are you?", interval=0.0)) == whole(engine, call("Who are you?"))
+    assert whole(engine, call("Who are you?", stream=True)) == whole(engine, call("Who are you?"))
 
 
-def test_streaming_yields_text_before_the_end(engine: VllmEngine) -> None:
-    first, *_, last = engine.generate(call("Who are you?", interval=0.0)).chunks(None)
-    assert first.text
-    assert first.finish_reason is None
-    assert last.finish_reason is not None
+def test_streaming_tells_text_before_the_end(engine: VllmEngine) -> None:
+    said: list[str] = []
+    done = engine.generate(call("Who are you?", stream=True), lambda text, _: said.append(text)).wait(None)
+    assert len(said) > 2
+    assert "".join(said) == done.text
 
 
 def test_an_explicit_temperature_of_zero_is_greedy_and_one_is_not(engine: VllmEngine) -> None:
@@ -113,7 +113,7 @@ def test_cancelled_generations_leave_the_batch(engine: VllmEngine, long_calls: l
         generation.cancel()
     for generation in long_calls:
         with pytest.raises(CancelledGenerationError):
-            list(generation.chunks(None))
+            generation.wait(None)
     assert eventually(lambda: engine.running == 0, seconds=1.0)
 
 
@@ -122,28 +122,28 @@ def test_a_generation_cancelled_at_once_never_runs(engine: VllmEngine) -> None:
     generation.cancel()
     generation.cancel()
     with pytest.raises(CancelledGenerationError):
-        list(generation.chunks(None))
+        generation.wait(None)
     assert eventually(lambda: engine.running == 0)
 
 
 def test_cancelling_after_the_end_changes_nothing(engine: VllmEngine) -> None:
     generation = engine.generate(call())
-    chunks = list(generation.chunks(None))
+    done = generation.wait(None)
     generation.cancel()
-    assert chunks[-1].finish_reason is not None
+    assert generation.wait(None) == done
 
 
 def test_the_deadline_ends_a_generation(engine: VllmEngine) -> None:
     with pytest.raises(GenerationTimeoutError):
-        list(engine.generate(long_call("slow")).chunks(time.monotonic() + 0.2))
+        engine.generate(long_call("slow")).wait(time.monotonic() + 0.2)
     assert eventually(lambda: engine.running == 0)
 
 
-def test_a_reader_who_leaves_stops_the_engine(engine: VllmEngine) -> None:
-    chat = long_call("tell me everything")
-    chunks = engine.generate(ChatCall(chat.messages, chat.sampling, chunk_interval=0.0)).chunks(None)
-    next(chunks)
-    chunks.close()  # type: ignore[attr-defined]
+def test_a_reader_who_leaves_in_the_middle_stops_the_engine(engine: VllmEngine) -> None:
+    chat, begun = long_call("tell me everything"), threading.Event()
+    generation = engine.generate(chat._replace(stream=True), lambda *_: begun.set())
+    assert begun.wait(60)
+    generation.cancel()
     assert eventually(lambda: engine.running == 0)
 
 
@@ -215,10 +215,10 @@ def in_form(schema: Any, **options: Any) -> ChatCall:
     return call("hello", extra={"response_format": shape}, **options)
 
 
-@pytest.mark.parametrize("interval", [None, 0.0], ids=["whole", "streamed"])
-def test_one_of_several_forms_may_be_anywhere_in_a_schema(engine: VllmEngine, interval: float | None) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_one_of_several_forms_may_be_anywhere_in_a_schema(engine: VllmEngine, *, stream: bool) -> None:
     schema = {"anyOf": [{"oneOf": [{"const": "yes"}, {"const": "no"}]}]}
-    assert whole(engine, in_form(schema, interval=interval)).text in {'"yes"', '"no"'}
+    assert whole(engine, in_form(schema, stream=stream)).text in {'"yes"', '"no"'}
 
 
 @pytest.mark.parametrize("schema", WORST.values(), ids=WORST.keys())
@@ -252,7 +252,7 @@ def test_a_grammar_that_compiles_for_long_ends_its_own_request_in_time(engine: V
     with ThreadPoolExecutor(1) as pool:
         plain = pool.submit(whole, engine, call("Who are you?"))
         with pytest.raises(FirstTokenTimeoutError):
-            list(engine.generate(in_form(slow)._replace(first_token_within=0.2)).chunks(None))
+            engine.generate(in_form(slow)._replace(first_token_within=0.2)).wait(None)
         assert plain.result().text
         assert isinstance(probe(engine, 0.2, PROBE_IN_FORM), GenerationTimeoutError)
     assert eventually(lambda: probe(engine, 20, PROBE_IN_FORM) is None, 60)
@@ -350,7 +350,7 @@ def test_the_first_schema_that_comes_does_not_choose_the_compiler_for_all() -> N
 
 
 def test_importing_the_module_imports_neither_vllm_nor_torch() -> None:
-    code = "import sys, inferbus_worker.engines.vllm; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
+    code = "import sys, inferbus_worker.engines.vllm.engine; print(sorted({'vllm', 'torch'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

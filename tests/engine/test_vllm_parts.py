@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
 
+from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
-    Chunk,
+    Completion,
     EngineDeadError,
     EngineError,
+    FirstTokenTimeoutError,
     GenerationTimeoutError,
     InvalidCallError,
-    Usage,
 )
-from inferbus_worker.engines.vllm_chat import check_messages, checked_parameters, coalesced, finish_reason
-from inferbus_worker.engines.vllm_generation import LoopGeneration
+from inferbus_worker.engines.vllm.chat import check_messages, checked_parameters, finish_reason
+from inferbus_worker.engines.vllm.generation import Chunk, LoopGeneration
 
 END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 
@@ -44,8 +45,10 @@ async def answer(*chunks: Chunk | EngineError, pause: float = 0.0) -> AsyncGener
         yield chunk
 
 
-async def endless(ended: threading.Event) -> AsyncGenerator[Chunk, None]:
+async def endless(ended: threading.Event, silence: float = 0.0) -> AsyncGenerator[Chunk, None]:
+    """An answer without an end, which begins after so many seconds."""
     try:
+        await asyncio.sleep(silence)
         while True:
             await asyncio.sleep(0.01)
             yield Chunk("on ")
@@ -53,67 +56,57 @@ async def endless(ended: threading.Event) -> AsyncGenerator[Chunk, None]:
         ended.set()
 
 
-def test_chunks_arrive_in_order_and_end_with_the_finish_reason(loop: asyncio.AbstractEventLoop) -> None:
-    assert list(LoopGeneration(loop, answer(Chunk("a"), Chunk("b"), END)).chunks(None)) == [
-        Chunk("a"),
-        Chunk("b"),
-        END,
-    ]
+def test_deltas_are_told_in_order_and_join_to_the_answer(loop: asyncio.AbstractEventLoop) -> None:
+    told: list[tuple[str, str]] = []
+    generation = LoopGeneration(
+        loop, answer(Chunk("a", "x"), Chunk("b"), END), lambda text, reasoning: told.append((text, reasoning))
+    )
+    assert generation.wait(None) == Completion("ab.", "stop", Usage(1, 2), "x")
+    assert told == [("a", "x"), ("b", ""), (".", "")]
 
 
 def test_an_error_of_the_engine_reaches_the_reader(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(InvalidCallError, match="no"):
-        list(LoopGeneration(loop, answer(Chunk("a"), InvalidCallError("no"))).chunks(None))
+        LoopGeneration(loop, answer(Chunk("a"), InvalidCallError("no"))).wait(None)
 
 
 def test_an_answer_without_an_end_is_an_error(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(EngineError, match="finish reason"):
-        list(LoopGeneration(loop, answer(Chunk("a"))).chunks(None))
+        LoopGeneration(loop, answer(Chunk("a"))).wait(None)
 
 
-@pytest.mark.parametrize("way", ["cancel", "deadline", "close"])
-def test_whatever_ends_the_reading_ends_the_answer(loop: asyncio.AbstractEventLoop, way: str) -> None:
-    ended = threading.Event()
-    generation = LoopGeneration(loop, endless(ended))
-    chunks = generation.chunks(time.monotonic() + 0.1 if way == "deadline" else None)
-    next(chunks)
-    if way == "close":
-        chunks.close()  # type: ignore[attr-defined]
-    else:
-        if way == "cancel":
-            generation.cancel()
-        with pytest.raises(CancelledGenerationError if way == "cancel" else GenerationTimeoutError):
-            list(chunks)
+@pytest.mark.parametrize("way", ["cancel", "deadline", "first token"])
+def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLoop, way: str) -> None:
+    ended, told = threading.Event(), threading.Event()
+    slow = endless(ended, 60 if way == "first token" else 0)
+    generation = LoopGeneration(loop, slow, lambda *_: told.set(), first_within=0.2 if way == "first token" else None)
+    if way == "cancel":
+        assert told.wait(5)
+        generation.cancel()
+    errors = {
+        "cancel": CancelledGenerationError,
+        "deadline": GenerationTimeoutError,
+        "first token": FirstTokenTimeoutError,
+    }
+    with pytest.raises(errors[way]):
+        generation.wait(time.monotonic() + 0.1 if way == "deadline" else None)
     assert ended.wait(5)
+    told.clear()
+    with pytest.raises(errors[way]):
+        generation.wait(None)
+    assert not told.is_set()
 
 
-def test_a_deadline_in_the_past_yields_nothing(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_deadline_in_the_past_gets_no_answer(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(GenerationTimeoutError):
-        list(LoopGeneration(loop, answer(END)).chunks(time.monotonic() - 1))
+        LoopGeneration(loop, answer(END)).wait(time.monotonic() - 1)
 
 
 def test_a_closed_loop_is_a_dead_engine() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
     with pytest.raises(EngineDeadError):
-        list(LoopGeneration(loop, answer(END)).chunks(None))
-
-
-def _coalesced(chunks: Sequence[Chunk], interval: float) -> list[Chunk]:
-    async def collect() -> list[Chunk]:
-        return [chunk async for chunk in coalesced(answer(*chunks), interval)]
-
-    return asyncio.run(collect())
-
-
-def test_coalescing_sends_the_first_and_the_last_and_loses_nothing() -> None:
-    chunks = [Chunk("a", "x"), Chunk("b"), Chunk("c", "y"), END]
-    assert _coalesced(chunks, 60) == [Chunk("a", "x"), Chunk("bc.", "y", "stop", Usage(1, 2))]
-
-
-def test_an_interval_of_zero_passes_every_chunk() -> None:
-    chunks = [Chunk("a"), Chunk("b"), END]
-    assert _coalesced(chunks, 0) == chunks
+        LoopGeneration(loop, answer(END)).wait(None)
 
 
 @pytest.mark.parametrize("reason", ["abort", "error", "tool_calls", None])

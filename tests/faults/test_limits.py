@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.presence import Level, Stats, decode_announcement
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Level, Stats, decode_announcement
 from support.ledger import Ledger
 from support.listener import Listener
 from support.mosquitto import Mosquitto

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from inferbus_client import topics
-from inferbus_client.presence import Stats, decode_announcement
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Stats, decode_announcement
 from support.fault_proxy import Fault, FaultProxy
 from support.listener import Listener
 from support.mosquitto import Mosquitto

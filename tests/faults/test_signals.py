@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.gate import SUBSCRIBE, Gate, swallows
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.nowhere import black_hole, mute, nobody
@@ -158,6 +158,7 @@ def told_to_stop(
     ],
     ids=lambda place: place.__name__.replace("_", " "),
 )
+@pytest.mark.alone
 def test_signals_at_every_moment(
     own_broker: Mosquitto, report: Callable[..., None], place: Callable[[Mosquitto], Place], request: Any
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.presence import Presence
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from support.fake_worker import FakeWorker, Say, accepted, delta, done
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 from support.fault_proxy import FaultProxy
 from support.mosquitto import Mosquitto
 from support.requester import Requester

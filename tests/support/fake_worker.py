@@ -16,8 +16,8 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from inferbus_client.link_socket import acknowledge_at_once, send_at_once
-from inferbus_client.wire import Code, Failure
+from inferbus_client.contract.wire import Code, Failure
+from inferbus_client.mqtt.sockets import acknowledge_at_once, send_at_once
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferbus_client.wire import Request
-from inferbus_worker.job import Job
-from inferbus_worker.reply_stream import Backlog, ReplyAddress, ReplyStream
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.sessions import MemorySessions, SessionKey
-from inferbus_worker.settings import ProjectSettings
+from inferbus_client.contract.wire import Request
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.stream import Backlog, ReplyStream
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.sessions import MemorySessions
 from support.rooms import FakeClock
 
 
@@ -42,7 +44,6 @@ class Line:
             admitted_at=self.clock(),
             deadline=deadline,
             clock=self.clock,
-            on_end=lambda *_: None,
         )
 
     def put(self, project: str, count: int = 1, deadline: float | None = None, owner: str | None = None) -> list[Job]:

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from paho.mqtt.properties import Properties
 
-from inferbus_client.plain_publish import variable_length
+from inferbus_client.mqtt.plain_publish import variable_length
 
 PAYLOAD_FORMAT: Final = b"\x01"
 EXPIRY: Final = b"\x02"

@@ -5,34 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from inferbus_client.link_options import Incoming
-from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Acknowledgements
-from inferbus_worker.addressing import Addressing
-from inferbus_worker.admission import Admission
-from inferbus_worker.attempts import Attempts
+from inferbus_client.contract.wire import Failure
+from inferbus_client.mqtt.message import Incoming
+from inferbus_worker.bus.attempts import Attempts
+from inferbus_worker.chat import FinishReason, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
-    Chunk,
+    Completion,
     EngineDeadError,
-    Usage,
+    EngineError,
+    OnDelta,
 )
-from inferbus_worker.in_flight import InFlight
-from inferbus_worker.job import Job
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.reception import Reception
-from inferbus_worker.replies import Replies
-from inferbus_worker.reply_stream import Backlog, Outgoing, ReplyAddress, ReplyStream
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.retries import RecentRequests
-from inferbus_worker.sessions import MemorySessions
-from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
-from inferbus_worker.stats import Meter
-from inferbus_worker.token_budget import TokenBudget
-from inferbus_worker.turn import TurnRunner
+from inferbus_worker.flow.job import Job
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.sender import Sender
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.memory.idempotency import RecentRequests
+from inferbus_worker.state.memory.sessions import MemorySessions
+from inferbus_worker.wiring import build_rooms
+
+
+class Chunk(NamedTuple):
+    """What a script says next. The last one alone carries `finish_reason` and `usage`."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
 
 
 @dataclass
@@ -73,19 +78,26 @@ def fail(error: Exception) -> Script:
 
 
 class ScriptedGeneration:
-    """Runs a script until it is cancelled."""
+    """Runs a script, in the thread that waits for its end, until it is cancelled."""
 
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
+    def __init__(self, chunks: Iterable[Chunk], on_delta: OnDelta | None) -> None:
         self._chunks = chunks
+        self._on_delta = on_delta
         self.cancelled = False
         self.deadline: float | None = None
 
-    def chunks(self, deadline: float | None) -> Iterator[Chunk]:
+    def wait(self, deadline: float | None) -> Completion:
         self.deadline = deadline
+        text, reasoning = "", ""
         for chunk in self._chunks:
             if self.cancelled:
                 raise CancelledGenerationError
-            yield chunk
+            text, reasoning = text + chunk.text, reasoning + chunk.reasoning
+            if self._on_delta is not None:
+                self._on_delta(chunk.text, chunk.reasoning)
+            if chunk.finish_reason is not None and chunk.usage is not None:
+                return Completion(text, chunk.finish_reason, chunk.usage, reasoning)
+        raise EngineError("the generation ended without a finish reason")
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -108,16 +120,16 @@ class ScriptedEngine:
 
     def stop(self, timeout: float) -> None: ...
 
-    def generate(self, call: ChatCall) -> ScriptedGeneration:
+    def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> ScriptedGeneration:
         self.calls.append(call)
-        self.generations.append(ScriptedGeneration(self.script(call)))
+        self.generations.append(ScriptedGeneration(self.script(call), on_delta))
         return self.generations[-1]
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
 
-class RecordedReplies(Replies):
+class RecordedSender(Sender):
     """Keeps the reply streams that have something to say, instead of giving them to a sender."""
 
     def __init__(self) -> None:
@@ -128,8 +140,16 @@ class RecordedReplies(Replies):
         return ReplyStream(address, self.streams.append, Backlog())
 
 
+@dataclass
+class StandingPool:
+    """Where turns run: as many as a test says."""
+
+    active: int = 0
+    size: int = 0
+
+
 class Rooms:
-    """Admission, queue, sessions, turns and reply streams around a scripted engine and a clock that stands still.
+    """The worker's rooms, as it wires them, around a scripted engine and a clock that stands still. No thread runs.
 
     Attributes:
         gate: why admission is closed; None while it is open.
@@ -149,55 +169,35 @@ class Rooms:
     ) -> None:
         self.clock = FakeClock()
         self.engine = ScriptedEngine() if script is None else ScriptedEngine(script)
-        projects = dict(projects or {"general": ProjectSettings()})
-        self.settings = Settings(projects=projects, rate_limit=rate, **settings)
+        self.settings = Settings(
+            **{"max_sessions": 10, "retry_memory_bytes": 1_000_000, **settings},
+            projects=dict(projects or {"general": ProjectSettings()}),
+            rate_limit=rate,
+            queue_size=queue_size,
+            reply_topics=list(reply_topics),
+        )
         self.gate: Failure | None = None
-        self.active = 0
         self.acknowledged: list[int] = []
-        self.replies = RecordedReplies()
-        self.sessions = MemorySessions(10, 3600, clock=self.clock)
-        self.limits = RateLimits(self.settings, clock=self.clock)
-        self.queue = RequestQueue(queue_size, self.settings.projects, clock=self.clock)
-        self.in_flight = InFlight()
-        self.recent = RecentRequests(1_000_000, 300, clock=self.clock)
-        self.meter = Meter(active=lambda: self.active, clock=self.clock)
-        self.turns = TurnRunner(self.engine, self.settings)
-        self.budget = None
-        if self.settings.token_budget is not None:
-            self.budget = TokenBudget(
-                self.settings.token_budget,
-                self.turns.most,
-                clock=self.clock,
-                max_keys=self.settings.rate_limit_sessions,
-            )
-        self.desk = Acknowledgements(self.acknowledged.append, attempts=attempts, max_attempts=3)
-        self.reception = self._reception(Addressing(self.replies, reply_topics, self.desk.receipt_of))
-
-    def _reception(self, addressing: Addressing) -> Reception:
-        admission = Admission(
-            settings=self.settings,
-            sessions=self.sessions,
-            limits=self.limits,
-            budget=self.budget,
-            queue=self.queue,
-            in_flight=self.in_flight,
-            recent=self.recent,
-            addressing=addressing,
-            meter=self.meter,
+        self.replies = RecordedSender()
+        rooms = build_rooms(
+            self.settings,
+            self.engine,
             gate=lambda: self.gate,
+            acknowledge=self.acknowledged.append,
+            in_network_thread=lambda wish: wish(),
+            attempts=attempts,
+            sender=self.replies,
             clock=self.clock,
+            in_place=True,
         )
-        return Reception(
-            projects=self.settings.projects,
-            admission=admission,
-            addressing=addressing,
-            in_flight=self.in_flight,
-            queue=self.queue,
-            acknowledgements=self.desk,
-            users=self.settings.identity == "topic",
-            max_held_bytes=self.settings.max_message_bytes,
-            clock=self.clock,
-        )
+        self.desk, self.reception, self.limits = rooms.acknowledgements, rooms.reception, rooms.limits
+        self.stores, self.queue, self.in_flight = rooms.stores, rooms.queue, rooms.in_flight
+        self.turns, self.endings, self.meter = rooms.turns, rooms.endings, rooms.meter
+        self.sessions = cast("MemorySessions", rooms.stores.sessions)
+        self.recent = cast("RecentRequests", rooms.stores.recent)
+        self.intake, self.levels = rooms.intake, rooms.levels
+        self.pool = StandingPool()
+        self.meter._pool = self.pool
 
     def receive(self, topic: str, payload: bytes | str | Mapping[str, Any] = b"", **more: Any) -> list[Outgoing]:
         """One message from the bus; returns what is to be published because of it."""
@@ -230,6 +230,7 @@ class Rooms:
 
     def sent(self) -> list[Outgoing]:
         """What the sender would publish now."""
+        self.endings.write_waiting()
         streams = self.replies.streams.copy()
         self.replies.streams.clear()
         return [message for stream in streams for message in stream.outgoing()]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client import topics
-from inferbus_client.topics import Address, Kind
+from inferbus_client.contract import topics
+from inferbus_client.contract.topics import Address, Kind
 
 HOME = "general/assistant_response/s1"
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.wire import (
+from inferbus_client.contract.wire import (
     FAILURES,
     Accepted,
     Code,
     Control,
     Delta,
+    DeltaWriter,
     Done,
     ErrorReply,
     Failure,
@@ -373,6 +374,14 @@ REPLIES = st.one_of(
         **HEAD,
     ),
 )
+
+
+@given(IDS, IDS, st.integers(0, 10**6), TEXTS, st.none() | TEXTS)
+def test_a_delta_is_written_as_its_model_says(
+    request: str, session: str, seq: int, text: str, reasoning: str | None
+) -> None:
+    sent = Delta(request_id=request, session_id=session, seq=seq, text=text, reasoning=reasoning)
+    assert DeltaWriter(request, session).write(seq, text, reasoning) == sent.encode()
 
 
 @given(REPLIES)

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 import pytest
 
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.settings import FileSettings, SettingsError
-from inferbus_client.settings_sources import is_file_only, unknown_variables
-from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
+from inferbus_client.errors import SettingsError
+from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.connection import FileSettings
+from inferbus_client.settings.sources import is_file_only, unknown_variables
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
 from support.scripts import ROOT
 
 #: Each is something else to YAML 1.1 than the text that it is, or to a number's parser.
@@ -52,6 +55,7 @@ class TestWords:
         [(model, name) for model in MODELS for name, field in model.model_fields.items() if not is_file_only(field)],
         ids=str,
     )
+    @pytest.mark.slow
     def test_are_the_same_in_the_file_as_in_the_environment_and_in_a_flag(
         self, file: Path, model: type[FileSettings], name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 import click
 
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.options import given, settings_options
-from inferbus_client.settings_file import SettingsFile
-from inferbus_worker.settings import Settings
-from inferbus_worker.vllm_options import arguments
+from inferbus_client.exits import Exit
+from inferbus_client.settings.file import SettingsFile
+from inferbus_worker.settings.vllm_options import arguments
+from inferbus_worker.settings.worker import Settings
 
 log = logging.getLogger("inferbus.serve")
 
@@ -79,7 +79,7 @@ def _check(
     if settings.engine == "simulated":
         make_engine(settings, model, options)  # which takes no options of vLLM's
     elif (settings.vllm or options) and find_spec("vllm") is not None:
-        from inferbus_worker.engines.vllm_arguments import parse_options  # noqa: PLC0415
+        from inferbus_worker.engines.vllm.arguments import parse_options  # noqa: PLC0415
 
         parse_options(model or "demo", [*arguments(settings.vllm), *options], vllm_places)
     click.echo(describe(settings, places, options, model))
@@ -97,7 +97,7 @@ def _check(
 @click.option("--model", default="demo", show_default=True, help="What to serve.")
 def demo(once: tuple[str, ...], broker: str | None, engine: str, model: str) -> int:
     """Try it: a broker, a worker and a chat, started together and stopped together."""
-    from inferbus_worker.demo import run  # noqa: PLC0415
+    from inferbus_worker.demo.verb import run  # noqa: PLC0415
 
     return run(once=once, broker=broker, engine=engine, model=model)
 

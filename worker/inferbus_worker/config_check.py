@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.settings_sources import unknown_variables
-from inferbus_worker.settings import Settings
-from inferbus_worker.settings_pairs import without_effect
+from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.sources import unknown_variables
+from inferbus_worker.settings.pairs import without_effect
+from inferbus_worker.settings.worker import Settings
 
 
 def describe(settings: Settings, places: Mapping[str, str], options: Sequence[str], model: str | None = None) -> str:

@@ -1,10 +1,11 @@
-"""The composition root: startup -> serve -> shutdown. The only place that makes the parts and handles signals.
+"""The worker's life: startup -> serve -> shutdown, and its signals. What it lives in, `wiring` builds.
 
 The stop order, and why:
 
 1. close admission, say `draining`: what comes now is refused at once, and supervisors and clients can see why;
 2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`;
-3. join the worker threads: nobody makes replies any more;
+3. stop the intake (what it still holds is refused), join the worker threads and the thread of endings: nobody makes
+   replies any more;
 4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
    long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
@@ -18,41 +19,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from enum import Enum
 from types import FrameType
 from typing import Final
 
-from inferbus_client.cli.exits import Exit, exit_of
+from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import BrokerError
-from inferbus_client.settings import SettingsError
+from inferbus_client.exits import Exit, exit_of
 from inferbus_client.units import format_duration
-from inferbus_client.wire import Failure
 from inferbus_worker import logs
-from inferbus_worker.acknowledgements import Acknowledgements
-from inferbus_worker.addressing import Addressing
-from inferbus_worker.admission import Admission
-from inferbus_worker.attempts import Attempts
-from inferbus_worker.bus import Bus, receive_maximum
 from inferbus_worker.engines.base import Engine, EngineStartError
-from inferbus_worker.in_flight import InFlight
-from inferbus_worker.job import Job
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.reception import Reception
-from inferbus_worker.replies import Replies
-from inferbus_worker.reporter import Reporter
-from inferbus_worker.request_queue import RequestQueue
-from inferbus_worker.retries import RecentRequests
-from inferbus_worker.sessions import MemorySessions
-from inferbus_worker.settings import Settings
-from inferbus_worker.stats import Meter
-from inferbus_worker.token_budget import TokenBudget
-from inferbus_worker.turn import TurnRunner
-from inferbus_worker.watchdog import Watchdog, probe
-from inferbus_worker.worker_pool import WorkerPool
+from inferbus_worker.engines.watchdog import probe
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.wiring import build_house
 
 log = logging.getLogger("inferbus.daemon")
 
@@ -83,95 +64,8 @@ class Daemon:
         self._engine = engine
         self._state = State.LOADING
         self._signals = 0
-        self._build()
-
-    def _build(self) -> None:
-        settings = self._settings
-        kept = _open_attempts(settings) if settings.ack == "after-reply" else None
-        self._acknowledgements = Acknowledgements(
-            self._acknowledge,
-            attempts=kept,
-            max_attempts=settings.max_attempts,
-            at_once=receive_maximum(settings),
-        )
-        self._replies = Replies(
-            qos=settings.reply_qos, max_bytes=settings.max_outbound_bytes, answered=self._acknowledgements.end
-        )
-        self._queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing)
-        self._in_flight = InFlight()
-        self._turns = TurnRunner(self._engine, settings)
-        self._meter = Meter(active=self._active)
-        self._pool: WorkerPool | None = None
-        self._build_rooms()
-
-    def _build_rooms(self) -> None:
-        """The way of a request from the bus to the queue, and what tells of it."""
-        settings, queue, in_flight = self._settings, self._queue, self._in_flight
-        sessions = MemorySessions(settings.max_sessions, settings.session_ttl, max_bytes=settings.max_history_bytes)
-        recent = RecentRequests(settings.retry_memory_bytes, settings.retry_memory)
-        limits, budget = RateLimits(settings), self._token_budget()
-        addressing = Addressing(self._replies, settings.reply_topics, self._acknowledgements.receipt_of)
-        admission = Admission(
-            settings=settings,
-            sessions=sessions,
-            limits=limits,
-            budget=budget,
-            queue=queue,
-            in_flight=in_flight,
-            recent=recent,
-            addressing=addressing,
-            meter=self._meter,
-            gate=self._closed,
-        )
-        self._reception = Reception(
-            projects=settings.projects,
-            admission=admission,
-            addressing=addressing,
-            in_flight=in_flight,
-            queue=queue,
-            acknowledgements=self._acknowledgements,
-            users=settings.identity == "topic",
-            max_held=receive_maximum(settings),
-            max_held_bytes=settings.max_message_bytes,
-        )
-        if settings.ack == "after-reply":
-            self._reception.hold()
-        self._bus = Bus(
-            settings,
-            replies=self._replies,
-            receive=self._reception.receive,
-            asked=self._stats_asked,
-            came_up=self._came_up,
-            model=self._engine.model,
-        )
-        self._reporter = Reporter(
-            settings,
-            meter=self._meter,
-            queue=queue,
-            in_flight=in_flight,
-            sessions=sessions,
-            replies=self._replies,
-            recent=recent,
-            limits=limits,
-            budget=budget,
-            unreadable=lambda: self._bus.link.unreadable,
-            publish=self._bus.publish_stats,
-        )
-
-    def _token_budget(self) -> TokenBudget | None:
-        settings = self._settings
-        if settings.token_budget is None:
-            return None
-        return TokenBudget(settings.token_budget, self._turns.most, max_keys=settings.rate_limit_sessions)
-
-    def _acknowledge(self, ack_id: int) -> None:
-        self._bus.link.acknowledge(ack_id)
-
-    def _stats_asked(self) -> None:
-        self._reporter.asked()
-
-    def _came_up(self) -> None:
-        self._reception.came_up(remembered=self._bus.link.session_present)
+        house = build_house(settings, engine, self._closed)
+        self._rooms, self._bus, self._reporter, self._watchdog = house.rooms, house.bus, house.reporter, house.watchdog
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -197,6 +91,8 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
+        self._rooms.intake.start()
+        self._rooms.endings.start()
         self._bus.start(self._is_stopped)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
@@ -204,8 +100,8 @@ class Daemon:
         self._start_workers()
         logs.be_discreet()
         self._state = State.READY
-        self._bus.link.call(self._reception.release)
-        self._bus.announce("ready", model=self._engine.model, capacity=len(self._pool or ()))
+        self._bus.link.call(self._rooms.reception.release)
+        self._bus.announce("ready", model=self._engine.model, capacity=self._rooms.pool.size)
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
         return Exit.OK
 
@@ -248,31 +144,16 @@ class Daemon:
             log.warning(
                 "the engine runs %d requests at once; %d worker threads would wait for it", slots, settings.workers
             )
-        self._meter.slots = size
-
-        def run_turn(job: Job) -> None:
-            self._acknowledgements.turn_begins(job.replies.address.receipt)
-            self._turns.run(job)
-
-        self._pool = WorkerPool(size, self._queue, run_turn)
-        self._pool.start()
+        self._rooms.pool.start(size, self._rooms.turns.run, self._rooms.endings.write)
 
     # --- serve ---
 
     def _serve(self) -> int:
         """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
-        watchdog = Watchdog(
-            self._engine,
-            self._settings.engine_silence,
-            active=self._active,
-            finished=lambda: self._meter.finished,
-            forms_given_up=lambda: self._meter.forms_given_up,
-        )
         while not self._signals:
             time.sleep(_TICK)
-            for job in self._queue.expired():
-                self._expire(job)
-            complaint = self._engine.death or watchdog.complaint()
+            self._expire()
+            complaint = self._engine.death or self._watchdog.complaint()
             if complaint is not None:
                 log.error("the engine is given up: %s", complaint)
                 self._state = State.DEAD
@@ -281,10 +162,12 @@ class Daemon:
             self._reporter.look()
         return Exit.OK
 
-    def _expire(self, job: Job) -> None:
-        """End a job whose deadline passed in the queue; one that runs is ended by its own thread."""
-        if self._queue.remove(job):
-            job.end(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+    def _expire(self) -> None:
+        """Mark jobs whose deadline passed in the queue; one that runs is ended by its own thread."""
+        for job in self._rooms.queue.expired():
+            if self._rooms.queue.remove(job):
+                job.mark(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+                self._rooms.endings.later(job)
 
     def _watch_link(self) -> None:
         if self._bus.link.fatal is not None:
@@ -292,6 +175,8 @@ class Daemon:
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
         self._bus.watch_hearing()
+        if not self._bus.link.is_up:
+            self._rooms.sender.trim()  # else the network thread does
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -300,14 +185,18 @@ class Daemon:
         deadline = time.monotonic() + self._settings.drain_timeout
         self._close_admission()
         self._drain(deadline)
-        if self._pool is not None:
-            self._pool.stop(_JOIN)
+        join_by = time.monotonic() + _JOIN
+        self._rooms.intake.stop(_JOIN)
         self._end_all()  # one may have passed the gate just before it closed
+        self._rooms.pool.stop(max(0.0, join_by - time.monotonic()))
+        self._rooms.endings.stop(max(0.0, join_by - time.monotonic()))
+        for job in self._rooms.in_flight.all():  # its thread hangs
+            self._rooms.endings.write(job)
         self._bus.announce("offline")
-        if not self._flush(deadline) and self._replies.owes(0):
+        if not self._flush(deadline) and self._rooms.sender.owes(0):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
-        self._acknowledgements.close()
+        self._rooms.acknowledgements.close()
         self._engine.stop(_ENGINE_STOP)
         guard.cancel()
         log.info("stopped")
@@ -319,24 +208,23 @@ class Daemon:
             most = format_duration(self._settings.drain_timeout)
             if served:
                 waits = "draining: %d in flight, for at most %s; a second signal ends at once"
-                log.info(waits, len(self._in_flight), most)
+                log.info(waits, len(self._rooms.in_flight), most)
             elif self._signals:
                 log.info("stopping before the model is there, within %s; a second signal ends at once", most)
         self._bus.announce("draining")
 
     def _drain(self, deadline: float) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
-        while self._is_patient(deadline) and not self._in_flight.wait_empty(_TICK):
-            for job in self._queue.expired():
-                self._expire(job)
+        while self._is_patient(deadline) and not self._rooms.in_flight.wait_empty(_TICK):
+            self._expire()
             self._reporter.answer()
         self._end_all()
 
     def _flush(self, deadline: float) -> bool:
         """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
         least = time.monotonic() + _FLUSH
-        while not self._replies.flush(_TICK):
-            wanted = self._is_patient(deadline) and self._replies.owes(2 * self._settings.keepalive)
+        while not self._rooms.sender.flush(_TICK):
+            wanted = self._is_patient(deadline) and self._rooms.sender.owes(2 * self._settings.keepalive)
             if not wanted and time.monotonic() > least:
                 return False
         return True
@@ -348,9 +236,9 @@ class Daemon:
 
     def _end_all(self) -> None:
         failure = Failure("engine_unavailable" if self._state is State.DEAD else "shutting_down")
-        for job in self._in_flight.all():
-            self._queue.remove(job)
-            job.end(failure)
+        for job in self._rooms.in_flight.all():
+            if job.mark(failure) and self._rooms.queue.remove(job):
+                self._rooms.endings.later(job)
 
     def _start_guard(self, status: int) -> threading.Timer:
         """The last resort: whatever hangs, the process ends within the promised time."""
@@ -367,10 +255,6 @@ class Daemon:
 
     def _exit_status(self, status: int) -> int:
         return Exit.INTERRUPTED if self._forced and not status else status
-
-    def _active(self) -> int:
-        """Turns under way now."""
-        return 0 if self._pool is None else self._pool.active
 
     # --- signals and the gate ---
 
@@ -390,18 +274,5 @@ class Daemon:
     def _closed(self) -> Failure | None:
         """Why admission takes nothing now; None while it does."""
         if self._state is State.READY:
-            return Failure("overloaded") if self._replies.congested else None
+            return Failure("overloaded") if self._rooms.sender.congested else None
         return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")
-
-
-def _open_attempts(settings: Settings) -> Attempts:
-    """The counts on disk. A file that could never be used is a mistake; one that is locked for now is not."""
-    file = settings.state_dir / f"{settings.worker_id}.sqlite"
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file, timeout=0)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
-    except (OSError, sqlite3.Error) as error:
-        if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
-    return Attempts(file)

@@ -9,9 +9,7 @@ from typing import Any
 
 import click
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.connection import client_options, load_settings
-from inferbus_client.cli.exits import Exit, exit_of
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.sampling import ask_options, sampling_options
 from inferbus_client.cli.status_line import StatusLine, connected
@@ -20,7 +18,9 @@ from inferbus_client.cli.terminal import say
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import InferbusError, RequestFailedError
-from inferbus_client.options import AskOptions
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exits import Exit, exit_of
 
 
 @click.command()

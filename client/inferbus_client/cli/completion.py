@@ -7,7 +7,7 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from inferbus_client.cli.exits import Exit
+from inferbus_client.exits import Exit
 
 _SHELLS_FILES: Final = """\b
 bash   eval "$(inferbus completion bash)"       in ~/.bashrc

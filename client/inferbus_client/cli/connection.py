@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from inferbus_client.cli.options import given, settings_options
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.settings import ConnectionSettings
+from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.connection import ConnectionSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

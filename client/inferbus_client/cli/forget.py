@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
-from inferbus_client.cli.exits import Exit
-from inferbus_client.forgetting import forget as forget_worker
-from inferbus_client.topics import NAME, is_worker
+from inferbus_client.contract.topics import NAME, is_worker
+from inferbus_client.exits import Exit
+from inferbus_client.fleet.forgetting import forget as forget_worker
 
 
 @click.command(short_help="Remove a worker that will not come back from `status`.")

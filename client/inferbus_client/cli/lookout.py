@@ -6,10 +6,10 @@ import threading
 import time
 from typing import Final
 
-from inferbus_client.announced import ready_for, serves
 from inferbus_client.client import Client
+from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import BrokerError
-from inferbus_client.presence import Presence
+from inferbus_client.exchange.announced import ready_for, serves
 from inferbus_client.shown import shown_in_line
 
 #: How long the broker may take with what it has retained, once it has granted the subscription.

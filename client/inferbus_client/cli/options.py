@@ -8,11 +8,10 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from inferbus_client.settings import FileSettings
-from inferbus_client.settings_sources import is_file_only
+from inferbus_client.settings.connection import FileSettings
+from inferbus_client.settings.flags import has_flag
 from inferbus_client.units import bare_type
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,7 +36,7 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
-            if name not in skip and _has_flag(field):
+            if name not in skip and has_flag(field):
                 command = _option(name, field, (defaults or {}).get(name), hidden=name in hidden)(command)
         return command
 
@@ -49,18 +48,10 @@ def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in model.model_fields and value not in (None, ())}
 
 
-def flags_of(model: type[FileSettings]) -> list[str]:
-    """The flag of each field that has one."""
-    return [f"--{name.replace('_', '-')}" for name, field in model.model_fields.items() if _has_flag(field)]
-
-
-def _has_flag(field: FieldInfo) -> bool:
-    return not _is_secret(field) and not is_file_only(field)
-
-
 def _option(name: str, field: FieldInfo, default: str | None, *, hidden: bool) -> Callable[[Command], Command]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    flags = [*(str(flag) for flag in _listed(extra.get("flags"))), f"--{name.replace('_', '-')}", name]
+    more = extra.get("flags")
+    flags = [*(map(str, more) if isinstance(more, list) else ()), f"--{name.replace('_', '-')}", name]
     text = _help(field, default)
     if bare_type(field.annotation) is bool:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
@@ -88,10 +79,6 @@ def _completer(field: FieldInfo) -> Callable[[click.Context, click.Parameter, st
     return lambda _context, _parameter, begun: [CompletionItem(one) for one in choices if one.startswith(begun)]
 
 
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
 def _metavar(field: FieldInfo, extra: dict[str, Any]) -> str:
     kind = bare_type(field.annotation)
     if get_origin(kind) is Literal:
@@ -105,7 +92,3 @@ def _help(field: FieldInfo, default: str | None) -> str:
     own = field.get_default(call_default_factory=True) if not field.is_required() else None
     shown = default or extra.get("default", own)
     return f"{text} [default: {shown}]" if shown not in (None, [], {}, ()) else text
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return bare_type(field.annotation) is SecretStr

@@ -13,10 +13,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.figures import Figures, figures_of, together
+from inferbus_client.fleet.figures import Figures, figures_of, together
+from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
 from inferbus_client.units import format_duration
-from inferbus_client.watch import WorkerView
 
 _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "offline": "red"}
 _WORTH_A_GLANCE: Final = 0.5

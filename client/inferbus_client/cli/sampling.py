@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar
 import click
 from pydantic.alias_generators import to_camel
 
-from inferbus_client.call import Addresses
+from inferbus_client.contract.wire import Params
 from inferbus_client.errors import InvalidRequestError
-from inferbus_client.options import AskOptions, request_fields
-from inferbus_client.wire import Params
+from inferbus_client.exchange.call import Addresses
+from inferbus_client.exchange.options import AskOptions, request_fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

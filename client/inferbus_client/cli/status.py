@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.live import Live
 
 from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.overview import Overview
 from inferbus_client.cli.terminal import is_dumb
+from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.errors import UnknownWorkerError
-from inferbus_client.figures import figures_of
-from inferbus_client.topics import NAME, is_worker
-from inferbus_client.watch import Watch, WorkerView
+from inferbus_client.exits import Exit
+from inferbus_client.fleet.figures import figures_of
+from inferbus_client.fleet.watch import Watch, WorkerView
 
 _REFRESH: Final = 0.5
 #: Workers answer at most once a second, and what they say is of use to everybody who watches.

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from inferbus_client.cli.terminal import is_dumb
 from inferbus_client.client import Client
-from inferbus_client.client_settings import ClientSettings
+from inferbus_client.settings.client import ClientSettings
 from inferbus_client.shown import shown_in_line
 
 #: What is over sooner is not worth a flicker.

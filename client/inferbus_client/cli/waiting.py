@@ -9,9 +9,9 @@ from typing import Final
 
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.client import Client
+from inferbus_client.contract.wire import Accepted
 from inferbus_client.errors import RequestFailedError
-from inferbus_client.options import AskOptions
-from inferbus_client.wire import Accepted
+from inferbus_client.exchange.options import AskOptions
 
 #: Seconds without a word before we look who serves here at all, and before we say it.
 _LOOK: Final = 0.5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.assembly import AnyReply, Assembly
-from inferbus_client.wire import Accepted, Delta, Done, ErrorReply, Failure
+from inferbus_client.contract.wire import Accepted, Delta, Done, ErrorReply, Failure
+from inferbus_client.exchange.assembly import AnyReply, Assembly
 
 IDS = {"request_id": "r", "session_id": "s"}
 

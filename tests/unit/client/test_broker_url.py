@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.broker_url import BrokerUrl
-from inferbus_client.topics import is_mqtt_string
+from inferbus_client.contract.topics import is_mqtt_string
+from inferbus_client.mqtt.broker_url import BrokerUrl
 
 USERS = st.text(min_size=1).filter(is_mqtt_string)
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)

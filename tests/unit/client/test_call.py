@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.call import Addresses, cancel_payload
+from inferbus_client.contract.wire import Request, decode_request
 from inferbus_client.errors import InvalidRequestError
-from inferbus_client.wire import Request, decode_request
+from inferbus_client.exchange.call import Addresses, cancel_payload
 
 ADDRESSES = Addresses("general", "me")
 

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from inferbus_client.cli.ask import ask
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.settings import SettingsError
+from inferbus_client.errors import SettingsError
+from inferbus_client.settings.client import ClientSettings
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.client_settings import ClientSettings
-from inferbus_client.link_options import LinkOptions
-from inferbus_client.settings import SettingsError
-from inferbus_worker.settings import Settings
+from inferbus_client.errors import SettingsError
+from inferbus_client.mqtt.options import LinkOptions
+from inferbus_client.settings.client import ClientSettings
+from inferbus_worker.settings.worker import Settings
 
 TLS = "mqtts://broker"
 

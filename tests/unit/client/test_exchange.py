@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from inferbus_client.answer import Answer
-from inferbus_client.call import Addresses, Call
+from inferbus_client.contract.wire import Accepted, Code, Delta, Done, ErrorReply, Failure
 from inferbus_client.errors import (
     ConnectionLostError,
     DeadlineExceededError,
@@ -17,10 +16,12 @@ from inferbus_client.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from inferbus_client.exchange import Exchange, Terms
-from inferbus_client.pacing import Backoff, Pacer
-from inferbus_client.steps import Event, Receive, Signal, TextReply, next_step
-from inferbus_client.wire import Accepted, Code, Delta, Done, ErrorReply, Failure
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.call import Addresses, Call
+from inferbus_client.exchange.exchange import Exchange
+from inferbus_client.exchange.pacing import Backoff, Pacer
+from inferbus_client.exchange.steps import Event, Receive, Signal, TextReply, next_step
+from inferbus_client.settings.client import Terms
 
 CALL = Addresses("general", "me").request("hello", "s1", stream=True, request_id="r1")
 IDS = {"request_id": "r1", "session_id": "s1"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.figures import figures_of, together
-from inferbus_client.histogram import Histogram
-from inferbus_client.presence import Latency, Presence, Stats
-from inferbus_client.watch import WorkerView
+from inferbus_client.contract.histogram import Histogram
+from inferbus_client.contract.presence import Latency, Presence, Stats
+from inferbus_client.fleet.figures import figures_of, together
+from inferbus_client.fleet.watch import WorkerView
 
 
 def reading(uptime: float, processed: int = 0, *, slow: int = 0, **more: Any) -> Stats:
@@ -42,13 +42,13 @@ def test_between_two_readings() -> None:
     assert 800 < figures.p95 <= 1000
 
 
-def test_of_one_reading_it_is_the_last_interval() -> None:
+def test_of_one_reading_they_are_the_last_interval_s() -> None:
     figures = figures_of(view(reading(100, 1000, **LAST_INTERVAL)))
     assert figures is not None
     assert (figures.requests_per_s, figures.tokens_per_s, figures.p50, figures.p95) == (5, 50, 11, 22)
 
 
-def test_or_all_the_time_before_one_has_ended() -> None:
+def test_of_one_reading_before_an_interval_has_ended_they_are_of_all_the_time() -> None:
     figures = figures_of(view(reading(20, 100)))
     assert figures is not None
     assert (figures.requests_per_s, figures.tokens_per_s, figures.p50) == (5, 100, 9)  # in its bucket, about

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.core import ClientCore
 from inferbus_client.errors import NotConnectedError
-from inferbus_client.exchange import Terms
-from inferbus_client.options import AskOptions, terms_of
+from inferbus_client.exchange.core import ClientCore
+from inferbus_client.exchange.options import AskOptions, terms_of
+from inferbus_client.settings.client import Terms
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_timeout_that_cannot_be_meant_is_an_error_at_once(core: ClientCore, sa
         ("request_id", 5),
     ],
 )
-def test_so_are_the_others(core: ClientCore, name: str, said: Any) -> None:
+def test_any_option_that_cannot_be_meant_is_an_error_at_once(core: ClientCore, name: str, said: Any) -> None:
     options: Any = {name: said}
     with pytest.raises(ValueError, match=f"^{name}: "):
         core.request("hello", options, stream=False)

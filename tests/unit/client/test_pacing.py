@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.pacing import Backoff, Pacer
+from inferbus_client.exchange.pacing import Backoff, Pacer
 
 
 def test_a_sessions_sends_are_spaced_by_the_interval() -> None:

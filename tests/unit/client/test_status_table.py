@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from inferbus_client.cli.overview import Overview, format_age
-from inferbus_client.presence import Latency, Level, Presence, State, Stats, decode_announcement
-from inferbus_client.watch import WorkerView
+from inferbus_client.contract.presence import Latency, Level, Presence, State, Stats, decode_announcement
+from inferbus_client.fleet.watch import WorkerView
 
 
 def rendered(workers: dict[str, WorkerView], *, stale: bool = False, width: int = 80) -> str:
@@ -72,7 +72,7 @@ def test_what_is_more_than_half_full_is_said_below() -> None:
         assert absent not in shown
 
 
-def test_but_not_of_a_worker_that_is_gone() -> None:
+def test_what_was_more_than_half_full_of_a_worker_that_is_gone_is_not_said() -> None:
     assert "full" not in rendered({"w": view("offline", FILLING)})
 
 

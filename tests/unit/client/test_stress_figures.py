@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.stress.arrivals import arrivals
 from inferbus_client.cli.stress.goodput import Goodput, parse_objective
 from inferbus_client.cli.stress.ledger import Ledger, Outcome, Row, percentile
@@ -20,7 +19,8 @@ from inferbus_client.cli.stress.objectives import Objectives, parse_share
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result
 from inferbus_client.cli.stress.sweep import judge
-from inferbus_client.wire import Accepted, Done, ErrorReply, Failure, Usage
+from inferbus_client.contract.wire import Accepted, Done, ErrorReply, Failure, Usage
+from inferbus_client.exchange.answer import Answer
 
 SEEDED = partial(Random, 1)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.answer import Answer
 from inferbus_client.cli.stress import plot
 from inferbus_client.cli.stress.goodput import Goodput
 from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.objectives import Objectives
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result
-from inferbus_client.settings import SettingsError
+from inferbus_client.errors import SettingsError
+from inferbus_client.exchange.answer import Answer
 from support.needs import needs_module
 
 OBJECTIVES = Objectives(max_p95=2.0, max_p99=3.0, max_first_token=1.0, min_throughput=5.0)

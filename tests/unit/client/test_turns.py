@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from inferbus_client.steps import Event, Signal
-from inferbus_client.turns import Place, Turns
+from inferbus_client.exchange.steps import Event, Signal
+from inferbus_client.exchange.turns import Place, Turns
 
 
 def nobody(_event: Event) -> None:

@@ -8,10 +8,10 @@ from typing import Any, cast
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
-from inferbus_client.client_settings import ClientSettings
+from inferbus_client.contract.presence import Presence
+from inferbus_client.contract.wire import Accepted, Failure
 from inferbus_client.errors import BrokerRefusedError, RequestFailedError
-from inferbus_client.presence import Presence
-from inferbus_client.wire import Accepted, Failure
+from inferbus_client.settings.client import ClientSettings
 
 
 class Bus:

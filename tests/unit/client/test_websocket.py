@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.websocket import PiecewiseWebsocket
+from inferbus_client.mqtt.websocket import PiecewiseWebsocket
 
 BINARY, MORE, CLOSE, PING, PONG = 0x2, 0x0, 0x8, 0x9, 0xA
 

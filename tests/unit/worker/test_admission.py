@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.wire import Failure
-from inferbus_worker.engines.base import ChatCall, Chunk, Usage
-from inferbus_worker.settings import ProjectSettings, RateLimit
-from support.rooms import NOTHING, Rooms, fail, replies, texts
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from support.rooms import NOTHING, Chunk, Rooms, fail, replies, texts
 
 BUSY = "Please wait, your previous message is still being processed..."
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
@@ -51,7 +53,7 @@ class TestAdmitted:
         (reply,) = rooms.work()
         assert reply.topic == "general/assistant_response/s9"
 
-    def test_and_wins_over_the_payload(self) -> None:
+    def test_a_session_topic_wins_over_the_payload(self) -> None:
         rooms = Rooms()
         rooms.receive("general/user_input/s9", {"message": "hello", "sessionId": "s1"})
         (reply,) = rooms.work()
@@ -89,7 +91,7 @@ class TestRefused:
         (reply,) = rooms.receive("general/user_input", payload)
         assert (reply.topic, reply.payload.decode()) == (HOME, sentence)
         assert rooms.left_behind == NOTHING
-        assert (len(rooms.sessions), rooms.limits.keys_counted()) == (0, {"rateLimitSessions": 0})
+        assert (len(rooms.sessions), rooms.limits.levels()) == (0, {"rateLimitSessions": (0, 100_000)})
 
     @pytest.mark.parametrize("payload", [b"\xff", b"[" * 10 + b"\xfe", b'{"a":' * 3000, b"   "])
     def test_on_a_session_s_topic_even_garbage_is_answered_there(self, payload: bytes) -> None:
@@ -123,7 +125,7 @@ class TestRefused:
         rooms.gate = Failure(code)
         assert texts(rooms.ask()) == [Failure(code).sentence]
         assert rooms.left_behind == NOTHING
-        assert rooms.limits.keys_counted() == {"rateLimitSessions": 0}
+        assert rooms.limits.levels() == {"rateLimitSessions": (0, 100_000)}
 
     def test_the_rate_limit(self) -> None:
         rooms = Rooms(rate=RateLimit(10, 60))
@@ -205,7 +207,7 @@ class TestRefused:
 
         rooms.engine.script = ten_seconds
         rooms.answer("slow")
-        rooms.active = 1
+        rooms.pool.active = 1
         (reply,) = replies(rooms.ask(deadlineMs=5000, reply="json"))
         assert (reply["type"], reply["code"]) == ("error", "deadline_exceeded")
         assert "cannot be met" in reply["message"]
@@ -217,7 +219,7 @@ class TestRefused:
         allowed = Rooms(projects={"general": ProjectSettings(response_format=True)})
         assert texts(allowed.answer(**fields)) == ["fine"]
 
-    def test_in_json_it_is_an_error_that_says_what_to_do(self) -> None:
+    def test_a_refusal_in_json_is_an_error_that_says_what_to_do(self) -> None:
         rooms = Rooms(rate=RateLimit(1, 60))
         rooms.answer()
         (reply,) = rooms.ask(reply="json", requestId="r1")
@@ -300,7 +302,7 @@ class TestReset:
         rooms.answer()
         assert [message["content"] for message in rooms.engine.calls[-1].messages] == ["hello"]
 
-    def test_in_json(self) -> None:
+    def test_a_reset_in_json(self) -> None:
         rooms = Rooms()
         rooms.answer()
         said = replies(
@@ -309,7 +311,7 @@ class TestReset:
         assert [(reply["type"], reply["requestId"], reply["seq"]) for reply in said] == [("done", "r", 0)]
         assert len(rooms.sessions) == 0
 
-    def test_not_while_a_request_runs(self) -> None:
+    def test_a_reset_while_a_request_runs_is_refused(self) -> None:
         rooms = Rooms()
         rooms.answer(message="first")
         rooms.ask()
@@ -349,13 +351,13 @@ class TestRetries:
         assert len(rooms.engine.calls) == 1
 
     @pytest.mark.parametrize("limit", ["client_rate_limit", "project_rate_limit", "total_rate_limit"])
-    def test_in_every_limit_that_it_belongs_to(self, limit: str) -> None:
+    def test_a_repeat_counts_in_every_limit_that_it_belongs_to(self, limit: str) -> None:
         settings: dict[str, Any] = {limit: RateLimit(2, 60)}
         rooms = Rooms(**settings)
         said = [texts(rooms.answer(**self.IDS)) for _ in range(3)]
         assert said == [["fine"], ["fine"], [LIMITED]]
 
-    def test_but_not_while_it_is_in_flight(self) -> None:
+    def test_a_repeat_while_it_is_in_flight_counts_in_no_limit(self) -> None:
         """It has no reply of its own, and is what a broker's redelivery looks like."""
         rooms = Rooms(rate=RateLimit(2, 60))
         rooms.ask(**self.IDS)
@@ -369,7 +371,7 @@ class TestRetries:
         (again,) = rooms.answer(**self.IDS, replyTopic=f"{HOME}/second")
         assert again.topic == f"{HOME}/second"
 
-    def test_and_the_history_holds_it_once(self) -> None:
+    def test_what_came_twice_is_in_the_history_once(self) -> None:
         rooms = Rooms()
         for _ in range(3):
             rooms.answer(**self.IDS)
@@ -379,11 +381,11 @@ class TestRetries:
     def test_what_failed_for_a_while_runs_again(self) -> None:
         rooms = Rooms()
         rooms.ask(**self.IDS)
-        rooms.take().end(Failure("shutting_down"))
+        rooms.endings.write(rooms.take(), Failure("shutting_down"))
         assert texts(rooms.sent()) == ["Error: The server is shutting down. Please try again in a moment."]
         assert texts(rooms.answer(**self.IDS)) == ["fine"]
 
-    def test_what_failed_for_good_does_not(self) -> None:
+    def test_what_failed_for_good_does_not_run_again(self) -> None:
         rooms = Rooms(script=fail(RuntimeError("broken")))
         rooms.answer(**self.IDS)
         assert texts(rooms.answer(**self.IDS)) == ["Error: The model failed to answer."]
@@ -411,7 +413,7 @@ class TestRetries:
         assert replies([reply])[0]["sessionId"] == "thief"
         assert len(rooms.engine.calls) == 2
 
-    def test_nor_another_project(self) -> None:
+    def test_another_project_never_gets_the_answer(self) -> None:
         rooms = Rooms(projects={"a": ProjectSettings(), "b": ProjectSettings()})
         request = {"message": "hello", "sessionId": "s", **self.IDS}
         for project in "ab":

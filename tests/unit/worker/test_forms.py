@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, FirstTokenTimeoutError
-from inferbus_worker.settings import ProjectSettings
-from support.rooms import NOTHING, Rooms, Script, answer, replies, texts
+from inferbus_worker.engines.base import ChatCall, FirstTokenTimeoutError
+from inferbus_worker.settings.projects import ProjectSettings
+from support.rooms import NOTHING, Chunk, Rooms, Script, answer, replies, texts
 
 FORM: dict[str, Any] = {"params": {"response_format": {"type": "json_object"}}}
 PLAIN_FORM: dict[str, Any] = {"params": {"response_format": {"type": "text"}}}
@@ -18,7 +18,7 @@ PLAIN_FORM: dict[str, Any] = {"params": {"response_format": {"type": "text"}}}
 
 def rooms(slots: int = 8, script: Script | None = None, **settings: Any) -> Rooms:
     made = Rooms(script=script, projects={"general": ProjectSettings(response_format=True)}, **settings)
-    made.meter.slots = slots
+    made.pool.size = slots
     return made
 
 
@@ -89,7 +89,7 @@ def test_one_that_does_not_begin_is_a_deadline_and_counts_as_given_up() -> None:
     assert silent.meter.forms_given_up == 1
 
 
-def test_so_does_one_that_is_cancelled_before_it_begins() -> None:
+def test_one_that_is_cancelled_before_it_begins_counts_as_given_up() -> None:
     silent = rooms()
     silent.ask(**FORM)
     silent.take().take()
@@ -97,7 +97,7 @@ def test_so_does_one_that_is_cancelled_before_it_begins() -> None:
     assert silent.meter.forms_given_up == 1
 
 
-def test_what_never_ran_or_has_begun_or_has_no_form_does_not() -> None:
+def test_what_never_ran_or_has_begun_or_has_no_form_does_not_count_as_given_up() -> None:
     lively = rooms(script=begun)
     lively.answer("begun", **FORM)
     lively.ask("queued", **FORM)

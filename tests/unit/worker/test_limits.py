@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from inferbus_worker.limits import RateLimits
-from inferbus_worker.sessions import SessionKey
-from inferbus_worker.settings import ProjectSettings, RateLimit, Settings
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.windows import MemoryWindows
 from support.rooms import FakeClock
 
 TWO = RateLimit(2, 60)
@@ -15,7 +18,8 @@ TWO = RateLimit(2, 60)
 def limits(clock: FakeClock | None = None, **settings: object) -> RateLimits:
     """Limits of the projects `a` and `b`; the one per session is off unless it is given."""
     given = {"projects": ("a", "b"), "rate_limit": None, **settings}
-    return RateLimits(Settings.model_validate(given), clock=clock or FakeClock())
+    made = Settings.model_validate(given)
+    return RateLimits(made, MemoryWindows(made.rate_limit_sessions, clock=clock or FakeClock()))
 
 
 def key(session: str = "s", project: str = "a", user: str | None = None) -> SessionKey:
@@ -25,7 +29,7 @@ def key(session: str = "s", project: str = "a", user: str | None = None) -> Sess
 def test_all_are_off_or_on_by_themselves() -> None:
     off = limits()
     assert [off.admit(key(), None) for _ in range(1000)] == [None] * 1000
-    assert off.keys_counted() == {}
+    assert off.levels() == {}
 
 
 def test_sessions_do_not_share_a_window() -> None:
@@ -72,7 +76,7 @@ class TestProjects:
         assert [under_test.admit(key(project="a"), None) for _ in range(2)] == [None, 60]
         assert [under_test.admit(key(project="b"), None) for _ in range(3)] == [None, None, 60]
 
-    def test_so_does_its_off(self) -> None:
+    def test_one_s_own_off_stands_in_the_place_of_the_worker_s(self) -> None:
         projects = {"a": ProjectSettings(project_rate_limit=None), "b": ProjectSettings()}
         under_test = limits(projects=projects, project_rate_limit="1/60s")
         assert [under_test.admit(key(project="a"), None) for _ in range(5)] == [None] * 5
@@ -116,12 +120,15 @@ def test_every_table_is_bounded() -> None:
     )
     for number in range(100):
         under_test.admit(key(f"s{number}"), f"c{number}")
-    assert under_test.keys_counted() == {"rateLimitSessions": 7, "rateLimitClients": 7}
+    assert under_test.levels() == {"rateLimitSessions": (7, 7), "rateLimitClients": (7, 7)}
 
 
-def test_and_empties_with_its_window() -> None:
+def test_every_table_empties_with_its_window() -> None:
     clock = FakeClock()
     under_test = limits(clock, rate_limit="5/60s", client_rate_limit="5/10s")
     under_test.admit(key(), "c")
     clock.pass_(30)
-    assert under_test.keys_counted() == {"rateLimitSessions": 1, "rateLimitClients": 0}
+    assert {name: now for name, (now, _) in under_test.levels().items()} == {
+        "rateLimitSessions": 1,
+        "rateLimitClients": 0,
+    }

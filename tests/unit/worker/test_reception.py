@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from inferbus_client import topics
-from inferbus_client.link_options import Incoming
-from inferbus_client.wire import Failure
-from inferbus_worker.engines.base import Chunk
-from inferbus_worker.reception import Reception
-from support.rooms import NOTHING, Rooms, replies, texts
+from inferbus_client.contract import topics
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.verbs import Verbs
+from support.rooms import NOTHING, Chunk, Rooms, replies, texts
 
 HOME = "general/assistant_response/s1"
 CANCELLED = "Error: Request cancelled."
@@ -33,14 +32,14 @@ class TestHearing:
 
 class TestHolding:
     def test_one_that_cannot_be_handled_keeps_the_others_from_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        rooms, handle = Rooms(), Reception._answers
+        rooms, handle = Rooms(), Verbs.handle
 
-        def answers(reception: Reception, message: Incoming, **more: Any) -> bool:
-            if message.payload == b"2":
+        def handled(verbs: Verbs, arrival: Arrival) -> bool:
+            if arrival.message.payload == b"2":
                 raise OSError
-            return handle(reception, message, **more)
+            return handle(verbs, arrival)
 
-        monkeypatch.setattr(Reception, "_answers", answers)
+        monkeypatch.setattr(Verbs, "handle", handled)
         rooms.reception.hold()
         for number in range(1, 4):
             assert rooms.receive(f"general/user_input/s{number}", str(number), qos=1, ack_id=number) == []
@@ -98,7 +97,7 @@ class TestNewSessions:
         rooms = Rooms()
         assert len({texts(rooms.receive("general/session"))[0] for _ in range(20)}) == 20
 
-    def test_in_json(self) -> None:
+    def test_one_that_asks_in_json_is_answered_in_json(self) -> None:
         (reply,) = replies(Rooms().receive("general/session", {"reply": "json", "requestId": "r1"}))
         assert (reply["type"], reply["requestId"], reply["seq"]) == ("done", "r1", 0)
         assert reply["text"] == reply["sessionId"]
@@ -107,7 +106,7 @@ class TestNewSessions:
         (reply,) = Rooms().receive("general/session", response_topic="general/session/response/mine")
         assert reply.topic == "general/session/response/mine"
 
-    def test_but_not_elsewhere(self) -> None:
+    def test_a_response_topic_elsewhere_is_ignored(self) -> None:
         (reply,) = Rooms().receive("general/session", response_topic="general/user_input")
         assert reply.topic == "general/session/response"
 

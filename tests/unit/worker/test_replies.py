@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from inferbus_client.network_loop import Feed
-from inferbus_client.wire import Failure
-from inferbus_worker.acknowledgements import Receipt
-from inferbus_worker.packed_properties import PackedProperties
-from inferbus_worker.replies import HearsOfEnds, Replies
-from inferbus_worker.reply_stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
+from inferbus_client.contract.wire import Failure
+from inferbus_client.mqtt.network_loop import Feed
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.packets import PackedProperties
+from inferbus_worker.replies.sender import HearsOfEnds, Sender
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
 
 
 @dataclass
@@ -77,7 +78,9 @@ class FakeLink:
     def feed_from(self, feed: Feed) -> None:
         self.feed = feed
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """As the network thread does when it looks around, but for the sending: that a test asks for."""
+        cast("Sender", self.feed).trim()
 
     @property
     def has_room(self) -> bool:
@@ -94,9 +97,9 @@ def started(
     qos: int = 0,
     max_bytes: int = 1_000_000,
     answered: HearsOfEnds | None = None,
-) -> tuple[Replies, FakeLink]:
+) -> tuple[Sender, FakeLink]:
     link = link or FakeLink()
-    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
+    replies = Sender(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
     replies.start(link)
     return replies, link
 
@@ -109,11 +112,11 @@ def into(answered: list[Receipt]) -> HearsOfEnds:
     return hear
 
 
-def say(replies: Replies, text: str, topic: str = "t", **address: Any) -> None:
+def say(replies: Sender, text: str, topic: str = "t", **address: Any) -> None:
     replies.open(ReplyAddress(topic, "r1", "s1", **address)).end(Answered(text))
 
 
-def accepted(replies: Replies, text: str, **address: Any) -> ReplyStream:
+def accepted(replies: Sender, text: str, **address: Any) -> ReplyStream:
     """The same, for a request that was accepted."""
     stream = replies.open(ReplyAddress("t", "r1", "s1", **address))
     stream.accepted(0, None)
@@ -362,7 +365,7 @@ class TestWhatIsOwed:
         assert link.payloads == [self.OVERLOADED] * 18 + [b"x" * 20_000] * 2
         assert replies.dropped == 18
 
-    def test_in_json_with_a_gap_for_the_deltas_that_went(self) -> None:
+    def test_the_small_error_in_json_leaves_a_gap_for_the_deltas_that_went(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
         stream.accepted(0, None)
@@ -398,7 +401,7 @@ class TestWhatIsOwed:
         assert link.payloads[:10] == [b"x" * 50_000] * 10
         assert replies.dropped == 10_010 - len(link.payloads)
 
-    def test_and_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
+    def test_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 66_000)
         for _ in range(100):
@@ -408,7 +411,7 @@ class TestWhatIsOwed:
         assert link.payloads[0] == b"x" * 66_000
         assert (len(link.payloads), replies.dropped) == (1 + 64, 36)
 
-    def test_nor_does_a_repeat_that_is_answered_from_memory(self) -> None:
+    def test_a_repeat_that_is_answered_from_memory_costs_nobody_an_answer(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 50_000)
         say(replies, "y" * 50_000)
@@ -475,7 +478,7 @@ class TestAcknowledging:
         replies.feed()  # with nothing left to send
         assert answered == [Receipt(0, None), Receipt(1, None)]
 
-    def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
+    def test_what_the_socket_does_not_take_is_not_acknowledged(self, answered: list[Receipt]) -> None:
         replies, link = started(FakeLink(room=1), qos=1, answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
@@ -519,15 +522,15 @@ class TestWhatNobodyHears:
 
 
 class TestFlushing:
-    def test_at_once_where_nothing_waits(self) -> None:
+    def test_is_over_at_once_where_nothing_waits(self) -> None:
         assert started()[0].flush(0)
 
-    def test_not_while_something_waits(self) -> None:
+    def test_is_not_over_while_something_waits(self) -> None:
         replies, _ = started(FakeLink(room=0))
         replies.post(Outgoing("t", b"offline", qos=1))
         assert not replies.flush(0)
 
-    def test_not_before_it_is_acknowledged(self) -> None:
+    def test_is_not_over_before_all_is_acknowledged(self) -> None:
         replies, link = started()
         replies.post(Outgoing("t", b"offline", qos=1))
         replies.feed()
@@ -538,6 +541,6 @@ class TestFlushing:
 
     def test_without_a_link_there_is_nothing_to_wait_for(self) -> None:
         """The broker was never reached: stopping then once ended in a traceback."""
-        replies = Replies(qos=0, max_bytes=65_536)
+        replies = Sender(qos=0, max_bytes=65_536)
         replies.post(Outgoing("t", b"offline", qos=1))
         assert replies.flush(0)

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_client.topics import is_mqtt_string
-from inferbus_client.wire import Failure
-from inferbus_worker.reply_stream import Answered, Backlog, Outgoing, ReplyAddress, ReplyStream
+from inferbus_client.contract.topics import is_mqtt_string
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
 
 
 class Stream:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from inferbus_worker.seldom import Seldom
-from inferbus_worker.sessions import Exchange, MemorySessions, SessionKey
+from inferbus_worker.state.conversation import Change, remembered
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.sessions import MemorySessions
 from support.rooms import FakeClock, Rooms
 
 
@@ -48,11 +50,11 @@ def test_a_flood_fills_no_log(topic: str, payload: dict[str, Any], caplog: pytes
     assert 1 <= sum("ignored" in record.message for record in caplog.records) <= 5
 
 
-def test_nor_do_conversations_that_are_too_large_to_keep(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flood_of_conversations_that_are_too_large_to_keep_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
     store = MemorySessions(1000, 60, max_bytes=4000)
     for number in range(200):
         claim = store.claim(SessionKey("general", f"s{number}"))
         assert claim is not None
-        claim.conversation.append(Exchange("q", "x" * 5000, 1))
+        assert claim.commit(Change([remembered({"role": "user", "content": "x" * 5000}, 1)]))
         claim.release()
     assert 1 <= len(caplog.records) <= 5

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferbus_worker.sessions import Claim, Conversation, Exchange, MemorySessions, SessionKey
+from inferbus_worker.state.conversation import Change, Conversation, remembered
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.sessions import MemorySessions
+from inferbus_worker.state.protocols import Claim
 from support.rooms import FakeClock
 
 
@@ -16,8 +20,14 @@ def key(session: str, project: str = "general") -> SessionKey:
     return SessionKey(project, session)
 
 
-def exchange(tokens: int = 10, question: str = "q") -> Exchange:
-    return Exchange(question, "a", tokens)
+def said(question: Any = "q", answer: str = "a", tokens: int = 10) -> Change:
+    """A turn; all of its tokens are the question's."""
+    asked = remembered({"role": "user", "content": question}, tokens)
+    return Change((asked, remembered({"role": "assistant", "content": answer}, 0)))
+
+
+def level(store: MemorySessions, name: str) -> int:
+    return store.levels()[name][0]
 
 
 def claimed(store: MemorySessions, session: str, project: str = "general") -> Claim:
@@ -29,7 +39,7 @@ def claimed(store: MemorySessions, session: str, project: str = "general") -> Cl
 def remember(store: MemorySessions, session: str) -> None:
     """Put one exchange into a session, as a finished turn does."""
     claim = claimed(store, session)
-    claim.conversation.append(exchange(question=session))
+    assert claim.commit(said(session))
     claim.release()
 
 
@@ -155,15 +165,15 @@ class TestBytes:
     def talk(self, store: MemorySessions, session: str, answer: str, times: int = 1) -> None:
         claim = claimed(store, session)
         for _ in range(times):
-            claim.conversation.append(Exchange("q", answer, 1))
+            assert claim.commit(said("q", answer, 1))
         claim.release()
 
     def test_the_least_recently_used_go_for_a_new_one(self) -> None:
         store = MemorySessions(1000, 60, max_bytes=100_000)
         for number in range(200):
             self.talk(store, f"s{number}", self.KILOBYTE)
-            assert store.kept_bytes <= 100_000
-        assert 20 < store.kept < 60
+            assert level(store, "historyBytes") <= 100_000
+        assert 20 < level(store, "sessions") < 60
         assert is_known(store, "s199")
         assert not is_known(store, "s0")
 
@@ -172,10 +182,10 @@ class TestBytes:
         self.talk(store, "old", self.KILOBYTE)
         for _ in range(50):
             self.talk(store, "grows", self.KILOBYTE)
-        assert store.kept == 2
-        while store.kept == 2:
+        assert level(store, "sessions") == 2
+        while level(store, "sessions") == 2:
             self.talk(store, "grows", self.KILOBYTE)
-            assert store.kept_bytes <= 100_000
+            assert level(store, "historyBytes") <= 100_000
         assert is_known(store, "grows")
 
     def test_one_that_is_larger_than_all_is_forgotten_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,11 +199,11 @@ class TestBytes:
     def test_a_claimed_one_counts_on(self) -> None:
         store = MemorySessions(1000, 60, max_bytes=100_000)
         self.talk(store, "s", self.KILOBYTE)
-        before = (store.kept, store.kept_bytes)
+        before = (level(store, "sessions"), level(store, "historyBytes"))
         claim = claimed(store, "s")
-        assert (store.kept, store.kept_bytes, len(store)) == (*before, 1)
+        assert (level(store, "sessions"), level(store, "historyBytes"), len(store)) == (*before, 1)
         claim.release()
-        assert (store.kept, store.kept_bytes, len(store)) == (*before, 1)
+        assert (level(store, "sessions"), level(store, "historyBytes"), len(store)) == (*before, 1)
 
     def test_one_that_is_forgotten_while_it_is_claimed_loses_nothing(self) -> None:
         store = MemorySessions(2, 60)
@@ -201,55 +211,61 @@ class TestBytes:
         claim = claimed(store, "claimed")
         for name in ("a", "b", "c"):
             self.talk(store, name, self.KILOBYTE)
-        assert (store.kept, len(store)) == (2, 3)
+        assert (level(store, "sessions"), len(store)) == (2, 3)
         claim.release()
         assert is_known(store, "claimed")
-        assert store.kept == 2
+        assert level(store, "sessions") == 2
 
     def test_one_that_is_cleared_takes_nothing_more(self) -> None:
         store = MemorySessions(1000, 60)
         self.talk(store, "s", self.KILOBYTE)
         claim = claimed(store, "s")
-        claim.conversation.clear()
+        assert claim.commit(Change(resets=True))
         claim.release()
-        assert (store.kept, store.kept_bytes, len(store)) == (0, 0, 0)
+        assert (level(store, "sessions"), level(store, "historyBytes"), len(store)) == (0, 0, 0)
 
     def test_time_takes_them_out(self) -> None:
         clock = FakeClock()
         store = MemorySessions(10, 60, clock=clock)
         remember(store, "s")
-        assert store.kept_bytes > 0
+        assert level(store, "historyBytes") > 0
         clock.pass_(61)
-        assert (store.kept, store.kept_bytes) == (0, 0)
+        assert (level(store, "sessions"), level(store, "historyBytes")) == (0, 0)
 
     def test_what_a_conversation_counts(self) -> None:
         """About its memory: texts by their characters' width, images by their data URI."""
         conversation = Conversation()
         empty = conversation.bytes
-        conversation.append(Exchange("q" * 10_000, "a", 1))
+        conversation = conversation.after(said("q" * 10_000, "a", 1))
         assert 10_000 < conversation.bytes - empty < 12_000
-        conversation.append(Exchange("q", "\U0001f600" * 10_000, 1))
+        conversation = conversation.after(said("q", "\U0001f600" * 10_000, 1))
         assert 50_000 < conversation.bytes - empty < 54_000
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 30_000}}
-        conversation.append(Exchange([{"type": "text", "text": "what?"}, image], "a", 1))
+        conversation = conversation.after(said([{"type": "text", "text": "what?"}, image], "a", 1))
         assert 80_000 < conversation.bytes - empty < 86_000
-        conversation.system_prompt = "s" * 5000
+        conversation = conversation.after(Change(system_prompt="s" * 5000))
         assert 85_000 < conversation.bytes - empty < 92_000
-        conversation.forget(2)
+        conversation = conversation.after(Change(forgotten=4))
         assert 35_000 < conversation.bytes - empty < 39_000
-        conversation.clear()
+        conversation = conversation.after(Change(resets=True))
         assert conversation.bytes == empty
 
 
-class TestConversation:
-    def conversation(self, *tokens: int) -> Conversation:
-        conversation = Conversation()
-        for number, size in enumerate(tokens):
-            conversation.append(exchange(size, question=f"q{number}"))
-        return conversation
+def conversation(*tokens: int) -> Conversation:
+    """One turn for each of these lengths."""
+    made = Conversation()
+    for number, size in enumerate(tokens):
+        made = made.after(said(f"q{number}", tokens=size))
+    return made
 
+
+def words(made: Conversation) -> list[str]:
+    return [one.message["content"] for one in made.messages]
+
+
+class TestConversation:
     def test_messages_are_in_openai_s_shape(self) -> None:
-        assert self.conversation(5).messages == [
+        assert [one.message for one in conversation(5).messages] == [
             {"role": "user", "content": "q0"},
             {"role": "assistant", "content": "a"},
         ]
@@ -259,7 +275,7 @@ class TestConversation:
         [
             ((10, 10), 20, 0),
             ((10, 10), 19, 2),  # 9 is half of it, and 10 is more
-            ((10,) * 10, 99, 6),  # down to 40: a large step, not one exchange
+            ((10,) * 10, 99, 6),  # down to 40: a large step, not one turn
             ((10,) * 10, 100, 0),
             ((90, 5, 5), 99, 1),
             ((5, 5, 90), 99, 3),
@@ -270,32 +286,50 @@ class TestConversation:
         ],
     )
     def test_what_is_too_much(self, tokens: tuple[int, ...], budget: int, excess: int) -> None:
-        assert self.conversation(*tokens).excess(budget) == excess
+        assert conversation(*tokens).excess(budget) == 2 * excess
+
+    def test_what_stays_begins_with_a_question(self) -> None:
+        """A tool's call and its result go together with the question that they belong to, or stay with it."""
+        call = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+        with_tool = Change(
+            (
+                remembered({"role": "user", "content": "what time is it?"}, 10),
+                remembered(call, 10),
+                remembered({"role": "tool", "tool_call_id": "1", "content": "noon"}, 10),
+                remembered({"role": "assistant", "content": "It is noon."}, 10),
+            )
+        )
+        made = Conversation().after(with_tool).after(said("thanks", tokens=10)).after(with_tool)
+        assert [made.excess(budget) for budget in (90, 89, 80)] == [0, 6, 6]
+        assert made.after(Change(forgotten=6)).messages == Conversation().after(with_tool).messages
 
     def test_asking_changes_nothing(self) -> None:
-        conversation = self.conversation(10, 10)
-        conversation.excess(5)
-        assert (len(conversation.messages), conversation.tokens) == (4, 20)
+        asked = conversation(10, 10)
+        asked.excess(5)
+        assert (len(asked.messages), asked.tokens) == (4, 20)
 
-    def test_whole_oldest_exchanges_go(self) -> None:
-        conversation = self.conversation(10, 20, 30)
-        conversation.forget(2)
-        assert [message["content"] for message in conversation.messages] == ["q2", "a"]
-        assert conversation.tokens == 30
+    def test_a_change_leaves_the_conversation_before_it_as_it_was(self) -> None:
+        before = conversation(10, 20)
+        after = before.after(said("q2", tokens=5)._replace(forgotten=2))
+        assert (words(before), before.tokens) == (["q0", "a", "q1", "a"], 30)
+        assert (words(after), after.tokens) == (["q1", "a", "q2", "a"], 25)
 
-    def test_clearing_forgets_the_system_prompt_too(self) -> None:
-        conversation = self.conversation(10)
-        conversation.system_prompt = "You are a pirate."
-        conversation.clear()
-        assert conversation == Conversation()
+    def test_the_oldest_messages_go(self) -> None:
+        left = conversation(10, 20, 30).after(Change(forgotten=4))
+        assert (words(left), left.tokens) == (["q2", "a"], 30)
+
+    def test_a_reset_forgets_the_system_prompt_too(self) -> None:
+        told = conversation(10).after(Change(system_prompt="You are a pirate."))
+        assert told.system_prompt == "You are a pirate."
+        assert told.after(Change(resets=True)) == Conversation()
 
     @given(st.lists(st.integers(1, 50), max_size=30), st.integers(-10, 400))
     def test_what_stays_fits(self, tokens: list[int], budget: int) -> None:
-        conversation = self.conversation(*tokens)
-        count = conversation.excess(budget)
-        conversation.forget(count)
-        assert conversation.tokens == sum(tokens[count:])
-        assert conversation.tokens <= max(budget, 0)
+        long = conversation(*tokens)
+        count = long.excess(budget)
+        assert long.tokens_without(count) == sum(tokens[count // 2 :])
+        left = long.after(Change(forgotten=count))
+        assert left.tokens == sum(tokens[count // 2 :])
+        assert left.tokens <= max(budget, 0)
         if count:
-            assert conversation.tokens <= max(budget, 0) // 2
-            assert sum(tokens[count - 1 :]) > max(budget, 0) // 2  # and nothing went without need
+            assert left.tokens <= max(budget, 0) // 2

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from inferbus_client.presence import Level, Stats, decode_announcement
-from inferbus_worker.engines.base import Chunk, EngineError, Usage
-from inferbus_worker.stats import _latency
-from support.rooms import Rooms, Script, fail
+from inferbus_client.contract.presence import Level, Stats, decode_announcement
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import EngineError
+from inferbus_worker.flow.meter import _latency
+from support.rooms import Chunk, Rooms, Script, fail
 
 
 def take(rooms: Rooms) -> Stats:
@@ -124,7 +125,7 @@ def test_repeats_are_counted_and_slots_are_unknown_before_they_are_known() -> No
     rooms.ask(**ids)
     rooms.ask(**ids)
     assert (read(rooms).repeated, read(rooms).capacity) == (1, None)
-    rooms.meter.slots = 8
+    rooms.pool.size = 8
     assert read(rooms).capacity == 8
 
 
@@ -139,14 +140,14 @@ def test_quiet_while_nothing_happens() -> None:
 
 def test_the_wait_is_unknown_before_the_first_turn() -> None:
     rooms = Rooms()
-    rooms.active = 1
+    rooms.pool.active = 1
     assert rooms.meter.wait_estimate(0) is None
 
 
 def test_a_free_slot_means_no_wait() -> None:
     rooms = Rooms()
-    rooms.meter.slots = 4
-    rooms.active = 2
+    rooms.pool.size = 4
+    rooms.pool.active = 2
     assert rooms.meter.wait_estimate(1) == 0
 
 
@@ -154,7 +155,7 @@ def test_the_wait_follows_the_latest_turns() -> None:
     rooms = Rooms()
     rooms.engine.script = lasting(rooms, 8)
     rooms.answer()
-    rooms.meter.slots = rooms.active = 4
+    rooms.pool.size = rooms.pool.active = 4
     assert rooms.meter.wait_estimate(0) == 2
     assert rooms.meter.wait_estimate(7) == 16
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from inferbus_client.wire import Failure
-from inferbus_worker.engines.base import ChatCall, Chunk, EngineError, Usage
-from inferbus_worker.settings import ProjectSettings
-from support.rooms import NOTHING, Rooms, Script, fail, replies, texts
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall, EngineError
+from inferbus_worker.settings.projects import ProjectSettings
+from inferbus_worker.state.memory.budgets import MemoryBudgets
+from support.rooms import NOTHING, Chunk, Rooms, Script, fail, replies, texts
 
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 OVERLOADED = "Server is overloaded. Please try again in a moment."
@@ -27,9 +29,18 @@ def rooms(budget: str = "200/60s", **settings: Any) -> Rooms:
 
 def charged(under_test: Rooms, session: str = "s1") -> int:
     """The tokens in the session's window now."""
-    assert under_test.budget is not None
-    (key,) = [key for key in under_test.budget._charges if key.session == session]
-    return sum(charge.tokens for charge in under_test.budget._charges[key])
+    table = budgets(under_test)._charges
+    (key,) = [key for key in table if key.session == session]
+    return sum(charge.tokens for charge in table[key])
+
+
+def budgets(under_test: Rooms) -> MemoryBudgets:
+    return cast("MemoryBudgets", under_test.stores.budgets)
+
+
+def counted(under_test: Rooms) -> int:
+    """The sessions that are counted now."""
+    return budgets(under_test).levels()["tokenBudgetSessions"][0]
 
 
 def using(prompt: int, completion: int) -> Script:
@@ -50,13 +61,13 @@ class TestCharge:
         under_test.ask(maxTokens=100)
         assert charged(under_test) == 1 + 8 + 100
 
-    def test_so_do_system_prompt_and_images(self) -> None:
+    def test_system_prompt_and_images_count(self) -> None:
         under_test = rooms("3000/60s", projects={"general": ProjectSettings(system_prompt="be very brief")})
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
         under_test.ask(message=[{"type": "text", "text": "what?"}, image])  # type: ignore[arg-type]
         assert charged(under_test) == 3 + 8 + 1 + 1024 + 8  # the context of 1000 has no room for an answer
 
-    def test_and_the_history_as_far_as_it_goes_into_the_prompt(self) -> None:
+    def test_the_history_counts_as_far_as_it_goes_into_the_prompt(self) -> None:
         under_test = rooms("1000/60s", max_history_tokens=100)
         used = 0
         for number in range(12):
@@ -78,7 +89,7 @@ class TestSettling:
         under_test.answer()
         assert charged(under_test) == 27
 
-    def test_it_may_be_more_than_was_thought(self) -> None:
+    def test_what_was_used_may_be_more_than_was_thought(self) -> None:
         under_test = rooms(script=using(190, 10))
         under_test.answer()
         assert texts(under_test.ask()) == [LIMITED]
@@ -95,7 +106,7 @@ class TestSettling:
         assert texts(under_test.work()) == []
         assert charged(under_test) == 0
 
-    def test_nor_what_was_too_late_for_it(self) -> None:
+    def test_what_was_too_late_for_it_costs_nothing(self) -> None:
         under_test = rooms()
         under_test.ask(deadlineMs=1000)
         under_test.clock.pass_(2)
@@ -114,17 +125,15 @@ class TestSettling:
         under_test.answer()
         assert charged(under_test) == 59
 
-    def test_nothing_is_left_open(self) -> None:
+    def test_one_that_a_shutdown_ends_before_the_engine_saw_it_costs_nothing(self) -> None:
         under_test = rooms()
-        under_test.answer()
         under_test.ask()
-        under_test.take().end(Failure("shutting_down"))
-        assert under_test.budget is not None
-        assert under_test.budget._open == {}
+        under_test.endings.write(under_test.take(), Failure("shutting_down"))
+        assert charged(under_test) == 0
 
 
 class TestRefused:
-    def test_until_enough_has_left_the_window(self) -> None:
+    def test_holds_until_enough_has_left_the_window(self) -> None:
         under_test = rooms(script=using(60, 30))  # 90 of 200 each
         for _ in range(2):
             assert texts(under_test.answer()) == ["fine"]
@@ -135,7 +144,7 @@ class TestRefused:
         under_test.clock.pass_(40)
         assert texts(under_test.answer()) == ["fine"]
 
-    def test_in_json_it_is_retryable(self) -> None:
+    def test_a_refusal_in_json_is_retryable(self) -> None:
         under_test = rooms(script=using(150, 30))
         under_test.answer()
         (reply,) = replies(under_test.ask(reply="json"))
@@ -201,24 +210,21 @@ class TestBounds:
         under_test = rooms(rate_limit_sessions=5)
         for number in range(50):
             under_test.answer(f"s{number}")
-        assert under_test.budget is not None
-        assert len(under_test.budget) == 5
+        assert counted(under_test) == 5
 
     def test_it_empties_with_the_window(self) -> None:
         under_test = rooms()
         under_test.answer()
-        assert under_test.budget is not None
-        assert len(under_test.budget) == 1
+        assert counted(under_test) == 1
         under_test.clock.pass_(60)
-        assert len(under_test.budget) == 0
+        assert counted(under_test) == 0
 
     def test_very_many_charges_are_kept_together_and_leave_late_rather_than_early(self) -> None:
         under_test = rooms("1000/60s", script=using(1, 1))
         for _ in range(200):
             assert texts(under_test.answer()) == ["fine"]
             under_test.clock.pass_(0.125)
-        assert under_test.budget is not None
-        (charges,) = under_test.budget._charges.values()
+        (charges,) = budgets(under_test)._charges.values()
         assert len(charges) <= 64
         assert charged(under_test) == 400
         under_test.clock.pass_(59.875 - 25)  # the first one's window ends; it has become one with later ones
@@ -247,5 +253,5 @@ def test_in_no_window_is_more_used_than_the_budget() -> None:
 
 def test_off_costs_nothing() -> None:
     under_test = Rooms()
-    assert under_test.budget is None
+    assert under_test.stores.budgets is None
     assert [texts(under_test.answer(maxTokens=1_000_000)) for _ in range(50)] == [["fine"]] * 50

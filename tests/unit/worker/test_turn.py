@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.wire import Failure
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
-    Chunk,
     ContextTooLongError,
     EngineDeadError,
     EngineError,
     GenerationTimeoutError,
     InvalidCallError,
-    Usage,
 )
-from inferbus_worker.settings import ProjectSettings
-from support.rooms import NOTHING, Rooms, Script, answer, fail, replies, texts
+from inferbus_worker.settings.projects import ProjectSettings
+from support.rooms import NOTHING, Chunk, Rooms, Script, answer, fail, replies, texts
 
 
 def prompt(rooms: Rooms) -> list[tuple[str, Any]]:
@@ -46,7 +45,7 @@ class TestPrompt:
         rooms.answer("b", "yours")
         assert prompt(rooms) == [("user", "yours")]
 
-    def test_nor_do_their_prefix_caches(self) -> None:
+    def test_prefix_caches_of_sessions_do_not_mix(self) -> None:
         rooms = Rooms(projects={"p": ProjectSettings(), "q": ProjectSettings()})
         for topic in ("p/user_input/s", "p/user_input/t", "q/user_input/s"):
             rooms.receive(topic, "hello")
@@ -136,7 +135,7 @@ class TestSampling:
         rooms = Rooms()
         rooms.answer()
         rooms.answer(stream=True)
-        assert [call.chunk_interval for call in rooms.engine.calls] == [None, 0.05]
+        assert [call.stream for call in rooms.engine.calls] == [False, True]
 
 
 class TestHistory:
@@ -244,7 +243,7 @@ class TestEveryPathEndsOnce:
         assert rooms.left_behind == NOTHING
 
     @pytest.mark.parametrize(("error", "code", "sentence"), OUTCOMES)
-    def test_in_json(self, error: Exception, code: str, sentence: str) -> None:
+    def test_a_failure_in_json(self, error: Exception, code: str, sentence: str) -> None:
         rooms = Rooms(script=fail(error))
         said = replies(rooms.answer(reply="json"))
         assert [reply["type"] for reply in said] == ["accepted", "error"]
@@ -294,15 +293,17 @@ class TestEveryPathEndsOnce:
         job = rooms.in_flight.all()[0]
         if stage == "queued":
             assert rooms.queue.remove(job)
-            assert job.end(Failure(code))
+            assert job.mark(Failure(code))
+            rooms.endings.later(job)
         else:
             assert rooms.take() is job
             if stage == "taken":
-                job.end(Failure(code))
+                assert job.mark(Failure(code))
             rooms.turns.run(job)
         assert texts(rooms.sent()) == [Failure(code).sentence]
         assert rooms.left_behind == NOTHING
-        assert not job.end(Failure("engine_error"))
+        assert not job.mark(Failure("engine_error"))
+        rooms.endings.write(job, Failure("engine_error"))
         assert rooms.sent() == []
         assert len(rooms.sessions) == 0
         assert all(generation.cancelled for generation in rooms.engine.generations)
@@ -310,7 +311,7 @@ class TestEveryPathEndsOnce:
     def ending(self, rooms: Rooms, code: Any) -> Script:
         def script(_call: ChatCall) -> Iterator[Chunk]:
             yield Chunk("half ")
-            rooms.in_flight.all()[0].end(Failure(code))
+            rooms.in_flight.all()[0].mark(Failure(code))
             yield Chunk("an answer", finish_reason="stop", usage=Usage(1, 2))
 
         return script
@@ -321,16 +322,16 @@ class TestEveryPathEndsOnce:
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
             yield Chunk("one ")
-            job.end(Failure("cancelled"))
+            rooms.endings.write(job, Failure("cancelled"))
             said.extend(replies(rooms.sent()))
-            job.delta("two ", "")
+            job.heard("two ", "")
             yield Chunk("three")
 
         rooms.engine.script = script
         said += replies(rooms.ask(stream=True))
         job = rooms.take()
         rooms.turns.run(job)
-        job.delta("four", "")
+        job.heard("four", "")
         assert rooms.sent() == []
         assert [(reply["type"], reply["seq"]) for reply in said] == [("accepted", 0), ("delta", 1), ("error", 2)]
 
@@ -350,16 +351,16 @@ class TestDeadlines:
         rooms.receive("general/user_input", request, expiry=expiry)
         assert rooms.take().deadline == 1000 + seconds
 
-    def test_without_one_there_is_none(self) -> None:
+    def test_without_one_the_engine_hears_of_none(self) -> None:
         rooms = Rooms()
         rooms.answer()
         assert rooms.engine.generations[0].deadline is None
 
-    def test_it_passes_while_generating(self) -> None:
+    def test_one_that_passes_while_generating(self) -> None:
         (*_, error) = replies(Rooms(script=fail(GenerationTimeoutError())).answer(reply="json"))
         assert error["message"] == "Error: Deadline exceeded. It passed while the answer was generated."
 
-    def test_it_passed_in_the_queue(self) -> None:
+    def test_one_that_passed_in_the_queue(self) -> None:
         """Before the engine is asked, also where nobody looked at the queue meanwhile."""
         rooms = Rooms()
         rooms.ask(reply="json", deadlineMs=1000)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.settings import SettingsError
+from inferbus_client.errors import SettingsError
 from inferbus_worker.config_check import describe, remarks
 from inferbus_worker.engines.factory import make_engine
-from inferbus_worker.engines.vllm import VllmEngine
-from inferbus_worker.settings import Settings
-from inferbus_worker.vllm_options import arguments
+from inferbus_worker.engines.vllm.engine import VllmEngine
+from inferbus_worker.settings.vllm_options import arguments
+from inferbus_worker.settings.worker import Settings
 from support.inferbus import PROGRAM, environment
 
 

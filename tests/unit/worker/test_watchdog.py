@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, EngineDeadError, EngineError, InvalidCallError, Usage
-from inferbus_worker.watchdog import Watchdog
-from support.rooms import FakeClock, Script, ScriptedEngine, answer
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineError, InvalidCallError
+from inferbus_worker.engines.watchdog import Watchdog
+from support.rooms import Chunk, FakeClock, Script, ScriptedEngine, answer
 from support.waiting import until
 
 

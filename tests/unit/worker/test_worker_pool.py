@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, Chunk, Usage
-from inferbus_worker.job import Job
-from inferbus_worker.worker_pool import WorkerPool
-from support.rooms import NOTHING, Rooms
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import ChatCall
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.worker_pool import WorkerPool
+from inferbus_worker.state.memory.sessions import MemorySessions
+from support.rooms import NOTHING, Chunk, Rooms
 from support.waiting import until
 
 
@@ -27,8 +29,8 @@ def test_it_runs_as_many_as_it_has_threads(rooms: Rooms) -> None:
         yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
     rooms.engine.script = script
-    pool = WorkerPool(4, rooms.queue, rooms.turns.run)
-    pool.start()
+    pool = WorkerPool(rooms.queue)
+    pool.start(4, rooms.turns.run, rooms.endings.write)
     for number in range(8):
         rooms.ask(f"s{number}")
     until(lambda: rooms.left_behind == NOTHING)
@@ -44,8 +46,8 @@ def test_a_turn_that_raises_ends_no_thread(rooms: Rooms) -> None:
         ran.append(job)
         raise RuntimeError("a bug")
 
-    pool = WorkerPool(1, rooms.queue, broken)
-    pool.start()
+    pool = WorkerPool(rooms.queue)
+    pool.start(1, broken, rooms.endings.write)
     for number in range(3):
         rooms.ask(f"s{number}")
     until(lambda: len(ran) == 3)
@@ -64,8 +66,8 @@ def test_whatever_a_turn_raises_its_request_ends(rooms: Rooms, error: BaseExcept
     def broken(_job: Job) -> None:
         raise error
 
-    pool = WorkerPool(1, rooms.queue, broken)
-    pool.start()
+    pool = WorkerPool(rooms.queue)
+    pool.start(1, broken, rooms.endings.write)
     for number in range(3):
         rooms.ask(f"s{number}")
     until(lambda: rooms.left_behind == NOTHING)
@@ -76,12 +78,12 @@ def test_whatever_a_turn_raises_its_request_ends(rooms: Rooms, error: BaseExcept
 def test_a_job_whose_end_fails_half_way_ends_all_the_same(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     """The history cannot take the answer: the session is free, and the requester hears of it."""
 
-    def full(*_: object) -> None:
+    def full(*_: object) -> bool:
         raise MemoryError
 
-    monkeypatch.setattr(Job, "_commit", full)
-    pool = WorkerPool(1, rooms.queue, rooms.turns.run)
-    pool.start()
+    monkeypatch.setattr(MemorySessions, "commit", full)
+    pool = WorkerPool(rooms.queue)
+    pool.start(1, rooms.turns.run, rooms.endings.write)
     rooms.ask()
     until(lambda: rooms.left_behind == NOTHING)
     assert pool.stop(10)
@@ -95,8 +97,8 @@ def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
         begun.set()
         done.wait(30)
 
-    pool = WorkerPool(2, rooms.queue, stuck)
-    pool.start()
+    pool = WorkerPool(rooms.queue)
+    pool.start(2, stuck, rooms.endings.write)
     rooms.ask()
     assert begun.wait(10)
     assert pool.active == 1
@@ -106,12 +108,12 @@ def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
 
 
 def test_it_can_be_stopped_before_it_was_started(rooms: Rooms) -> None:
-    assert WorkerPool(2, rooms.queue, rooms.turns.run).stop(1)
+    assert WorkerPool(rooms.queue).stop(1)
 
 
 def test_its_threads_have_names(rooms: Rooms) -> None:
-    pool = WorkerPool(2, rooms.queue, rooms.turns.run)
-    pool.start()
+    pool = WorkerPool(rooms.queue)
+    pool.start(2, rooms.turns.run, rooms.endings.write)
     names = {thread.name for thread in threading.enumerate()}
     assert pool.stop(10)
     assert {"worker-0", "worker-1"} <= names

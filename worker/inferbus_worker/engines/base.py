@@ -1,7 +1,7 @@
-"""What an engine is: an OpenAI chat completion that answers in chunks.
+"""What an engine is: an OpenAI chat completion, whatever runs underneath (an event loop, another process or machine).
 
-Worker threads see a blocking iterator, whatever runs underneath (an event loop, another process, another
-machine). Everything that may go wrong inside is one of the errors below:
+A worker thread begins a completion and waits for its end; what the answer grows by, the engine's own thread notes where
+it is told to. Everything that may go wrong inside is one of the errors below:
 
     EngineError               the request failed; others are not affected
     ├── InvalidCallError      the engine refuses the request's parameters or content
@@ -15,15 +15,11 @@ machine). Everything that may go wrong inside is one of the errors below:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-#: One message in OpenAI's chat shape: {"role": ..., "content": a string or a list of content parts}.
-Message = Mapping[str, Any]
-
-FinishReason = Literal["stop", "length"]
-Thinking = Literal["hide", "show", "off"]
+from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
 
 
 class EngineError(Exception):
@@ -81,7 +77,7 @@ class ChatCall(NamedTuple):
     Attributes:
         messages: the whole prompt, oldest first.
         sampling: how to sample.
-        chunk_interval: seconds between chunks while generating (0: as they come); None: one chunk at the end.
+        stream: whether somebody wants the answer as it grows.
         cache_salt: who may share prefix-cache entries with this call; never shared across session owners.
         thinking: whether a reasoning model thinks (`off`: it does not), and whether its reasoning is shown.
         first_token_within: seconds until the first token, reasoning included, must have come; None: any time.
@@ -89,7 +85,7 @@ class ChatCall(NamedTuple):
 
     messages: Sequence[Message]
     sampling: Sampling
-    chunk_interval: float | None = None
+    stream: bool = False
     cache_salt: str | None = None
     thinking: Thinking = "hide"
     first_token_within: float | None = None
@@ -101,25 +97,25 @@ class ChatCall(NamedTuple):
         return bool(shape.get("type", "text") != "text")
 
 
-class Usage(NamedTuple):
-    prompt_tokens: int
-    completion_tokens: int
+class Completion(NamedTuple):
+    """A whole answer. `reasoning` is empty where there was none, or it is hidden."""
 
-
-class Chunk(NamedTuple):
-    """What is new since the chunk before. The last one alone carries `finish_reason` and `usage`."""
-
-    text: str = ""
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
     reasoning: str = ""
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
+
+
+#: Told, in the engine's thread, what an answer has grown by: text, then reasoning. It notes, and never waits.
+#: Called at least once before the end of an answer in a given form, if only with nothing: then the answer has begun.
+OnDelta = Callable[[str, str], None]
 
 
 class Generation(Protocol):
-    """One running chat completion, read by one thread, cancelled from any."""
+    """One running chat completion, waited for by one thread, cancelled from any."""
 
-    def chunks(self, deadline: float | None) -> Iterator[Chunk]:
-        """Yield chunks until the one with a finish reason.
+    def wait(self, deadline: float | None) -> Completion:
+        """Wait for the end.
 
         Args:
             deadline: on `time.monotonic()`'s clock. When it passes the generation is aborted.
@@ -170,8 +166,13 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, call: ChatCall) -> Generation:
-        """Begin a chat completion. Never blocks on the engine; errors come from `Generation.chunks`."""
+    def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> Generation:
+        """Begin a chat completion. Never blocks on the engine; errors come from `Generation.wait`.
+
+        Args:
+            call: what to complete.
+            on_delta: told of what the answer grows by; all of it together is the answer.
+        """
         ...
 
     def count_tokens(self, text: str) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from inferbus_client.cli.options import flags_of
-from inferbus_client.settings_sources import nearest
+from inferbus_client.settings.flags import flags_of
+from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
-from inferbus_worker.settings import Settings
-from inferbus_worker.vllm_options import arguments
+from inferbus_worker.settings.vllm_options import arguments
+from inferbus_worker.settings.worker import Settings
 
 
 def make_engine(
@@ -28,7 +28,7 @@ def make_engine(
         click.UsageError: an option that no one knows.
     """
     if settings.engine == "vllm":
-        from inferbus_worker.engines.vllm import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
+        from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
 
         return VllmEngine(model or "demo", [*arguments(settings.vllm), *options], places)
     from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine  # noqa: PLC0415

@@ -1,37 +1,43 @@
 """An engine without a model: it echoes the last message, word by word, with the latency and failures it is told.
 
-For tests, benchmarks and checking the wiring. A token of an answer is a word with the spaces around it.
+For tests, benchmarks and checking the wiring. A token of an answer is a word with the spaces around it. One thread
+paces all answers, as one loop drives all of a real engine's.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Final
 
+from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
-    Chunk,
+    Completion,
     ContextTooLongError,
     EngineDeadError,
     EngineError,
-    FinishReason,
-    FirstTokenTimeoutError,
+    Generation,
     GenerationTimeoutError,
-    Message,
-    Usage,
+    OnDelta,
 )
+from inferbus_worker.engines.pending import PendingGeneration
 
 _TOKEN = re.compile(r"\s*\S+\s*")
 _CONTEXT_TOKENS = 32768
 # Prompts are estimated, not split into words: they hold whole histories, and this engine is to cost next to nothing.
 _CHARACTERS_PER_TOKEN = 4
 _COUNTED_MESSAGES = 8
+#: Seconds that the pacing thread sleeps at least, so that many tokens that are due cost it one waking.
+_QUANTUM: Final = 0.002
 _content = itemgetter("content")
 
 
@@ -51,7 +57,7 @@ class Behaviour:
 
 
 class SimulatedEngine:
-    """See `engines.base.Engine`. Each generation runs in the thread that reads it."""
+    """See `engines.base.Engine`."""
 
     model = "simulated"
     context_tokens = _CONTEXT_TOKENS
@@ -60,92 +66,162 @@ class SimulatedEngine:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.capacity = behaviour.capacity
-        self.running = 0
-        self._lock = threading.Lock()
+        self._pacer = _Pacer()
+
+    @property
+    def running(self) -> int:
+        return len(self._pacer)
 
     def start(self) -> None:
-        """Nothing to bring up."""
+        """See `Engine.start`. Without pacing there is nothing to bring up."""
+        if self.behaviour.is_paced:
+            self._pacer.start()
 
     def stop(self, timeout: float) -> None:
-        """Nothing to end."""
+        """See `Engine.stop`."""
+        self._pacer.stop(timeout)
 
-    def generate(self, call: ChatCall) -> _Echo:
-        return _Echo(self, call)
+    def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> Generation:
+        """See `Engine.generate`."""
+        answer = self._answer(call)
+        if self.behaviour.is_paced and isinstance(answer, Completion):
+            return _PacedEcho(self._pacer, answer, self.behaviour, call, on_delta)
+        return _Echo(answer, on_delta)
 
     def count_tokens(self, text: str) -> int:
+        """See `Engine.count_tokens`: an estimate."""
         return len(text) // _CHARACTERS_PER_TOKEN + 1
 
-    def count(self, change: int) -> None:
-        with self._lock:
-            self.running += change
+    def _answer(self, call: ChatCall) -> Completion | EngineError:
+        is_the_workers_own = call.cache_salt is None
+        if not is_the_workers_own and random.random() < self.behaviour.failure_rate:  # noqa: S311 - no secret
+            return EngineError("a simulated failure")
+        prompt_tokens = _estimate(call.messages)
+        if prompt_tokens >= self.context_tokens:
+            return ContextTooLongError()
+        text = _last_text(call)
+        tokens = _TOKEN.findall(text)[: call.sampling.max_tokens]
+        reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
+        return Completion("".join(tokens), reason, Usage(prompt_tokens, len(tokens)))
 
 
 class _Echo:
-    def __init__(self, engine: SimulatedEngine, call: ChatCall) -> None:
-        self._engine = engine
-        self._call = call
+    """An answer that is there at once."""
+
+    def __init__(self, answer: Completion | EngineError, on_delta: OnDelta | None) -> None:
+        self._answer = answer
+        self._on_delta = on_delta
         self._is_cancelled = False
-        # Only who waits has to be woken; without it an unpaced echo makes no objects of its own.
-        self._waker = threading.Event() if engine.behaviour.is_paced else None
 
-    def cancel(self) -> None:
-        self._is_cancelled = True
-        if self._waker is not None:
-            self._waker.set()
-
-    def chunks(self, deadline: float | None) -> Iterator[Chunk]:
-        self._engine.count(1)
-        try:
-            yield from self._echo(deadline)
-        finally:
-            self._engine.count(-1)
-
-    def _echo(self, deadline: float | None) -> Iterator[Chunk]:
-        behaviour, text = self._engine.behaviour, _last_text(self._call)
-        is_the_workers_own = self._call.cache_salt is None
-        if not is_the_workers_own and random.random() < behaviour.failure_rate:  # noqa: S311 - no secret
-            raise EngineError("a simulated failure")
-        prompt_tokens = _estimate(self._call.messages)
-        if prompt_tokens >= self._engine.context_tokens:
-            raise ContextTooLongError
-        tokens = _TOKEN.findall(text)[: self._call.sampling.max_tokens]
-        reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
-        usage = Usage(prompt_tokens, len(tokens))
-        if behaviour.is_paced:
-            yield from self._paced(tokens, deadline)
-            yield Chunk(finish_reason=reason, usage=usage)
-            return
-        self._sleep(0, deadline)
-        yield Chunk("".join(tokens), finish_reason=reason, usage=usage)
-
-    def _paced(self, tokens: list[str], deadline: float | None) -> Iterator[Chunk]:
-        """The tokens, each in its time, handed on together where they come closer than the call's interval."""
-        behaviour, interval = self._engine.behaviour, self._call.chunk_interval
-        waiting: list[str] = []
-        last = time.monotonic()
-        first = behaviour.first_token + (behaviour.grammar if self._call.has_form else 0)
-        within = self._call.first_token_within
-        if within is not None and first > within:
-            self._sleep(within, deadline)
-            raise FirstTokenTimeoutError(within)
-        for number, token in enumerate(tokens):
-            self._sleep(behaviour.per_token if number else first, deadline)
-            waiting.append(token)
-            if interval is not None and (now := time.monotonic()) - last >= interval:
-                yield Chunk("".join(waiting))
-                waiting, last = [], now
-        if waiting:
-            yield Chunk("".join(waiting))
-
-    def _sleep(self, seconds: float, deadline: float | None) -> None:
-        left = None if deadline is None else deadline - time.monotonic()
-        is_late = left is not None and left <= seconds
-        if self._waker is not None and not self._is_cancelled:
-            self._waker.wait(seconds if left is None else max(min(seconds, left), 0))
+    def wait(self, deadline: float | None) -> Completion:
+        """See `Generation.wait`."""
         if self._is_cancelled:
             raise CancelledGenerationError
-        if is_late:
+        if isinstance(self._answer, EngineError):
+            raise self._answer
+        if deadline is not None and deadline <= time.monotonic():
             raise GenerationTimeoutError
+        if self._on_delta is not None:
+            self._on_delta(self._answer.text, "")
+        return self._answer
+
+    def cancel(self) -> None:
+        """See `Generation.cancel`."""
+        self._is_cancelled = True
+
+
+class _PacedEcho(PendingGeneration):
+    """An answer that comes token by token, from the pacing thread."""
+
+    def __init__(
+        self, pacer: _Pacer, answer: Completion, behaviour: Behaviour, call: ChatCall, on_delta: OnDelta | None
+    ) -> None:
+        super().__init__(on_delta, call.first_token_within, lambda: pacer.drop(self))
+        self._answer = answer
+        self._tokens = _TOKEN.findall(answer.text)
+        self._per_token = behaviour.per_token
+        self._said = 0
+        first = behaviour.first_token + (behaviour.grammar if call.has_form else 0)
+        pacer.add(self, time.monotonic() + first)
+
+    def step(self, due: float) -> float | None:
+        """Say the next token, or all that is left where tokens take no time; when the one after it is due."""
+        until = self._said + 1 if self._per_token else len(self._tokens)
+        self.grow("".join(self._tokens[self._said : until]))
+        self._said = until
+        if until < len(self._tokens):
+            return due + self._per_token
+        self.complete(self._answer.finish_reason, self._answer.usage)
+        return None
+
+
+class _Pacer:
+    """The thread `simulated-engine`."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, _PacedEcho]] = []
+        self._under_way: set[_PacedEcho] = set()
+        self._numbers = itertools.count()
+        self._sleeps_until = 0.0
+        self._changed = threading.Condition(threading.Lock())
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._work, name="simulated-engine", daemon=True)
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+            left = list(self._under_way)
+        for echo in left:
+            echo.fail(EngineDeadError("the engine has stopped"))
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def add(self, echo: _PacedEcho, due: float) -> None:
+        with self._changed:
+            self._under_way.add(echo)
+            heapq.heappush(self._due, (due, next(self._numbers), echo))
+            if due < self._sleeps_until:
+                self._changed.notify()
+
+    def drop(self, echo: _PacedEcho) -> None:
+        """It is not waited for any more; its place in the heap goes when it is due."""
+        with self._changed:
+            self._under_way.discard(echo)
+
+    def _work(self) -> None:
+        while (ready := self._wait()) is not None:
+            again = []
+            for due, number, echo in ready:
+                following = None if echo.is_over else echo.step(due)
+                if following is not None:
+                    again.append((following, number, echo))
+                else:
+                    self.drop(echo)
+            with self._changed:
+                for entry in again:
+                    heapq.heappush(self._due, entry)
+
+    def _wait(self) -> list[tuple[float, int, _PacedEcho]] | None:
+        """Sleep until answers are due, and take them; None: the end."""
+        with self._changed:
+            while not self._is_stopped:
+                now = time.monotonic()
+                ready = []
+                while self._due and self._due[0][0] <= now:
+                    ready.append(heapq.heappop(self._due))
+                if ready:
+                    return ready
+                pause = max(self._due[0][0] - now, _QUANTUM) if self._due else None
+                self._sleeps_until = now + pause if pause is not None else float("inf")
+                self._changed.wait(pause)
+            return None
 
 
 def _estimate(messages: Sequence[Message]) -> int:

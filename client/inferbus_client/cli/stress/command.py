@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 
 from inferbus_client.cli.connection import client_options, load_settings
-from inferbus_client.cli.exits import Exit
 from inferbus_client.cli.sampling import ask_options, sampling_options
 from inferbus_client.cli.stress.objectives import Objectives
 from inferbus_client.cli.stress.parameters import Number, counts, new_file, objectives, seconds, share, some_seconds
@@ -24,8 +23,8 @@ from inferbus_client.cli.stress.report import ProgressBar, print_about, print_re
 from inferbus_client.cli.stress.result import Result, about
 from inferbus_client.cli.stress.session import StressSession
 from inferbus_client.cli.stress.sweep import judge
-from inferbus_client.errors import BrokerError
-from inferbus_client.settings import SettingsError
+from inferbus_client.errors import BrokerError, SettingsError
+from inferbus_client.exits import Exit
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -170,7 +169,8 @@ def stress(
     plans = _plans(flags, sweep)
     settings = load_settings(flags, config, **_OWN_DEFAULTS)
     with ProgressBar() as progress:
-        session = StressSession(settings, min(connections, _widest(plans)), progress)
+        at_once = max(plan.max_concurrency if plan.is_open else plan.clients for plan in plans)
+        session = StressSession(settings, min(connections, at_once), progress)
         lost = _run(session, plans)
     results = session.results
     _show(results, sweep=sweep is not None, as_json=as_json)
@@ -205,10 +205,6 @@ def _plans(flags: dict[str, Any], sweep: tuple[int, ...] | None) -> list[Plan]:
     if sweep is None:
         return [plan]
     return [replace(plan, clients=clients) for clients in sorted(set(sweep))]
-
-
-def _widest(plans: Sequence[Plan]) -> int:
-    return max(plan.max_concurrency if plan.is_open else plan.clients for plan in plans)
 
 
 def _objectives(flags: dict[str, Any]) -> Objectives:

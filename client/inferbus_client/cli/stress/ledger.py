@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from inferbus_client.answer import Answer
-from inferbus_client.assembly import AnyReply
+from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.assembly import AnyReply
 
 #: Said at admission: these requests were never taken on. Any other failure ended one that was.
 REFUSALS: Final = frozenset(

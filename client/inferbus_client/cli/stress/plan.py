@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from inferbus_client.cli.stress.goodput import Goodput
-from inferbus_client.options import AskOptions
+from inferbus_client.exchange.options import AskOptions
 
 #: An open loop has to end some time.
 OPEN_LOOP_DURATION: Final = 30.0

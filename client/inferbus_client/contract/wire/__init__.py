@@ -1,0 +1,58 @@
+"""The wire contract, version 1: what travels between a client and a worker.
+
+Both wings speak it, so it is said once, here: `requests` come in, `replies` go out, `failures` are the table of
+everything that can go wrong on the way.
+"""
+
+from inferbus_client.contract.wire.failures import FAILURES, Code, Failure, FailureKind
+from inferbus_client.contract.wire.replies import (
+    VERSION,
+    Accepted,
+    Delta,
+    DeltaWriter,
+    Done,
+    ErrorReply,
+    FinishReason,
+    InvalidReplyError,
+    Reply,
+    Timing,
+    Usage,
+    decode_reply,
+)
+from inferbus_client.contract.wire.requests import (
+    Control,
+    Envelope,
+    InvalidPayloadError,
+    Params,
+    Request,
+    decode_control,
+    decode_object,
+    decode_request,
+)
+
+__all__ = [
+    "FAILURES",
+    "VERSION",
+    "Accepted",
+    "Code",
+    "Control",
+    "Delta",
+    "DeltaWriter",
+    "Done",
+    "Envelope",
+    "ErrorReply",
+    "Failure",
+    "FailureKind",
+    "FinishReason",
+    "InvalidPayloadError",
+    "InvalidReplyError",
+    "Params",
+    "Reply",
+    "Request",
+    "Timing",
+    "Usage",
+    "decode_control",
+    "decode_object",
+    "decode_reply",
+    "decode_request",
+]

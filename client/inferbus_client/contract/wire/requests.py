@@ -1,0 +1,295 @@
+"""What comes in: bytes become a `Request`, a `Control` or one `Failure`, never a guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError, from_json
+
+from inferbus_client.contract.topics import is_mqtt_string, is_session
+from inferbus_client.contract.wire.failures import Failure
+from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
+from inferbus_client.wording import is_wrong_type, wording
+
+#: How many texts may end an answer.
+MAX_STOPS: Final = 16
+
+_MAX_DETAIL = 300
+
+# What the parser says of JSON that is JSON, yet cannot be taken in. Anything else it refuses is plain text.
+_REFUSED_JSON = {
+    "recursion limit": "nests too deep",
+    "surrogate": "has a lone surrogate",
+    "hex escape": "has a lone surrogate",
+    "number out of range": "has a number with too many digits",
+}
+
+
+def _number_to_text(value: object) -> object:
+    """Old clients send ids as numbers; booleans are numbers in Python alone."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _blank_to_none(value: object) -> object:
+    value = _number_to_text(value)
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _printable(value: str) -> str:
+    if not is_mqtt_string(value):
+        raise PydanticCustomError("unprintable", "has a character that MQTT does not allow")
+    return value
+
+
+_Identifier = Annotated[str, Field(min_length=1, max_length=128)]
+_OptionalIdentifier = Annotated[_Identifier | None, BeforeValidator(_blank_to_none)]
+
+
+class TextPart(BaseModel):
+    """A piece of text in a message of several parts (OpenAI's content part)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: Annotated[str, Field(pattern=r"^data:image/[a-z0-9.+-]+;base64,")]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(BaseModel):
+    """An image, as a data URI: the worker never fetches anything."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Params(BaseModel):
+    """Sampling parameters by their OpenAI (and vLLM) names. A name off this list is an invalid request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    response_format: dict[str, Any] | None = None
+
+    @field_validator("response_format")
+    @classmethod
+    def _response_format_is_bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            try:
+                check_response_format(value)
+            except SchemaError as error:
+                raise PydanticCustomError("response_format", "{text}", {"text": str(error)}) from None
+        return value
+
+
+class Envelope(BaseModel):
+    """Who asks and where the answer goes: what is needed to refuse a request whose rest is wrong."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
+
+    session_id: _OptionalIdentifier = None
+    request_id: _OptionalIdentifier = None
+    client_id: _OptionalIdentifier = None
+    reply_topic: Annotated[str, Field(max_length=1024)] | None = None
+    reply: Literal["text", "json"] = "text"
+    stream: bool = False
+
+    @field_validator("session_id")
+    @classmethod
+    def _session_is_legal(cls, value: str | None) -> str | None:
+        if value is not None and not is_session(value):
+            raise PydanticCustomError("session", "must match [A-Za-z0-9_.:-]{1,128}")
+        return value
+
+    @field_validator("request_id", "client_id")
+    @classmethod
+    def _identifier_is_printable(cls, value: str | None) -> str | None:
+        return value if value is None else _printable(value)
+
+    @field_validator("reply", "stream", mode="before")
+    @classmethod
+    def _null_is_default(cls, value: object, info: Any) -> object:
+        return cls.model_fields[info.field_name].default if value is None else value
+
+    @property
+    def wants_json(self) -> bool:
+        return self.stream or self.reply == "json"
+
+    @classmethod
+    def salvage(cls, fields: Mapping[str, object]) -> Self:
+        """As much of an envelope as an invalid request still gives."""
+        envelope = cls()
+        for name in cls.model_fields:
+            alias = to_camel(name)
+            if alias not in fields:
+                continue
+            try:
+                part = cls.model_validate({alias: fields[alias]})
+            except ValidationError:
+                continue
+            envelope = envelope.model_copy(update={name: getattr(part, name)})
+        return envelope
+
+
+class Request(Envelope):
+    """A request as it came, checked. What it leaves open (None) the project's settings decide."""
+
+    message: Annotated[str, Field(min_length=1)] | Annotated[list[ContentPart], Field(min_length=1, max_length=64)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    system_prompt: str | None = None
+    deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
+    params: Params | None = None
+
+    @model_validator(mode="after")
+    def _message_is_not_blank(self) -> Self:
+        if not self.text.strip() and not self.image_count:
+            raise PydanticCustomError("blank", "the message is blank")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The message's words, without its images."""
+        if isinstance(self.message, str):
+            return self.message
+        return "\n".join(part.text for part in self.message if isinstance(part, TextPart))
+
+    @property
+    def image_count(self) -> int:
+        return 0 if isinstance(self.message, str) else sum(isinstance(part, ImagePart) for part in self.message)
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer must keep to a form, for which an engine has to compile a grammar."""
+        shape = None if self.params is None else self.params.response_format
+        return shape is not None and shape["type"] != "text"
+
+    @property
+    def content(self) -> str | list[dict[str, Any]]:
+        """The message as the content of an OpenAI chat message."""
+        if isinstance(self.message, str):
+            return self.message
+        return [part.model_dump(exclude_none=True) for part in self.message]
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True).encode()
+
+
+class Control(Envelope):
+    """A JSON payload on the session or cancel topic, or one that resets (`{"reset": true}`)."""
+
+    reset: bool = False
+
+
+class InvalidPayloadError(Exception):
+    """A payload that is not a request.
+
+    Attributes:
+        failure: what to answer.
+        envelope: whom to answer, as far as the payload says.
+    """
+
+    def __init__(self, failure: Failure, envelope: Envelope | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.envelope = envelope or Envelope()
+
+
+def decode_object(payload: bytes) -> dict[str, Any] | str:
+    """A payload as a JSON object or, where it is none, as plain text.
+
+    Raises:
+        InvalidPayloadError: not UTF-8, or a JSON object that cannot be taken in (too deep, lone surrogates).
+    """
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        raise InvalidPayloadError(Failure("invalid_request", "The payload is not UTF-8.")) from None
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        for sign, what in _REFUSED_JSON.items():
+            if sign in str(error):
+                raise InvalidPayloadError(Failure("invalid_request", f"The payload {what}.")) from None
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def decode_request(payload: bytes) -> Request | Control:
+    """What a payload on a `user_input` topic asks for.
+
+    Raises:
+        InvalidPayloadError: with the failure to answer, and whom to answer.
+    """
+    fields = decode_object(payload)
+    if isinstance(fields, str):
+        fields = {"message": fields}
+    elif fields.get("reset") is True and "message" not in fields:
+        return decode_control(fields)
+    return _validate(Request, fields)
+
+
+def decode_control(fields: dict[str, Any] | str) -> Control:
+    """What a payload on the session or cancel topic says; plain text and nothing at all say nothing.
+
+    Raises:
+        InvalidPayloadError: with the failure to answer, and whom to answer.
+    """
+    return Control() if isinstance(fields, str) else _validate(Control, fields)
+
+
+_Model = TypeVar("_Model", bound=Envelope)
+
+
+def _validate(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        failure = Failure("invalid_request", _what_is_wrong(error))
+        raise InvalidPayloadError(failure, Envelope.salvage(fields)) from None
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    """One clause for the requester, without the input (it may be long, or not printable)."""
+    # In a union every branch complains; the one that got furthest into the value names the real fault.
+    worst = max(
+        error.errors(include_url=False, include_input=False), key=lambda one: (len(one["loc"]), not is_wrong_type(one))
+    )
+    where = ".".join(str(step) for step in worst["loc"] if not str(step).startswith(("constrained", "list[")))
+    what = wording(worst)
+    text = f"{where}: {what}." if where else f"{what.capitalize()}."
+    return _CONTROL.sub(" ", text.encode(errors="replace").decode())[:_MAX_DETAIL]

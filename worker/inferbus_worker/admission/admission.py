@@ -1,0 +1,217 @@
+"""Who gets in: decode, known duplicate, rate limits, claim the session, room in the queue, token budget.
+
+The first that says no answers at once. A refused request leaves nothing behind, except that every well-formed one which
+the rate limits let through counts in their windows, and so does a repeat that is answered from memory. The token budget
+comes last: it has to know the session's history, which is the claim's; it counts tokens, which costs more than all the
+rest, and in vain where there is no room; and what it charges is charged for good.
+
+For one thread: see `intake` for which.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final, Literal
+
+from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key, session_key
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.token_budget import TokenBudget
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.stream import ReplyStream
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.conversation import Change
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.protocols import Finished, Stores
+
+log = logging.getLogger("inferbus.admission")
+
+#: Seconds after which to ask again for an answer in a given form, where nothing better is known.
+_LEAST_WAIT: Final = 1.0
+
+RESET_TEXT: Final = "Conversation reset."
+
+
+class Admission:
+    """Decides on every request and, where it is yes, puts a `Job` into the queue.
+
+    Args:
+        settings: the worker's.
+        stores: conversations, and the outcomes of requests.
+        limits: the rate limits.
+        budget: the token budget, where there is one.
+        queue: where requests wait.
+        in_flight: the requests that have not ended.
+        meter: counts.
+        addressing: opens reply streams.
+        gate: why nothing is taken now; None while it is.
+        clock: a monotonic one.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        stores: Stores,
+        limits: RateLimits,
+        budget: TokenBudget | None,
+        queue: RequestQueue,
+        in_flight: InFlight,
+        meter: Meter,
+        addressing: Addressing,
+        gate: Callable[[], Failure | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decoding = Decoding(settings)
+        self._form_share = settings.form_share
+        self._sessions = stores.sessions
+        self._recent = stores.recent
+        self._limits = limits
+        self._budget = budget
+        self._queue = queue
+        self._in_flight = in_flight
+        self._meter = meter
+        self._addressing = addressing
+        self._gate = gate
+        self._clock = clock
+
+    def user_input(self, arrival: Arrival) -> bool:
+        """A message on a `user_input` topic: a request, or a reset.
+
+        Returns:
+            Whether a terminal reply answers it. Only a repeat of a request in flight has none of its own.
+        """
+        address = arrival.address
+        try:
+            request = self._decoding.decode(address, arrival.message)
+        except InvalidPayloadError as refusal:
+            key = session_key(address, refusal.envelope)
+            self._refuse(refusal.failure, self._addressing.open(arrival, refusal.envelope, key))
+            return True
+        if isinstance(request, Control):
+            self._reset(arrival, request)
+            return True
+        retry = retry_key(address, request)
+        known = None if retry is None else self._recent.known(retry)
+        if known is not None:
+            return self._repeat(known, request, arrival)
+        key = session_key(address, request)
+        replies = self._addressing.open(arrival, request, key)
+        failure = self._gate() or self._count(key, request)
+        claim = None if failure is not None else self._sessions.claim(key)
+        if claim is None:
+            self._refuse(failure or Failure("session_busy"), replies)
+            return True
+        now = self._clock()
+        job = Job(
+            request=request,
+            key=key,
+            claim=claim,
+            replies=replies,
+            admitted_at=now,
+            deadline=deadline_of(request, arrival.message.expiry, now if arrival.since is None else arrival.since),
+            retry=retry,
+            clock=self._clock,
+        )
+        with ExitStack() as unless_admitted:
+            unless_admitted.callback(claim.release)
+            why_not = self._put_in_line(job)
+            if why_not is None:
+                unless_admitted.pop_all()
+        if isinstance(why_not, Failure):
+            self._refuse(why_not, replies)
+        return why_not != "in flight"
+
+    def refuse(self, arrival: Arrival, failure: Failure) -> None:
+        """Answer a request without looking into it any further than for where to answer."""
+        try:
+            envelope: Envelope = self._decoding.decode(arrival.address, arrival.message)
+        except InvalidPayloadError as refusal:
+            envelope = refusal.envelope
+        self._refuse(failure, self._addressing.open(arrival, envelope, session_key(arrival.address, envelope)))
+
+    def _repeat(self, known: Finished | Literal["in flight"], request: Envelope, arrival: Arrival) -> bool:
+        """Answer a repeat from memory, which counts like a request, or leave it to the one that runs."""
+        self._meter.repeated()
+        if isinstance(known, str):
+            return False
+        key = SessionKey(arrival.address.project, known.session, arrival.address.user)
+        replies = self._addressing.open(arrival, request, key)
+        limited = self._count(key, request)
+        if limited is not None:
+            self._refuse(limited, replies)
+        else:
+            replies.end(known.outcome)
+        return True
+
+    def _put_in_line(self, job: Job) -> Failure | Literal["in flight"] | None:
+        """Put a job into the queue, or say why not."""
+        position = self._queue.position(job.key.project, job.owner)
+        failure = self._too_many_forms(job.request) or self._no_room(position, job)
+        if failure is None and self._budget is not None:
+            # To count tokens may have taken a while: whoever goes must not leave a job to nobody.
+            failure = self._budget.admit(job) or self._gate()
+        if failure is not None or position is None:
+            return failure
+        if job.retry is not None and not self._recent.started(job.retry):
+            self._meter.repeated()
+            return "in flight"
+        job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
+        self._in_flight.add(job)
+        self._queue.put(job)
+        return None
+
+    def _count(self, key: SessionKey, request: Envelope) -> Failure | None:
+        """Count a request in its windows, or refuse it."""
+        wait = self._limits.admit(key, request.client_id)
+        return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+
+    def _too_many_forms(self, request: Request) -> Failure | None:
+        """Answers in a given form never take up all workers: the grammars that they need can keep an engine busy."""
+        if not request.has_form or self._form_share == 1:
+            return None
+        slots = self._meter.slots or 1
+        if self._in_flight.forms < max(1, int(slots * self._form_share)):
+            return None
+        wait = max(self._meter.wait_estimate(slots) or 0, _LEAST_WAIT)
+        detail = "As many answers in a given form as may be are under way."
+        return Failure("overloaded", detail, retry_after_ms=_milliseconds(wait))
+
+    def _no_room(self, position: int | None, job: Job) -> Failure | None:
+        if position is None:
+            wait = self._meter.wait_estimate(0)
+            return Failure("overloaded", retry_after_ms=_milliseconds(wait) if wait else None)
+        if job.deadline is not None and job.admitted_at + (self._meter.wait_estimate(position) or 0) > job.deadline:
+            return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
+        return None
+
+    def _reset(self, arrival: Arrival, control: Control) -> None:
+        """Forget the conversation; not again where that comes again, or it would undo what was said since."""
+        key = session_key(arrival.address, control)
+        replies = self._addressing.open(arrival, control, key)
+        claim = self._sessions.claim(key)
+        if claim is None:
+            self._refuse(Failure("session_busy"), replies)
+            return
+        if not arrival.again:
+            claim.commit(Change(resets=True))
+        claim.release()
+        replies.end(Answered(RESET_TEXT))
+
+    def _refuse(self, failure: Failure, replies: ReplyStream) -> None:
+        self._meter.rejected(failure.code)
+        log.debug("refused a request: %s", failure.message)
+        replies.end(failure)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000)) if seconds else 0

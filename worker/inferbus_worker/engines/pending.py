@@ -1,0 +1,101 @@
+"""Where an engine's thread, which answers, meets a worker thread, which waits for the end of the answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.engines.base import (
+    CancelledGenerationError,
+    Completion,
+    EngineError,
+    FirstTokenTimeoutError,
+    GenerationTimeoutError,
+    OnDelta,
+)
+
+
+class PendingGeneration:
+    """A generation whose reader is woken once: at the end, or when it has waited long enough.
+
+    Args:
+        on_delta: told of what the answer grows by.
+        first_within: seconds until the answer must have begun; None: any time.
+        abandon: tells the engine to stop, since nobody waits any more. Called once at most, from any thread.
+    """
+
+    def __init__(self, on_delta: OnDelta | None, first_within: float | None, abandon: Callable[[], None]) -> None:
+        self._on_delta = on_delta
+        self._first_within = first_within
+        self._abandon = abandon
+        self._texts: list[str] = []
+        self._reasonings: list[str] = []
+        self._end: Completion | EngineError | None = None
+        self._lock = threading.Lock()
+        self._has_begun = threading.Event() if first_within is not None else None
+        self._is_over = threading.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for more: it has ended, was cancelled, or took too long."""
+        return self._end is not None
+
+    # --- the engine's side ---
+
+    def grow(self, text: str, reasoning: str = "") -> None:
+        """Note what is new of the answer."""
+        if self._end is not None:
+            return
+        if self._has_begun is not None:
+            self._has_begun.set()
+        if text:
+            self._texts.append(text)
+        if reasoning:
+            self._reasonings.append(reasoning)
+        if self._on_delta is not None:
+            self._on_delta(text, reasoning)
+
+    def complete(self, finish_reason: FinishReason, usage: Usage) -> None:
+        """The answer is whole."""
+        self._settle(Completion("".join(self._texts), finish_reason, usage, "".join(self._reasonings)))
+
+    def fail(self, error: EngineError) -> None:
+        """There will be no answer. Without effect after an end."""
+        self._settle(error)
+
+    # --- the reader's side ---
+
+    def wait(self, deadline: float | None) -> Completion:
+        """See `Generation.wait`."""
+        if self._has_begun is not None and self._first_within is not None:
+            first_by = time.monotonic() + self._first_within
+            is_first_sooner = deadline is None or first_by < deadline
+            if is_first_sooner and not self._has_begun.wait(self._first_within):
+                self._give_up(FirstTokenTimeoutError(self._first_within))
+        left = None if deadline is None else deadline - time.monotonic()
+        if (left is not None and left <= 0) or not self._is_over.wait(left):
+            self._give_up(GenerationTimeoutError())
+        end = self._end
+        if isinstance(end, Completion):
+            return end
+        raise end or EngineError("the generation ended without an end")
+
+    def cancel(self) -> None:
+        """See `Generation.cancel`."""
+        self._give_up(CancelledGenerationError())
+
+    def _give_up(self, error: EngineError) -> None:
+        if self._settle(error):
+            self._abandon()
+
+    def _settle(self, end: Completion | EngineError) -> bool:
+        with self._lock:
+            if self._end is not None:
+                return False
+            self._end = end
+        if self._has_begun is not None:
+            self._has_begun.set()
+        self._is_over.set()
+        return True

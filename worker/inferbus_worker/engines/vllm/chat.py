@@ -1,0 +1,227 @@
+"""One `ChatCall` through vLLM's own OpenAI chat serving, in this process and without HTTP.
+
+Templates, multi-modal input, structured output and reasoning parsers stay vLLM's. One thing differs from what its HTTP
+server does: a streamed answer arrives as `Chunk`s, not as server-sent events to be parsed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from inferbus_worker.chat import FinishReason, Message, Usage
+from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
+from inferbus_worker.engines.vllm.errors import refusal, translated
+from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
+from inferbus_worker.engines.vllm.generation import Chunk
+
+#: Parameters of a request that reach vLLM. What is not here (`n`, `min_tokens`, `logit_bias`,
+#: `chat_template_kwargs`, …) lets one request starve the others or rewrite the prompt around them.
+EXTRA_PARAMETERS = frozenset(
+    {
+        "stop",
+        "seed",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "response_format",
+    }
+)
+#: The least temperature that is not greedy; vLLM raises a lower one to it, and warns each time.
+_LEAST_TEMPERATURE = 0.01
+#: Chat templates disagree on the name of the switch; one they do not know is dropped by vLLM.
+_NO_THINKING = {"enable_thinking": False, "thinking": False}
+
+
+class ChatServing:
+    """vLLM's chat serving object, made to answer `ChatCall`s. Lives on the engine's event loop."""
+
+    def __init__(self, serving: Any) -> None:
+        self._serving = serving
+        # The one method of vLLM's that we replace: it would write server-sent events.
+        serving.chat_completion_stream_generator = self._stream
+
+    async def answer(self, call: ChatCall) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer's chunks, the last with finish reason and usage.
+
+        Raises:
+            EngineError: one of the tree in `base`.
+        """
+        try:
+            async with contextlib.aclosing(self._chunks(call)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except EngineError:
+            raise
+        except Exception as error:
+            raise translated(error, self._serving) from error
+
+    async def _chunks(self, call: ChatCall) -> AsyncGenerator[Chunk, None]:
+        response = await self._serving.create_chat_completion(self._request(call))
+        if hasattr(response, "error"):
+            _raise_if_cancelled()
+            raise refusal(response.error.code, response.error.message, response.error.type)
+        if not _streams(call):
+            yield _without_hidden(_whole(response), call)
+            return
+        async with contextlib.aclosing(response) as deltas:
+            is_first = True
+            async for chunk in (
+                in_form(deltas, may_be_stopped="stop" in call.sampling.extra) if call.has_form else deltas
+            ):
+                visible = _without_hidden(chunk, call)
+                # The first one tells that there is an answer, also while all of it is hidden.
+                if is_first or visible != Chunk():
+                    yield visible
+                is_first = False
+
+    def _request(self, call: ChatCall) -> Any:
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
+
+        config = self._serving.model_config
+        check_messages(call.messages, images=config.is_multimodal_model)
+        temperature = call.sampling.temperature
+        extra = checked_parameters(call.sampling.extra)
+        if "response_format" in extra:
+            forms = self._serving.engine_client.vllm_config.structured_outputs_config
+            extra["response_format"] = response_format(extra["response_format"], forms.backend)
+        return ChatCompletionRequest(
+            messages=[dict(message) for message in call.messages],
+            temperature=max(temperature, _LEAST_TEMPERATURE) if temperature > 0 else temperature,
+            top_p=call.sampling.top_p,
+            # vLLM clamps it to what the prompt leaves, but refuses what no prompt could leave.
+            max_completion_tokens=min(call.sampling.max_tokens, config.max_model_len),
+            stream=_streams(call),
+            cache_salt=call.cache_salt,
+            chat_template_kwargs=dict(_NO_THINKING) if call.thinking == "off" else None,
+            request_id=uuid.uuid4().hex,
+            **extra,
+        )
+
+    async def _stream(
+        self,
+        request: Any,
+        result_generator: AsyncIterator[Any],
+        request_id: str,  # noqa: ARG002
+        model_name: str,  # noqa: ARG002
+        conversation: Any,  # noqa: ARG002
+        tokenizer: Any,
+        request_metadata: Any,  # noqa: ARG002
+        chat_template_kwargs: dict[str, Any] | None = None,
+        mm_token_counts: Any = None,  # noqa: ARG002
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stands in for vLLM's writer of server-sent events; same arguments, one chunk per engine output."""
+        serving = self._serving
+        parser = None
+        if serving.parser_cls is not None:
+            parser = serving._make_parser(request, tokenizer, chat_template_kwargs)  # noqa: SLF001
+        completion_tokens = 0
+        async for result in result_generator:
+            output = result.outputs[0]
+            if output.finish_reason == "error" and request.response_format is not None:
+                raise gave_up()
+            completion_tokens += len(output.token_ids)
+            text, reasoning = _split(parser, request, result, output)
+            if output.finish_reason is None:
+                yield Chunk(text, reasoning)
+            else:
+                usage = Usage(len(result.prompt_token_ids), completion_tokens)
+                yield Chunk(text, reasoning, finish_reason(output.finish_reason), usage)
+
+
+def _streams(call: ChatCall) -> bool:
+    """Whether vLLM hands out the answer as it grows; of one in a given form, for us to see that it has begun."""
+    return call.stream or call.has_form
+
+
+def _raise_if_cancelled() -> None:
+    """Undo that vLLM turns the cancellation of a whole answer into an error response."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def check_messages(messages: Sequence[Message], *, images: bool) -> None:
+    """Refuse content that the model cannot take, and images that vLLM would have to fetch.
+
+    Raises:
+        InvalidCallError: naming what is wrong.
+    """
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            _check_part(part, images=images)
+
+
+def _check_part(part: Any, *, images: bool) -> None:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":
+        return
+    if kind != "image_url":
+        raise InvalidCallError("A content part must be of type text or image_url.")
+    if not images:
+        raise InvalidCallError("This model takes no images.")
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, Mapping) else image
+    # Anything else would make this machine fetch an address of the requester's choosing.
+    if not isinstance(url, str) or not url.startswith("data:image/"):
+        raise InvalidCallError("An image must be a data URI.")
+
+
+def checked_parameters(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The allowlisted sampling parameters, ready for vLLM.
+
+    Raises:
+        InvalidCallError: for any other.
+    """
+    unknown = sorted(extra.keys() - EXTRA_PARAMETERS)
+    if unknown:
+        raise InvalidCallError(f"Unknown parameter {unknown[0]}.")
+    return dict(extra)
+
+
+def finish_reason(reason: str | None) -> FinishReason:
+    """Vouch that an answer is whole.
+
+    Raises:
+        EngineError: it was cut off (`abort`), or is not an answer at all.
+    """
+    if reason == "stop":
+        return "stop"
+    if reason == "length":
+        return "length"
+    raise EngineError(f"the engine ended the answer with {reason!r}")
+
+
+def _split(parser: Any, request: Any, result: Any, output: Any) -> tuple[str, str]:
+    """The output's new text, and its new reasoning as vLLM's parser tells them apart."""
+    if parser is None:
+        return output.text, ""
+    delta = parser.parse_delta(
+        delta_text=output.text,
+        delta_token_ids=list(output.token_ids),
+        request=request,
+        prompt_token_ids=result.prompt_token_ids,
+        finished=output.finish_reason is not None,
+    )
+    if delta is None:
+        return "", ""
+    return delta.content or "", delta.reasoning or ""
+
+
+def _whole(response: Any) -> Chunk:
+    choice = response.choices[0]
+    usage = Usage(response.usage.prompt_tokens, response.usage.completion_tokens)
+    message = choice.message
+    return Chunk(message.content or "", message.reasoning or "", finish_reason(choice.finish_reason), usage)
+
+
+def _without_hidden(chunk: Chunk, call: ChatCall) -> Chunk:
+    if call.thinking == "show" or not chunk.reasoning:
+        return chunk
+    return Chunk(chunk.text, "", chunk.finish_reason, chunk.usage)

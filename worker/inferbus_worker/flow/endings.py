@@ -1,0 +1,89 @@
+"""The end of a job: what it leaves behind, then its terminal reply. Under no lock, since a store may take its time.
+
+The thread that worked on a job writes its end; a cancel's, the thread that admits: what comes behind it in the same
+session finds that free. A job whose deadline passes in the queue, or that a shutdown finds there, has neither, and goes
+to the thread `endings`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+from queue import SimpleQueue
+
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Answer, Job
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.state.protocols import Finished, Idempotency
+
+log = logging.getLogger("inferbus.endings")
+
+
+class Endings:
+    """Any thread may use it. `start` and `stop` are for the thread's owner."""
+
+    def __init__(self, *, in_flight: InFlight, meter: Meter, recent: Idempotency) -> None:
+        self._in_flight = in_flight
+        self._meter = meter
+        self._recent = recent
+        self._waiting: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="endings", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Write what waits, for at most `timeout` seconds."""
+        self._waiting.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def later(self, job: Job) -> None:
+        """Write the end of a job that has been marked while it waited. Does not wait."""
+        self._waiting.put(job)
+
+    def write_waiting(self) -> None:
+        """Write what waits, here and now: where no thread does."""
+        while not self._waiting.empty():
+            job = self._waiting.get()
+            if job is not None:
+                self.write(job)
+
+    def write(self, job: Job, outcome: Answer | Failure | None = None) -> None:
+        """Write the end of a job, once: history, claim, accounts, and when all that is done, the terminal reply.
+
+        Args:
+            job: which.
+            outcome: what it ends with, unless that has been decided before.
+        """
+        job.settle(outcome or Failure("engine_error"))
+        if not job.finish():
+            return
+        # From the last step to the first; each is taken, whatever the ones before it raise.
+        with ExitStack() as steps:
+            steps.callback(lambda: job.replies.end(job.terminal()))
+            steps.callback(self._account, job)
+            steps.callback(job.claim.release)
+            if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
+                log.warning("a turn came too late to be remembered: its session has gone on without it")
+
+    def _account(self, job: Job) -> None:
+        outcome = job.outcome or Failure("engine_error")
+        self._in_flight.remove(job)
+        self._meter.ended(job, outcome)
+        if job.charge is not None:
+            if isinstance(outcome, Answer):
+                job.charge.settle(outcome.usage.prompt_tokens + outcome.usage.completion_tokens)
+            elif not job.reached_engine:
+                job.charge.settle(0)
+        if job.retry is not None:
+            self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
+
+    def _work(self) -> None:
+        while (job := self._waiting.get()) is not None:
+            try:
+                self.write(job)
+            except Exception:
+                log.exception("the end of a request could not be written")

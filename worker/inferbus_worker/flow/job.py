@@ -1,0 +1,150 @@
+"""An admitted request: whose it is, where its replies go, until when, and its one outcome.
+
+Anybody may *mark* a job as failed, from any thread: a cancel, a deadline, a shutdown. That stops its engine and decides
+what it ends with, and no more. What follows from an end (history, memory of retries, the claim, the terminal reply) is
+written in one place, `endings`, by the thread that worked on it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from inferbus_client.contract.wire import Failure, FinishReason, Request
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import Generation
+from inferbus_worker.outcome import Answered, Timings
+from inferbus_worker.replies.stream import ReplyStream
+from inferbus_worker.state.conversation import Change
+from inferbus_worker.state.keys import RetryKey, SessionKey
+from inferbus_worker.state.protocols import Charge, Claim
+
+
+class Answer(NamedTuple):
+    """What the engine said, and what of the turn enters the history."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    change: Change
+    reasoning: str | None = None
+
+
+class Job:
+    """One admitted request. Its first outcome counts, whoever has it.
+
+    Args:
+        request: what was asked.
+        key: the session it belongs to.
+        claim: the hold on that session.
+        replies: where the replies go.
+        admitted_at: seconds on the worker's monotonic clock.
+        deadline: on the same clock, or None.
+        retry: what a repeat of it is known by.
+        clock: that clock.
+
+    Attributes:
+        charge: the tokens that it has been charged with, where there is a budget.
+        first_token_at: when the first token came that its requester was sent.
+        answering: whether anything of the answer has come, a hidden thought included.
+        timings: where the time went; of a job that has an outcome.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: Request,
+        key: SessionKey,
+        claim: Claim,
+        replies: ReplyStream,
+        admitted_at: float,
+        deadline: float | None,
+        clock: Callable[[], float],
+        retry: RetryKey | None = None,
+    ) -> None:
+        self.request = request
+        self.key = key
+        self.owner = key.owner(request.client_id)
+        self.claim = claim
+        self.replies = replies
+        self.admitted_at = admitted_at
+        self.deadline = deadline
+        self.retry = retry
+        self.charge: Charge | None = None
+        self.taken_at: float | None = None
+        self.first_token_at: float | None = None
+        self.answering = False
+        self.outcome: Answer | Failure | None = None
+        self.timings = Timings(0.0, None, 0.0)
+        self._clock = clock
+        self._generation: Generation | None = None
+        self._is_finished = False
+        self._lock = threading.Lock()
+
+    @property
+    def reached_engine(self) -> bool:
+        return self._generation is not None
+
+    def take(self) -> bool:
+        """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
+        self.taken_at = self._clock()
+        if self.deadline is not None and self.taken_at >= self.deadline:
+            self.settle(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+        return self.outcome is None
+
+    def attach(self, generation: Generation) -> None:
+        """Let a mark reach the generation, from whichever thread it comes."""
+        with self._lock:
+            self._generation = generation
+            marked = self.outcome is not None
+        if marked:
+            generation.cancel()
+
+    def heard(self, text: str, reasoning: str) -> None:
+        """Pass on what is new of the answer. In the engine's thread: this notes, and never waits."""
+        self.answering = True
+        if self.request.stream and (text or reasoning):
+            if self.first_token_at is None:
+                self.first_token_at = self._clock()
+            self.replies.delta(text, reasoning)
+
+    def mark(self, failure: Failure) -> bool:
+        """Let the job end with a failure, and its engine stop; somebody else writes what follows. From any thread.
+
+        Returns:
+            Whether this came before any other outcome.
+        """
+        if not self.settle(failure):
+            return False
+        generation = self._generation
+        if generation is not None:
+            generation.cancel()
+        return True
+
+    def settle(self, outcome: Answer | Failure) -> bool:
+        """Decide what the job ends with; whether nothing else has before."""
+        with self._lock:
+            if self.outcome is not None:
+                return False
+            self.outcome = outcome
+            ended = self._clock()
+            self.timings = Timings(
+                queue=(self.taken_at or ended) - self.admitted_at,
+                first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
+                total=ended - self.admitted_at,
+            )
+        return True
+
+    def finish(self) -> bool:
+        """Whether the caller is the one to write what follows from the end: the first who asks."""
+        with self._lock:
+            first, self._is_finished = not self._is_finished, True
+        return first
+
+    def terminal(self) -> Answered | Failure:
+        """What the terminal reply says. There must be an outcome."""
+        outcome = self.outcome
+        if isinstance(outcome, Answer):
+            return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
+        return outcome or Failure("engine_error")

@@ -1,0 +1,32 @@
+"""Where the replies of one request go, and what the broker waits for meanwhile."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Receipt(NamedTuple):
+    """What it takes to acknowledge a message, without the message.
+
+    Attributes:
+        ack_id: the packet identifier.
+        key: names the message across the runs of a worker, where it has been delivered before; else None.
+        mark: names it in this run.
+        connection: on which of our connections it came.
+    """
+
+    ack_id: int
+    key: str | None
+    mark: int = 0
+    connection: int = 0
+
+
+class ReplyAddress(NamedTuple):
+    """Where a request's replies go, and how they are written; a `receipt` where the broker waits for it."""
+
+    topic: str
+    request_id: str
+    session_id: str
+    json: bool = False
+    correlation_data: bytes | None = None
+    receipt: Receipt | None = None

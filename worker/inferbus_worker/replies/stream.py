@@ -1,0 +1,336 @@
+"""The replies of one request: what has been said, what waits to be said, and in which half of the contract.
+
+An engine's thread only notes what is new; the network thread encodes it when its turn comes. Here, and nowhere else,
+deltas are put together: those that come closer than the interval, and those that pile up behind a slow link. So `seq`
+has no gaps of our own making.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from inferbus_client.contract.wire import (
+    Accepted,
+    DeltaWriter,
+    Done,
+    ErrorReply,
+    Failure,
+    Reply,
+    Timing,
+    decode_reply,
+)
+from inferbus_client.contract.wire import Usage as WireUsage
+from inferbus_worker.chat import Usage
+from inferbus_worker.outcome import Answered, Timings
+from inferbus_worker.replies.address import ReplyAddress
+
+
+class Outgoing(NamedTuple):
+    """One message for the broker. `status` is the contract's `ok` or failure code, None for what is no reply."""
+
+    topic: str
+    payload: bytes
+    json: bool = False
+    retain: bool = False
+    qos: int | None = None
+    status: str | None = None
+    terminal: bool = True
+    retry_after_ms: int | None = None
+    address: ReplyAddress | None = None
+
+    @property
+    def owed(self) -> bool:
+        """Presence is retained, and has to be right; anything else that is no reply can be spared."""
+        return self.retain
+
+    @property
+    def refuses(self) -> bool:
+        """A message of its own is no reply to a request."""
+        return False
+
+    def outgoing(self) -> Iterable[Outgoing]:
+        """A message is its own queue of one."""
+        return (self,)
+
+    def shed(self) -> tuple[int, bool]:
+        """See `outbox.Source`."""
+        return 0, True
+
+
+#: Instead of an answer that had to go, for want of room.
+_NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
+
+
+class _Unsent:
+    """What the sender has yet to say."""
+
+    __slots__ = ("accepted", "deltas", "size", "terminal")
+
+    def __init__(self) -> None:
+        self.accepted: tuple[int, int | None] | None = None
+        self.deltas: list[tuple[str, str]] = []
+        self.terminal: Answered | Failure | None = None
+        self.size = 0
+
+
+class Backlog:
+    """How much text waits in reply streams for the sender, in bytes of memory; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._lock = threading.Lock()
+
+    def add(self, change: int) -> None:
+        with self._lock:
+            self.size += change
+
+
+class ReplyStream:
+    """One request's replies, from `accepted` to the terminal one. Nothing follows that.
+
+    Args:
+        address: where they go.
+        submit: hands this stream to the sender; called once for any number of things noted before the sender comes.
+        backlog: where this stream's share of what waits is counted.
+        delta_interval: seconds between two deltas, at least. The first one never waits; what is held back leaves with
+            what comes after that time, or with the end.
+    """
+
+    __slots__ = (
+        *(
+            "_accepted",
+            "_backlog",
+            "_deltas",
+            "_due",
+            "_interval",
+            "_is_over",
+            "_is_submitted",
+            "_lock",
+            "_seq",
+            "_submit",
+        ),
+        *("_unsent", "_weight", "address"),
+    )
+
+    def __init__(
+        self,
+        address: ReplyAddress,
+        submit: Callable[[ReplyStream], None],
+        backlog: Backlog,
+        delta_interval: float = 0.0,
+    ) -> None:
+        self.address = address
+        self._submit = submit
+        self._backlog = backlog
+        self._interval = delta_interval
+        self._due = 0.0
+        self._unsent: _Unsent | None = None
+        self._is_submitted = self._is_over = False
+        self._seq = 0
+        self._deltas: DeltaWriter | None = None
+        self._lock = threading.Lock()
+        self._accepted = False
+        self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
+
+    @property
+    def owed(self) -> bool:
+        """Whether the request was accepted, or stays with the broker until it is answered."""
+        return self._accepted or self.address.receipt is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a failure is all that it has to say to a request that was not accepted."""
+        unsent = self._unsent
+        return not self._accepted and unsent is not None and isinstance(unsent.terminal, Failure)
+
+    def accepted(self, position: int, eta_ms: int | None) -> None:
+        """The request is in the queue. The text half does not say so."""
+        self._accepted = True
+        if self.address.json:
+            with self._lock:
+                unsent, size = self._noting(0)
+                unsent.accepted = position, eta_ms
+                submits = self._submits()
+            self._after_noting(size, submits=submits)
+
+    def delta(self, text: str, reasoning: str = "") -> None:
+        """More of the answer. The text half waits for the whole."""
+        if not self.address.json:
+            return
+        with self._lock:
+            if self._is_over:
+                return
+            unsent, size = self._noting(_memory(text, reasoning))
+            unsent.deltas.append((text, reasoning))
+            submits = (not self._interval or time.monotonic() >= self._due) and self._submits()
+        self._after_noting(size, submits=submits)
+
+    def end(self, outcome: Answered | Failure) -> None:
+        """The terminal reply."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            unsent, size = self._noting(
+                _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
+            )
+            unsent.terminal = outcome
+            submits = self._submits()
+        self._after_noting(size, submits=submits)
+
+    def outgoing(self) -> Iterable[Outgoing]:
+        """What is to be published now, in order. For the network thread alone."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, None
+            self._is_submitted = False
+            if unsent is not None and unsent.deltas and self._interval:
+                self._due = time.monotonic() + self._interval
+        if unsent is None:
+            return ()
+        self._backlog.add(-unsent.size)
+        if self.address.json:
+            return self._in_json_half(unsent)
+        return () if unsent.terminal is None else (self._in_text(unsent.terminal),)
+
+    def shed(self) -> tuple[int, bool]:
+        """Let go of what waits; of the end an error stays that asks for another try. See `outbox.Source`."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, None
+            if unsent is None:
+                self._is_submitted = False
+                return 0, False
+            # Their numbers are used up, so that the requester sees the gap.
+            dropped = (unsent.accepted is not None) + bool(unsent.deltas)
+            self._seq += dropped
+            if unsent.terminal is not None:
+                self._unsent = _Unsent()
+                self._unsent.terminal, self._unsent.size = unsent.terminal, self._weight
+                if isinstance(unsent.terminal, Answered):
+                    self._unsent.terminal = _NO_ROOM
+                    dropped += 1
+            kept = 0 if self._unsent is None else self._weight
+            self._is_submitted = bool(kept)
+        self._backlog.add(kept - unsent.size)
+        return dropped, bool(kept)
+
+    def _noting(self, size: int) -> tuple[_Unsent, int]:
+        """What the sender has yet to say, and how much more memory it takes with `size` bytes noted; under the lock."""
+        unsent = self._unsent
+        if unsent is None:
+            unsent = self._unsent = _Unsent()
+            size += self._weight
+        unsent.size += size
+        return unsent, size
+
+    def _submits(self) -> bool:
+        """Whether the sender has to be called: it has not been since it last came; under the lock."""
+        submits, self._is_submitted = not self._is_submitted, True
+        return submits
+
+    def _after_noting(self, size: int, *, submits: bool) -> None:
+        if size:
+            self._backlog.add(size)
+        if submits:
+            self._submit(self)
+
+    def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
+        if unsent.accepted is not None:
+            position, eta_ms = unsent.accepted
+            yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
+        if unsent.deltas:
+            text, reasoning = (_publishable("".join(parts)) for parts in zip(*unsent.deltas, strict=True))
+            yield self._delta(text, reasoning or None)
+        if unsent.terminal is not None:
+            yield self._terminal_in_json(unsent.terminal)
+
+    def _in_text(self, outcome: Answered | Failure) -> Outgoing:
+        address = self.address
+        if isinstance(outcome, Answered):
+            return Outgoing(address.topic, outcome.text.encode(errors="replace"), status="ok", address=address)
+        return Outgoing(
+            address.topic,
+            outcome.sentence.encode(errors="replace"),
+            status=outcome.code,
+            retry_after_ms=outcome.retry_after_ms,
+            address=address,
+        )
+
+    def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
+        if isinstance(outcome, Failure):
+            reply: Reply = ErrorReply.of(outcome, **self._head())
+            return self._in_json(reply, status=outcome.code)
+        done = Done(
+            **self._head(),
+            text=_publishable(outcome.text),
+            finish_reason=outcome.finish_reason,
+            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
+            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
+            reasoning=None if outcome.reasoning is None else _publishable(outcome.reasoning),
+        )
+        return self._in_json(done, status="ok")
+
+    def _delta(self, text: str, reasoning: str | None) -> Outgoing:
+        address = self.address
+        if self._deltas is None:
+            self._deltas = DeltaWriter(address.request_id, address.session_id)
+        seq, self._seq = self._seq, self._seq + 1
+        payload = self._deltas.write(seq, text, reasoning)
+        return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
+
+    def _in_json(self, reply: Reply, status: str | None = None) -> Outgoing:
+        return Outgoing(
+            self.address.topic,
+            reply.encode(),
+            json=True,
+            status=status,
+            terminal=reply.terminal,
+            address=self.address,
+        )
+
+    def _head(self) -> dict[str, Any]:
+        seq, self._seq = self._seq, self._seq + 1
+        return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+
+
+def _memory(text: str, reasoning: str | None) -> int:
+    """What the words take, in bytes: one, two or four a character."""
+    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
+
+
+def _publishable(text: str) -> str:
+    """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
+    return text.encode(errors="replace").decode()
+
+
+def _wire_usage(usage: Usage) -> WireUsage:
+    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def _wire_timing(timings: Timings) -> Timing:
+    first = timings.first_token
+    return Timing(
+        queue_ms=_milliseconds(timings.queue),
+        first_token_ms=None if first is None else _milliseconds(first),
+        total_ms=_milliseconds(timings.total),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def instead_of(message: Outgoing) -> Outgoing | None:
+    """What to say where the broker takes no packet as large as `message`: nothing for a delta, an error for the end."""
+    address = message.address
+    if address is None or not message.terminal:
+        return None
+    failure = Failure("engine_error", "The answer is larger than the broker lets through.")
+    if not message.json:
+        return message._replace(payload=failure.sentence.encode(), status=failure.code)
+    seq = decode_reply(message.payload).seq
+    reply = ErrorReply.of(failure, request_id=address.request_id, session_id=address.session_id, seq=seq)
+    return message._replace(payload=reply.encode(), status=failure.code)

@@ -1,0 +1,72 @@
+"""Settings in pairs: what cannot be meant together, and what has no effect beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from inferbus_client.errors import ConflictError
+
+if TYPE_CHECKING:
+    from inferbus_worker.settings.worker import Settings
+
+
+def conflicts(settings: Settings) -> Iterator[ConflictError]:
+    """What cannot be meant, each in a sentence."""
+    if settings.ack == "after-reply" and settings.request_qos == 0:
+        yield ConflictError(
+            "--ack after-reply needs --request-qos 1: QoS 0 has no acknowledgement", "ack", "request_qos"
+        )
+    if settings.ack == "after-reply" and settings.session_expiry < 1:
+        yield ConflictError(
+            "--ack after-reply needs a --session-expiry of 1s or more: else the broker keeps nothing for a worker "
+            "that is away",
+            *("ack", "session_expiry"),
+        )
+    if settings.max_history_bytes < settings.max_message_bytes:
+        yield ConflictError(
+            "max_history_bytes must be max_message_bytes or more: else a message that is taken cannot be remembered",
+            *("max_history_bytes", "max_message_bytes"),
+        )
+    if settings.max_intake_bytes < 2 * settings.max_message_bytes:
+        yield ConflictError(
+            "max_intake_bytes must be twice max_message_bytes or more: else a message that is allowed finds no room",
+            *("max_intake_bytes", "max_message_bytes"),
+        )
+    yield from _budgets_too_small(settings)
+
+
+def _budgets_too_small(settings: Settings) -> Iterator[ConflictError]:
+    """A conversation that has grown to its full length must still be answered, whatever else the budget refuses."""
+    if settings.token_budget is None:
+        return
+    for project in settings.projects:
+        least = settings.max_history_tokens + settings.max_tokens_of(project)
+        if least >= settings.token_budget.limit:
+            yield ConflictError(
+                f"token_budget: {settings.token_budget.limit} tokens must be more than max_history_tokens and "
+                f"max_tokens together, which are {least} in project {project}",
+                *("token_budget", "max_history_tokens", "max_tokens"),
+            )
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """A sentence for each setting that was given and changes nothing."""
+    idle: dict[str, tuple[str, ...]] = {}
+    if settings.ack != "after-reply":
+        idle["--ack after-reply"] = ("session_expiry", "max_attempts", "state_dir")
+    if settings.engine != "simulated":
+        simulated = (name for name in type(settings).model_fields if name.startswith("simulated_"))
+        idle["--engine simulated"] = tuple(simulated)
+    if settings.vllm and settings.engine != "vllm":
+        return [*_idle(settings, idle), "vllm in the file has no effect without --engine vllm"]
+    return _idle(settings, idle)
+
+
+def _idle(settings: Settings, idle: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return [
+        f"--{name.replace('_', '-')} has no effect without {needed}"
+        for needed, names in idle.items()
+        for name in names
+        if name in settings.model_fields_set
+    ]

@@ -1,0 +1,259 @@
+"""Builds every room from the settings, and nothing else: no thread runs and no socket is open afterwards.
+
+The tests build theirs with it too, with a clock that stands still and without a bus.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+from inferbus_client.contract.wire import Failure
+from inferbus_client.errors import SettingsError
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.admission import Admission
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.intake import Intake
+from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.reception import Reception
+from inferbus_worker.admission.token_budget import TokenBudget
+from inferbus_worker.admission.verbs import Verbs
+from inferbus_worker.bus.acknowledgements import Acknowledgements
+from inferbus_worker.bus.attempts import Attempts
+from inferbus_worker.bus.connection import Bus, receive_maximum
+from inferbus_worker.engines.base import Engine
+from inferbus_worker.engines.watchdog import Watchdog
+from inferbus_worker.flow.endings import Endings
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.flow.turn import TurnRunner
+from inferbus_worker.flow.worker_pool import WorkerPool
+from inferbus_worker.ops.reporter import Reporter
+from inferbus_worker.replies.sender import Sender
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.memory import memory_stores
+from inferbus_worker.state.protocols import Levels, Stores
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Everything between the bus and the engine, in the order in which a request meets it."""
+
+    acknowledgements: Acknowledgements
+    reception: Reception
+    intake: Intake
+    limits: RateLimits
+    budget: TokenBudget | None
+    stores: Stores
+    queue: RequestQueue
+    in_flight: InFlight
+    pool: WorkerPool
+    turns: TurnRunner
+    endings: Endings
+    meter: Meter
+    sender: Sender
+
+    def levels(self) -> Levels:
+        """Everything that is bounded, by the name that the stats give it."""
+        return {
+            **self.intake.levels(),
+            **self.queue.levels(),
+            **self.sender.levels(),
+            **self.stores.levels(),
+            **self.limits.levels(),
+            **(self.stores.budgets.levels() if self.stores.budgets is not None else {}),
+        }
+
+
+def build_rooms(
+    settings: Settings,
+    engine: Engine,
+    *,
+    gate: Callable[[], Failure | None],
+    acknowledge: Callable[[int], None],
+    in_network_thread: Callable[[Callable[[], None]], None],
+    attempts: Attempts | None = None,
+    stores: Stores | None = None,
+    sender: Sender | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    in_place: bool = False,
+) -> Rooms:
+    """The rooms, without their threads.
+
+    Args:
+        settings: the worker's.
+        engine: answers.
+        gate: why admission takes nothing now; None while it does.
+        acknowledge: tells the broker of a message by its packet identifier; called in the network thread.
+        in_network_thread: has that thread do something.
+        attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
+        stores: what workers share; in memory where none are given.
+        sender: the sender; one is made where none is given.
+        clock: a monotonic one.
+        in_place: whether admission runs in its caller's thread whatever it may have to wait for.
+    """
+    stores = stores or memory_stores(settings, clock)
+    at_once = receive_maximum(settings)
+    acknowledgements = Acknowledgements(
+        acknowledge, attempts=attempts, max_attempts=settings.max_attempts, at_once=at_once
+    )
+    sender = sender or Sender(
+        qos=settings.reply_qos,
+        max_bytes=settings.max_outbound_bytes,
+        delta_interval=settings.delta_interval,
+        answered=acknowledgements.answered,
+    )
+    queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing, clock=clock)
+    in_flight, pool = InFlight(), WorkerPool(queue)
+    meter = Meter(pool, clock=clock)
+    endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
+    turns = TurnRunner(engine, settings, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt))
+    limits = RateLimits(settings, stores.windows)
+    budget = _token_budget(settings, engine, stores)
+    addressing = Addressing(sender, settings.reply_topics)
+    admission = Admission(
+        settings=settings,
+        stores=stores,
+        limits=limits,
+        budget=budget,
+        queue=queue,
+        in_flight=in_flight,
+        meter=meter,
+        addressing=addressing,
+        gate=gate,
+        clock=clock,
+    )
+    verbs = Verbs(
+        admission=admission,
+        addressing=addressing,
+        in_flight=in_flight,
+        queue=queue,
+        endings=endings,
+        acknowledgements=acknowledgements,
+    )
+
+    def unanswered(arrival: Arrival) -> None:
+        if arrival.receipt is not None:
+            in_network_thread(lambda: acknowledgements.answered(arrival.receipt, arrived=False))
+
+    intake = Intake(
+        verbs,
+        unanswered,
+        max_bytes=settings.max_intake_bytes,
+        in_own_thread=budget is not None and not in_place,
+    )
+    reception = Reception(
+        projects=settings.projects,
+        intake=intake,
+        acknowledgements=acknowledgements,
+        users=settings.identity == "topic",
+        max_held=at_once,
+        max_held_bytes=settings.max_message_bytes,
+        clock=clock,
+    )
+    return Rooms(
+        acknowledgements=acknowledgements,
+        reception=reception,
+        intake=intake,
+        limits=limits,
+        budget=budget,
+        stores=stores,
+        queue=queue,
+        in_flight=in_flight,
+        pool=pool,
+        turns=turns,
+        endings=endings,
+        meter=meter,
+        sender=sender,
+    )
+
+
+def _token_budget(settings: Settings, engine: Engine, stores: Stores) -> TokenBudget | None:
+    if settings.token_budget is None or stores.budgets is None:
+        return None
+    return TokenBudget(settings.token_budget, lambda job: Prompt(job, engine, settings).longest, stores.budgets)
+
+
+@dataclass(frozen=True)
+class House:
+    """The rooms, the bus in front of them, and what watches over them."""
+
+    rooms: Rooms
+    bus: Bus
+    reporter: Reporter
+    watchdog: Watchdog
+
+
+def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure | None]) -> House:
+    """A whole worker, not yet started.
+
+    Raises:
+        SettingsError: the state folder cannot be used.
+    """
+    keeps = settings.ack == "after-reply"
+
+    # The bus comes after the rooms, and the reporter after the bus; what goes back to them is asked for later.
+    def acknowledge(ack_id: int) -> None:
+        bus.link.acknowledge(ack_id)
+
+    def in_network_thread(wish: Callable[[], None]) -> None:
+        bus.link.call(wish)
+
+    def stats_asked() -> None:
+        reporter.asked()
+
+    rooms = build_rooms(
+        settings,
+        engine,
+        gate=gate,
+        acknowledge=acknowledge,
+        in_network_thread=in_network_thread,
+        attempts=_open_attempts(settings) if keeps else None,
+    )
+    if keeps:
+        rooms.reception.hold()
+    bus = Bus(
+        settings,
+        sender=rooms.sender,
+        receive=rooms.reception.receive,
+        asked=stats_asked,
+        came_up=lambda: rooms.reception.came_up(remembered=bus.link.session_present),
+        model=engine.model,
+    )
+    reporter = Reporter(
+        settings,
+        meter=rooms.meter,
+        queue=rooms.queue,
+        in_flight=rooms.in_flight,
+        sessions=rooms.stores.sessions,
+        sender=rooms.sender,
+        levels=rooms.levels,
+        unreadable=lambda: bus.link.unreadable,
+        publish=bus.publish_stats,
+    )
+    watchdog = Watchdog(
+        engine,
+        settings.engine_silence,
+        active=lambda: rooms.pool.active,
+        finished=lambda: rooms.meter.finished,
+        forms_given_up=lambda: rooms.meter.forms_given_up,
+    )
+    return House(rooms, bus, reporter, watchdog)
+
+
+def _open_attempts(settings: Settings) -> Attempts:
+    """The counts on disk. A file that could never be used is a mistake; one that is locked for now is not."""
+    file = settings.state_dir / f"{settings.worker_id}.sqlite"
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(sqlite3.connect(file, timeout=0)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
+    return Attempts(file)
