@@ -81,7 +81,7 @@ def test_a_stream_that_has_not_ended_has_no_answer() -> None:
         stream.result()
 
 
-def test_nor_has_an_asynchronous_one() -> None:
+def test_an_asynchronous_stream_that_has_not_ended_has_no_answer() -> None:
     async def main() -> None:
         async with AsyncClient(SETTINGS) as client, client.stream("x") as stream:
             with pytest.raises(MisuseError, match="no answer"):
@@ -96,7 +96,7 @@ def test_a_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() 
         assert next(stream).text == "x"
 
 
-def test_nor_can_an_asynchronous_one() -> None:
+def test_an_asynchronous_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() -> None:
     async def main() -> None:
         async with AsyncClient(SETTINGS) as client, client.stream("x") as stream:
             stream._deltas = in_vain_too(stream)
@@ -137,7 +137,7 @@ def test_a_value_that_there_is_not_is_a_misuse_and_a_value_error(option: str, sa
 
 
 @pytest.mark.parametrize("said", [{"session": 5}, {"request_id": object()}])
-def test_so_is_one_of_a_cancel(said: Any) -> None:
+def test_a_value_that_there_is_not_is_a_misuse_of_cancel_too(said: Any) -> None:
     with Client(SETTINGS) as client, pytest.raises(OptionValueError):
         client.cancel(**said)
 
