@@ -1,4 +1,4 @@
-"""What any store of conversations, windows, budgets and outcomes promises (`state.protocols`), wherever it keeps them."""
+"""What any store of conversations, windows, budgets and outcomes promises (`state.protocols`), wherever it has them."""
 
 from __future__ import annotations
 
