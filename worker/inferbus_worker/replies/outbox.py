@@ -53,6 +53,10 @@ class Source(Protocol):
         """Let go of what can be spared: how many messages that were, and whether something is still to be said."""
         ...
 
+    def drop(self) -> int:
+        """Let go of everything: how many messages that were. Their numbers are used up: a gap is seen."""
+        ...
+
 
 class Outbox:
     """Bounded in bytes. Any thread puts; the network thread takes, and lets go of what is too much."""
@@ -117,9 +121,9 @@ class Outbox:
         # they leave at once.
         dropped = 0
         while self.congested and self._spare and len(self) > 1:
-            dropped += sum(1 for _ in self._spare.popleft()[1].outgoing())  # its numbers are used up: a gap is seen
+            dropped += self._spare.popleft()[1].drop()
         while self.congested and len(self._refusals) > _KEPT_REFUSALS:
-            dropped += sum(1 for _ in self._refusals.popleft()[1].outgoing())
+            dropped += self._refusals.popleft()[1].drop()
         kept = len(self._refusals) * PER_MESSAGE
         while self.bytes - kept > self._max_bytes and len(self._owed) > 1:
             number, source = self._owed.popleft()

@@ -60,6 +60,10 @@ class Outgoing(NamedTuple):
         """See `outbox.Source`."""
         return 0, True
 
+    def drop(self) -> int:
+        """See `outbox.Source`."""
+        return 1
+
 
 #: Instead of an answer that had to go, for want of room.
 _NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
@@ -216,6 +220,18 @@ class ReplyStream:
             self._is_submitted = bool(kept)
         self._backlog.add(kept - unsent.size)
         return dropped, bool(kept)
+
+    def drop(self) -> int:
+        """Let go of everything that waits. See `outbox.Source`."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, None
+            self._is_submitted = False
+            if unsent is None:
+                return 0
+            dropped = (unsent.accepted is not None) + bool(unsent.deltas) + (unsent.terminal is not None)
+            self._seq += dropped
+        self._backlog.add(-unsent.size)
+        return dropped
 
     def _noting(self, size: int) -> tuple[_Unsent, int]:
         """What the sender has yet to say, and how much more memory it takes with `size` bytes noted; under the lock."""
