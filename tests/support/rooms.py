@@ -21,8 +21,9 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings

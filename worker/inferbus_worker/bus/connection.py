@@ -16,8 +16,8 @@ from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.options import Will
 from inferbus_worker.bus.company import FILTERS, Company
 from inferbus_worker.bus.rivals import Rivals, new_instance
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.replies.stream import Outgoing
 from inferbus_worker.settings.worker import Settings
 
 log = logging.getLogger("inferbus.bus")

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from inferbus_worker.replies.address import ReplyAddress
-from inferbus_worker.replies.stream import Backlog, Outgoing
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.stream import Backlog
 
 #: What a stream or a message takes in memory besides its texts; measured, rounded up.
 PER_MESSAGE: Final = 1024

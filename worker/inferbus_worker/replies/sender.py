@@ -21,8 +21,9 @@ from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.plain_publish import variable_length
 from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source
+from inferbus_worker.replies.outgoing import Outgoing, instead_of
 from inferbus_worker.replies.packets import PackedProperties
-from inferbus_worker.replies.stream import Outgoing, ReplyStream, instead_of
+from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.replies.unacknowledged import Unacknowledged
 
 log = logging.getLogger("inferbus.replies")
