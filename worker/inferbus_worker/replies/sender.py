@@ -12,11 +12,11 @@ import logging
 import math
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Final, Protocol, Unpack
 
 from inferbus_client.contract.topics import is_read_by_all
 from inferbus_client.mqtt.crossing import REFUSED
-from inferbus_client.mqtt.message import Handle, OnRefused, Packed
+from inferbus_client.mqtt.message import Handle, PublishOptions
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.plain_publish import variable_length
 from inferbus_worker.replies.address import Receipt, ReplyAddress
@@ -39,16 +39,7 @@ _TEXT = b"text/plain; charset=utf-8"
 class Publisher(Protocol):
     """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
-    def send(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Packed | None = None,
-        on_refused: OnRefused | None = None,
-    ) -> Handle | None: ...
+    def send(self, topic: str, payload: bytes, **options: Unpack[PublishOptions]) -> Handle | None: ...
 
     def feed_from(self, feed: Feed) -> None: ...
 
