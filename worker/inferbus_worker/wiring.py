@@ -29,7 +29,7 @@ from inferbus_worker.engines.watchdog import Watchdog
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.meter import Meter
-from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
 from inferbus_worker.flow.worker_pool import WorkerPool
@@ -112,9 +112,12 @@ def build_rooms(
     in_flight, pool = InFlight(), WorkerPool(queue)
     meter = Meter(pool, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
-    turns = TurnRunner(engine, settings, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt))
+    prompts = Prompts(engine, settings)
+    turns = TurnRunner(
+        engine, settings, prompts, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt)
+    )
     limits = RateLimits(settings, stores.windows)
-    budget = _token_budget(settings, engine, stores)
+    budget = _token_budget(settings, prompts, stores)
     addressing = Addressing(sender, settings.reply_topics)
     admission = Admission(
         settings=settings,
@@ -173,10 +176,10 @@ def build_rooms(
     )
 
 
-def _token_budget(settings: Settings, engine: Engine, stores: Stores) -> TokenBudget | None:
+def _token_budget(settings: Settings, prompts: Prompts, stores: Stores) -> TokenBudget | None:
     if settings.token_budget is None or stores.budgets is None:
         return None
-    return TokenBudget(settings.token_budget, lambda job: Prompt(job, engine, settings).longest, stores.budgets)
+    return TokenBudget(settings.token_budget, lambda job: prompts.of(job).longest, stores.budgets)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final, Literal
 
 from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
@@ -122,11 +121,13 @@ class Admission:
             retry=retry,
             clock=self._clock,
         )
-        with ExitStack() as unless_admitted:
-            unless_admitted.callback(claim.release)
+        is_admitted = False
+        try:
             why_not = self._put_in_line(job)
-            if why_not is None:
-                unless_admitted.pop_all()
+            is_admitted = why_not is None
+        finally:
+            if not is_admitted:
+                claim.release()
         if isinstance(why_not, Failure):
             self._refuse(why_not, replies)
         return why_not != "in flight"

@@ -116,7 +116,7 @@ class RequestQueue:
 
     def take(self) -> Job | None:
         """The next request, waiting for one; None once the queue is closed and empty."""
-        here = _Taker()
+        here: _Taker | None = None
         is_woken = False
         while True:
             with self._lock:
@@ -128,6 +128,7 @@ class RequestQueue:
                     break
                 if self._closed:
                     return None
+                here = here or _Taker()
                 self._idle.append(here)
             here.wait()  # until `put`, `close` or another taker wakes it
             is_woken = True
