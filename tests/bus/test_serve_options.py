@@ -21,7 +21,7 @@ def serve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
         [PROGRAM, "serve", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=environment(**variables),
         check=False,
     )
