@@ -25,7 +25,9 @@ MAX_CONTROL_BYTES = 4096
 
 
 class Verbs:
-    """Does what a message asks for. For the thread that admission runs in.
+    """Does what a message asks for.
+
+    `handle` is for the thread that admission runs in, `refuse` for the network thread as well.
 
     Args:
         admission: decides on requests.

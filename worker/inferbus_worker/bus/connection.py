@@ -95,7 +95,7 @@ class Bus:
             raise self.link.fatal or lost from None
 
     def _join(self, stop: Callable[[], bool]) -> None:
-        # Before our own presence, which `replies` is to publish, replaces what is there.
+        # Before our own presence, which the sender is to publish, replaces what is there.
         self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
         self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
         self._listen_for_company(stop)

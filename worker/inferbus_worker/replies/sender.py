@@ -1,9 +1,9 @@
 """The sender: everything that is published goes through here, and the bound on what waits for the broker.
 
-Worker threads leave their replies in the outbox; the link's network thread, which alone owns the socket, comes for them
-whenever the socket takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent
-messages has no bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that something has to go, and is
-counted.
+Whoever has something to say leaves it in the outbox: the engine's thread deltas, admission refusals, worker threads and
+`endings` terminal replies. The link's network thread, which alone owns the socket, comes for it whenever the socket
+takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent messages has no
+bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that something has to go, and is counted.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
 
 
 class Sender:
-    """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
+    """The outbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
 
     Args:
         qos: of replies.
