@@ -44,6 +44,7 @@ TRIED: Final = {
     "install": "tests/e2e/test_install.py",
     "verbs": "test_each_verb_runs",
     "python": "test_the_program_runs",
+    "mermaid": "tests/unit/test_documents.py",
 }
 PRELUDE: Final = r"""
 set -euo pipefail

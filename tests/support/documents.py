@@ -37,7 +37,7 @@ from inferbus_client.contract.wire.requests import ImagePart, ImageUrl, TextPart
 from support.meanings import MEANINGS
 from support.scripts import ROOT
 
-PAGES: Final = (ROOT / "docs/contract.md",)
+PAGES: Final = (ROOT / "docs/architecture.md", ROOT / "docs/contract.md")
 _MADE: Final = re.compile(r"(<!-- made: (?P<name>[^>]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _INT64: Final = {-(2**63), 2**63}
 

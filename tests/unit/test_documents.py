@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+import inferbus_worker
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
 from support.documents import PAGES, names, written
@@ -19,6 +21,7 @@ from support.scripts import ROOT
 
 #: `[words](target)`, not in code.
 _LINK: Final = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
+_THREAD: Final = re.compile(r'(?:Thread\(.*\bname=f?|thread_name_prefix=|_THREAD_NAME = |guard\.name.* = )"([a-z-]+)')
 _HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -37,6 +40,20 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
         assert there.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in anchors(there), f"{page.name}: {target}"
+
+
+def test_every_thread_of_the_worker_s_has_a_row_or_a_word() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    worker = Path(inferbus_worker.__file__).parent
+    named = {name for file in worker.rglob("*.py") for name in _THREAD.findall(file.read_text())}
+    assert {"endings", "worker-", "attempts", "shutdown-guard", "orphan-guard"} <= named
+    assert [name for name in named if f"`{name}" not in page] == []
+
+
+def test_every_module_below_the_rooms_is_named() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    below = runpy.run_path(str(ROOT / "tests/unit/test_rooms.py"))["_BELOW"]
+    assert [name for names in below.values() for name in names if f"`{name}.py`" not in page] == []
 
 
 def test_every_bound_has_a_row_of_its_own() -> None:
