@@ -37,6 +37,7 @@ from support.waiting import until
 TRIED: Final = {
     "drawing": "test_the_drawing_names_topics_that_are_served",
     "scripts": "test_the_scripts_are_there",
+    "commands": "test_the_commands_are_there",
     "tour": "test_the_tour_does_what_it_says",
     "tour output": "test_the_tour_does_what_it_says",
     "synopsis": "test_serve_takes_what_its_synopsis_says",
@@ -134,6 +135,15 @@ def test_the_scripts_are_there() -> None:
     for command in commands:
         assert os.access(ROOT / command, os.X_OK)
         subprocess.run(["bash", "-n", ROOT / command], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("command", "".join(_of_kind("commands")).splitlines())
+def test_the_commands_are_there(command: str) -> None:
+    """What they do takes too long; the program and every file that they name are there."""
+    program, *arguments = command.partition("#")[0].split()
+    assert os.access(ROOT / program, os.X_OK) or os.access(ROOT / ".venv/bin" / program, os.X_OK)
+    for path in (argument for argument in arguments if "/" in argument):
+        assert (ROOT / path).exists(), path
 
 
 def test_serve_takes_what_its_synopsis_says() -> None:

@@ -15,7 +15,7 @@ from support.scripts import ROOT
 
 README: Final = ROOT / "README.md"
 #: What a newcomer reads: the README, and what it leads to.
-PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
+PAGES: Final = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK: Final = re.compile(
     r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
