@@ -20,7 +20,7 @@ from support.rooms import Rooms
 from support.scripts import ROOT
 
 #: `[words](target)`, not in code.
-_LINK: Final = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
+_LINK: Final = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 _THREAD: Final = re.compile(r'(?:Thread\(.*\bname=f?|thread_name_prefix=|_THREAD_NAME = |guard\.name.* = )"([a-z-]+)')
 _HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
