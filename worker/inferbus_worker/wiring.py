@@ -146,6 +146,7 @@ def build_rooms(
         unanswered,
         max_bytes=settings.max_intake_bytes,
         in_own_thread=budget is not None and not in_place,
+        clock=clock,
     )
     reception = Reception(
         projects=settings.projects,

@@ -202,9 +202,11 @@ class Admission:
         if claim is None:
             self._refuse(Failure("session_busy"), replies)
             return
-        if not arrival.again:
-            claim.commit(Change(resets=True))
-        claim.release()
+        try:
+            if not arrival.again:
+                claim.commit(Change(resets=True))
+        finally:
+            claim.release()
         replies.end(Answered(RESET_TEXT))
 
     def _refuse(self, failure: Failure, replies: ReplyStream) -> None:
