@@ -103,10 +103,10 @@ class Verbs:
                 continue
             if arrival.again and not self._acknowledgements.is_of_this_connection(job.replies.address.receipt):
                 continue
-            if job.mark(Failure("cancelled")):
+            # Here, and not in the thread that ran it: what comes next in this session finds it free.
+            if job.mark(Failure("cancelled"), finishes=True):
                 self._queue.remove(job)
-                # Here, and not in the thread that ran it: what comes next in this session finds it free.
-                self._endings.write(job)
+                self._endings.write_finished(job)
 
 
 def _control(message: Incoming) -> Control:

@@ -59,31 +59,36 @@ class Endings:
             outcome: what it ends with, unless that has been decided before.
         """
         job.settle(outcome or Failure("engine_error"))
-        if not job.finish():
-            return
+        if job.finish():
+            self.write_finished(job)
+
+    def write_finished(self, job: Job) -> None:
+        """As `write`, for whoever has been told that the end is his to write (`Job.mark`, `Job.finish`)."""
+        outcome = job.outcome or Failure("engine_error")
         # From the last step to the first; each is taken, whatever the ones before it raise.
         with ExitStack() as steps:
             steps.callback(lambda: job.replies.end(job.terminal()))
-            steps.callback(self._account, job)
+            if job.retry is not None:
+                steps.callback(self._recent.finished, job.retry, Finished(job.key.session, job.terminal()))
+            steps.callback(self._settle_charge, job, outcome)
+            steps.callback(self._meter.ended, job, outcome)
+            steps.callback(self._in_flight.remove, job)
             steps.callback(job.claim.release)
-            if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
+            if isinstance(outcome, Answer) and not job.claim.commit(outcome.change):
                 log.warning("a turn came too late to be remembered: its session has gone on without it")
 
-    def _account(self, job: Job) -> None:
-        outcome = job.outcome or Failure("engine_error")
-        self._in_flight.remove(job)
-        self._meter.ended(job, outcome)
-        if job.charge is not None:
-            if isinstance(outcome, Answer):
-                job.charge.settle(outcome.usage.prompt_tokens + outcome.usage.completion_tokens)
-            elif not job.reached_engine:
-                job.charge.settle(0)
-        if job.retry is not None:
-            self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
+    @staticmethod
+    def _settle_charge(job: Job, outcome: Answer | Failure) -> None:
+        if job.charge is None:
+            return
+        if isinstance(outcome, Answer):
+            job.charge.settle(outcome.usage.prompt_tokens + outcome.usage.completion_tokens)
+        elif not job.reached_engine:
+            job.charge.settle(0)
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
             try:
                 self.write(job)
-            except Exception:
+            except BaseException:  # a Rust library's panic is no `Exception`, and others wait for this thread
                 log.exception("the end of a request could not be written")
