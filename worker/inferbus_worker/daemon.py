@@ -175,8 +175,12 @@ class Daemon:
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
         self._bus.watch_hearing()
+        self._trim()
+
+    def _trim(self) -> None:
+        """The network thread does it, but where it waits for a connection."""
         if not self._bus.link.is_up:
-            self._rooms.sender.trim()  # else the network thread does
+            self._rooms.sender.trim()
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -217,6 +221,7 @@ class Daemon:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
         while self._is_patient(deadline) and not self._rooms.in_flight.wait_empty(_TICK):
             self._expire()
+            self._trim()
             self._reporter.answer()
         self._end_all()
 
@@ -224,6 +229,7 @@ class Daemon:
         """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
         least = time.monotonic() + _FLUSH
         while not self._rooms.sender.flush(_TICK):
+            self._trim()
             wanted = self._is_patient(deadline) and self._rooms.sender.owes(2 * self._settings.keepalive)
             if not wanted and time.monotonic() > least:
                 return False
