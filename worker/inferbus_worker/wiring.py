@@ -134,7 +134,6 @@ def build_rooms(
         in_flight=in_flight,
         queue=queue,
         endings=endings,
-        acknowledgements=acknowledgements,
     )
 
     def unanswered(arrival: Arrival) -> None:

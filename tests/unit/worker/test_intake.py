@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
+from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
@@ -44,7 +46,7 @@ class _Tokenizer(ScriptedEngine):
 class _Worker:
     """Admission in its own thread; what it says stays in the sender."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: Attempts) -> None:
         self.tokenizer, self.clock, self.sender = _Tokenizer(), FakeClock(), RecordedSender()
         self.gate: Failure | None = None
         settings = Settings(projects={"general": ProjectSettings()}, token_budget=RateLimit(900_000, 60))
@@ -54,6 +56,7 @@ class _Worker:
             gate=lambda: self.gate,
             acknowledge=lambda _ack_id: None,
             in_network_thread=lambda wish: wish(),
+            attempts=attempts,
             sender=self.sender,
             clock=self.clock,
         )
@@ -75,11 +78,13 @@ class _Worker:
 
 
 @pytest.fixture
-def worker() -> Iterator[_Worker]:
-    worker = _Worker()
+def worker(tmp_path: Path) -> Iterator[_Worker]:
+    attempts = Attempts(tmp_path / "attempts.sqlite")
+    worker = _Worker(attempts)
     yield worker
     worker.tokenizer.let_go.set()
     worker.rooms.intake.stop(5)
+    attempts.close()
 
 
 def test_a_tokenizer_that_panics_fails_one_request_and_stalls_nobody(worker: _Worker) -> None:
@@ -115,6 +120,26 @@ def test_a_deadline_counts_from_when_the_request_came(worker: _Worker) -> None:
     assert worker.codes() == {"hangs": "accepted", "late": "deadline_exceeded", "patient": "accepted"}
     (patient,) = [job for job in worker.rooms.in_flight.all() if job.deadline is not None]
     assert patient.deadline == worker.clock.now - 5 + 60
+
+
+def test_a_cancel_that_came_again_with_its_request_hits_it_also_after_the_next_reconnect(worker: _Worker) -> None:
+    reception, desk = worker.rooms.reception, worker.rooms.acknowledgements
+    cancel = Incoming("general/cancel/s1", b"", qos=1, ack_id=2)
+    worker.ask("s1", qos=1, ack_id=1)
+    reception.receive(cancel)
+    until(lambda: len(desk) == 1)
+    assert worker.codes() == {"s1": "cancelled"}
+    desk.answered(worker.sender.streams[0].address.receipt, arrived=False)
+    worker.sender.streams.clear()
+
+    reception.came_up(remembered=True)
+    worker.hang()
+    worker.ask("s1", qos=1, ack_id=1, dup=True)
+    reception.receive(cancel._replace(dup=True))
+    reception.came_up(remembered=True)
+    worker.tokenizer.let_go.set()
+    until(lambda: worker.rooms.intake.levels()["intakeBytes"][0] == 0)
+    assert worker.codes() == {"hangs": "accepted", "s1": "cancelled"}
 
 
 @pytest.mark.parametrize(
