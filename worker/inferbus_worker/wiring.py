@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
-from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import SettingsError
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.intake import Intake
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.reception import Reception
@@ -74,7 +74,7 @@ def build_rooms(
     settings: Settings,
     engine: Engine,
     *,
-    gate: Callable[[], Failure | None],
+    gate: Gate,
     acknowledge: Callable[[int], None],
     in_network_thread: Callable[[Callable[[], None]], None],
     attempts: Attempts | None = None,
@@ -88,7 +88,7 @@ def build_rooms(
     Args:
         settings: the worker's.
         engine: answers.
-        gate: why admission takes nothing now; None while it does.
+        gate: whether admission takes anything now.
         acknowledge: tells the broker of a message by its packet identifier; called in the network thread.
         in_network_thread: has that thread do something.
         attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
@@ -113,9 +113,7 @@ def build_rooms(
     meter = Meter(pool, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
     prompts = Prompts(engine, settings)
-    turns = TurnRunner(
-        engine, settings, prompts, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt)
-    )
+    turns = TurnRunner(engine, settings, prompts, endings, acknowledgements.turn_begins)
     limits = RateLimits(settings, stores.windows)
     budget = _token_budget(settings, prompts, stores)
     addressing = Addressing(sender, settings.reply_topics)
@@ -137,7 +135,6 @@ def build_rooms(
         in_flight=in_flight,
         queue=queue,
         endings=endings,
-        acknowledgements=acknowledgements,
     )
 
     def unanswered(arrival: Arrival) -> None:
@@ -149,6 +146,7 @@ def build_rooms(
         unanswered,
         max_bytes=settings.max_intake_bytes,
         in_own_thread=budget is not None and not in_place,
+        clock=clock,
     )
     reception = Reception(
         projects=settings.projects,
@@ -186,19 +184,20 @@ def _token_budget(settings: Settings, prompts: Prompts, stores: Stores) -> Token
 class House:
     """The rooms, the bus in front of them, and what watches over them."""
 
+    gate: Gate
     rooms: Rooms
     bus: Bus
     reporter: Reporter
     watchdog: Watchdog
 
 
-def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure | None]) -> House:
+def build_house(settings: Settings, engine: Engine) -> House:
     """A whole worker, not yet started.
 
     Raises:
         SettingsError: the state folder cannot be used.
     """
-    keeps = settings.ack == "after-reply"
+    keeps, gate = settings.ack == "after-reply", Gate()
 
     # The bus comes after the rooms, and the reporter after the bus; what goes back to them is asked for later.
     def acknowledge(ack_id: int) -> None:
@@ -246,7 +245,7 @@ def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure |
         finished=lambda: rooms.meter.finished,
         forms_given_up=lambda: rooms.meter.forms_given_up,
     )
-    return House(rooms, bus, reporter, watchdog)
+    return House(gate, rooms, bus, reporter, watchdog)
 
 
 def _open_attempts(settings: Settings) -> Attempts:

@@ -110,25 +110,29 @@ class Job:
                 self.first_token_at = self._clock()
             self.replies.delta(text, reasoning)
 
-    def mark(self, failure: Failure) -> bool:
-        """Let the job end with a failure, and its engine stop; somebody else writes what follows. From any thread.
+    def mark(self, failure: Failure, *, finishes: bool = False) -> bool:
+        """Let the job end with a failure, and its engine stop. From any thread.
+
+        Args:
+            failure: what it ends with.
+            finishes: whether the caller writes what follows; else somebody else does.
 
         Returns:
             Whether this came before any other outcome.
         """
-        if not self.settle(failure):
+        if not self.settle(failure, finishes=finishes):
             return False
         generation = self._generation
         if generation is not None:
             generation.cancel()
         return True
 
-    def settle(self, outcome: Answer | Failure) -> bool:
-        """Decide what the job ends with; whether nothing else has before."""
+    def settle(self, outcome: Answer | Failure, *, finishes: bool = False) -> bool:
+        """Decide what the job ends with, and that the caller `finishes` it; whether nothing else has before."""
         with self._lock:
             if self.outcome is not None:
                 return False
-            self.outcome = outcome
+            self.outcome, self.is_finished = outcome, finishes
             ended = self._clock()
             self.timings = Timings(
                 queue=(self.taken_at or ended) - self.admitted_at,

@@ -22,6 +22,7 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import Prompt, Prompts
+from inferbus_worker.replies.address import Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 
@@ -39,7 +40,7 @@ class TurnRunner:
         settings: the worker's.
         prompts: makes prompts for it.
         endings: writes what each turn ends with.
-        begins: told of each job whose turn begins.
+        begins: told that the turn of a message begins, by its receipt.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class TurnRunner:
         settings: Settings,
         prompts: Prompts,
         endings: Endings,
-        begins: Callable[[Job], None] = lambda _: None,
+        begins: Callable[[Receipt | None], None],
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -61,7 +62,7 @@ class TurnRunner:
         outcome: Answer | Failure | None = None
         try:
             if job.take():
-                self._begins(job)
+                self._begins(job.replies.address.receipt)
                 outcome = self._answer(job)
         except EngineError as error:
             outcome = _failure(error)

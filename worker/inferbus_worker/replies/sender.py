@@ -167,7 +167,6 @@ class Sender:
     def feed(self) -> None:
         """Acknowledge requests whose replies have arrived, and send while the socket takes it."""
         link = self._link
-        self.trim()
         self._settle()
         while link is not None and link.has_room and self._has_room:
             message = self._next()
