@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, closing, suppress
-from types import TracebackType
-from typing import Any, Self, Unpack
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Self, Unpack, cast
 
 from inferbus_client.contract.wire import Delta
+from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Message
+from inferbus_client.exchange.call import Content
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -26,7 +27,9 @@ class AsyncClient(CoreProperties):
         async with AsyncClient("mqtt://broker.local") as client:
             print((await client.ask("Hello")).text)
 
-    The connection has a network thread, which passes replies into the loop. Nothing here uses the loop's executor.
+    Replies come in the connection's network thread, which passes them into the loop; `on_stray` alone is called there.
+    Deltas, `on_accepted` and `on_retry` are seen in the task that asks. What may take its time besides, connecting and
+    closing, has a thread of its own each time: the loop's executor is the program's.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class AsyncClient(CoreProperties):
     async def connect(self) -> Self:
         """Connect to the broker, unless that is done; `async with` does it. See `Client.connect`."""
         try:
-            await in_own_thread(self._core.connecting(), f"connect-{self.client_id}")
+            await in_own_thread(self._core.connector(), f"connect-{self.client_id}")
         except BaseException:
             await self.close()
             raise
@@ -69,11 +72,11 @@ class AsyncClient(CoreProperties):
 
     # --- the verbs ---
 
-    async def ask(self, message: Message, **options: Unpack[AskOptions]) -> Answer:
+    async def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
         """Ask, and wait for the whole answer; see `Client.ask`."""
         return await self._finish(self._core.request(message, options, stream=False), options)
 
-    def stream(self, message: Message, **options: Unpack[AskOptions]) -> AsyncStream:
+    def stream(self, message: Content, **options: Unpack[AskOptions]) -> AsyncStream:
         """Ask, and iterate (`async for`) over the answer as it is generated; see `Client.stream`."""
         errand = self._core.request(message, options, stream=True)
         return AsyncStream(self._core, errand, _drive(errand.steps, options))
@@ -110,7 +113,7 @@ class AsyncStream:
         self._core = core
         self._errand = errand
         self._exchange = errand.exchange
-        self._deltas = deltas
+        self._deltas = cast("AsyncGeneratorType[Delta, None]", deltas)
 
     @property
     def reply(self) -> Answer | None:
@@ -118,7 +121,11 @@ class AsyncStream:
         return self._exchange.answer
 
     def result(self) -> Answer:
-        """The whole answer, after the iteration has ended."""
+        """The whole answer, after the iteration has ended.
+
+        Raises:
+            MisuseError: it has not, or with an error.
+        """
         return self._exchange.result()
 
     async def cancel(self) -> None:
@@ -126,15 +133,29 @@ class AsyncStream:
         self._core.cancel(self._exchange.call.session, self.request_id)
 
     async def close(self) -> None:
-        """Break off: cancel what still runs, and wait no longer."""
-        await self._deltas.aclose()
+        """Break off: cancel what still runs, and wait no longer.
+
+        Raises:
+            StreamInUseError: another task is reading it.
+        """
+        try:
+            await self._deltas.aclose()
+        except RuntimeError:
+            if self._deltas.ag_running:
+                raise StreamInUseError from None
+            raise
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
 
     async def __anext__(self) -> Delta:
         self._errand.place.caller = self._core.caller()
-        return await anext(self._deltas)
+        try:
+            return await anext(self._deltas)
+        except RuntimeError:
+            if self._deltas.ag_running:
+                raise StreamInUseError from None
+            raise
 
     async def __aenter__(self) -> Self:
         return self

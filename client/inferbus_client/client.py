@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Any, Self, Unpack
+from types import GeneratorType, TracebackType
+from typing import Any, Self, Unpack, cast
 
 from inferbus_client.contract.presence import Presence
 from inferbus_client.contract.wire import Delta
+from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Message
+from inferbus_client.exchange.call import Content
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -58,7 +59,7 @@ class Client(CoreProperties):
             BrokerError: nobody answers within `connect_timeout`, or the broker refuses this client.
         """
         try:
-            self._core.connecting()()
+            self._core.connector()()
         except BaseException:
             self.close()
             raise
@@ -87,7 +88,7 @@ class Client(CoreProperties):
 
     # --- the verbs ---
 
-    def ask(self, message: Message, **options: Unpack[AskOptions]) -> Answer:
+    def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
         """Ask, and wait for the whole answer.
 
         Args:
@@ -98,11 +99,11 @@ class Client(CoreProperties):
             RequestFailedError: the worker refused the request, or failed.
             RequestTimeoutError: it kept silent for too long.
             BrokerError: there is no connection, or it is gone for good.
-            TypeError, ValueError: there is no such option, or it cannot have this value.
+            OptionTypeError, OptionValueError: there is no such option, or it cannot have this value.
         """
         return self._finish(self._core.request(message, options, stream=False), options)
 
-    def stream(self, message: Message, **options: Unpack[AskOptions]) -> Stream:
+    def stream(self, message: Content, **options: Unpack[AskOptions]) -> Stream:
         """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, here or while iterating.
 
         The request is sent when the iteration begins. Breaking it off (leaving the `with`, `close`) cancels it.
@@ -152,7 +153,7 @@ class Stream:
         self._core = core
         self._errand = errand
         self._exchange = errand.exchange
-        self._deltas = deltas
+        self._deltas = cast("GeneratorType[Delta, None, None]", deltas)
 
     @property
     def reply(self) -> Answer | None:
@@ -160,7 +161,11 @@ class Stream:
         return self._exchange.answer
 
     def result(self) -> Answer:
-        """The whole answer, after the iteration has ended."""
+        """The whole answer, after the iteration has ended.
+
+        Raises:
+            MisuseError: it has not, or with an error.
+        """
         return self._exchange.result()
 
     def cancel(self) -> None:
@@ -168,15 +173,29 @@ class Stream:
         self._core.cancel(self._exchange.call.session, self.request_id)
 
     def close(self) -> None:
-        """Break off: cancel what still runs, and wait no longer."""
-        self._deltas.close()
+        """Break off: cancel what still runs, and wait no longer.
+
+        Raises:
+            StreamInUseError: another thread is reading it.
+        """
+        try:
+            self._deltas.close()
+        except ValueError:
+            if self._deltas.gi_running:
+                raise StreamInUseError from None
+            raise
 
     def __iter__(self) -> Iterator[Delta]:
         return self
 
     def __next__(self) -> Delta:
         self._errand.place.caller = self._core.caller()
-        return next(self._deltas)
+        try:
+            return next(self._deltas)
+        except ValueError:
+            if self._deltas.gi_running:
+                raise StreamInUseError from None
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,11 @@ InferbusError
 │   └── DeadlineExceededError     deadline_exceeded
 ├── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
 ├── SettingsError                 settings that cannot be used: nothing was tried yet
+│   └── ConflictError             settings that cannot be meant together (`names`)
+├── MisuseError                   a call that cannot be meant, where and when it was made
+│   ├── OptionTypeError           no such option, or none that could be called (`option`; a `TypeError` too)
+│   ├── OptionValueError          an option that cannot have this value (`option`; a `ValueError` too)
+│   └── StreamInUseError          a stream that is being read elsewhere (a `ValueError` and a `RuntimeError` too)
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
 └── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
 """
@@ -47,8 +52,8 @@ class SettingsError(InferbusError):
     """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
 
 
-class ConflictError(ValueError):
-    """Settings that cannot be meant together.
+class ConflictError(SettingsError, ValueError):
+    """Settings that cannot be meant together; pydantic takes a complaint only as a `ValueError`.
 
     Attributes:
         names: which ones.
@@ -57,6 +62,41 @@ class ConflictError(ValueError):
     def __init__(self, text: str, *names: str) -> None:
         super().__init__(text)
         self.names = names
+
+
+class MisuseError(InferbusError):
+    """A call that cannot be meant: the program that made it is wrong, whatever becomes of the broker and the worker."""
+
+
+class OptionTypeError(MisuseError, TypeError):
+    """There is no such option, or it is something to be called and cannot be.
+
+    Attributes:
+        option: its name.
+    """
+
+    def __init__(self, text: str, option: str) -> None:
+        super().__init__(text)
+        self.option = option
+
+
+class OptionValueError(MisuseError, ValueError):
+    """An option cannot have this value.
+
+    Attributes:
+        option: its name.
+    """
+
+    def __init__(self, text: str, option: str) -> None:
+        super().__init__(text)
+        self.option = option
+
+
+class StreamInUseError(MisuseError, ValueError, RuntimeError):
+    """A stream is being read elsewhere: by another thread or task, or by whoever is just being called back."""
+
+    def __init__(self) -> None:
+        super().__init__("this stream is being read elsewhere; `cancel` ends it from there too")
 
 
 class BrokerError(InferbusError):

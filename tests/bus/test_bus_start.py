@@ -9,7 +9,7 @@ import pytest
 
 from inferbus_client.errors import IdTakenError
 from inferbus_worker.bus.connection import Bus
-from inferbus_worker.replies.sender import Replies
+from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 from support.mosquitto import Mosquitto
 from support.waiting import until
@@ -20,7 +20,7 @@ def bus(broker: Mosquitto) -> Iterator[Bus]:
     settings = Settings.load({"broker": broker.url, "worker_id": "half-way", "projects": ["half-way"]})
     bus = Bus(
         settings,
-        replies=Replies(qos=0, max_bytes=1_000_000),
+        sender=Sender(qos=0, max_bytes=1_000_000),
         receive=lambda _message: None,
         asked=lambda: None,
         came_up=lambda: None,

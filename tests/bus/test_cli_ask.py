@@ -95,6 +95,7 @@ def test_a_failure(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
     assert (fields["error"]["code"], fields["error"]["status"]) == ("engine_error", 500)
 
 
+@pytest.mark.slow
 def test_timeouts(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
     fake_worker.script = lambda _: [accepted(), Wait(5)]
     assert inferbus("ask", *way, "-W", "300ms", "x").returncode == 5
@@ -144,6 +145,7 @@ def announce(broker: Mosquitto, worker: str, state: str, project: str) -> None:
     mosquitto_pub(broker, presence_topic(worker), presence.encode(), "-r")
 
 
+@pytest.mark.slow
 def test_status_shows_what_workers_say(own_broker: Mosquitto) -> None:
     way = ("--broker", own_broker.url, "--once")
     assert inferbus("status", *way).returncode == 1

@@ -66,6 +66,7 @@ def say(child: Any, line: str, *expected: str) -> None:
 
 
 class TestWhatItWaitsFor:
+    @pytest.mark.slow
     def test_a_limit(self, terminal: Chat, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         """In a chat and in `ask`; the second one's line is gone when the answer comes."""
         for command in (("chat", "-q", "x"), ("chat", "--plain", "-q", "x"), ("ask", "x")):
@@ -106,6 +107,7 @@ class TestWhatItWaitsFor:
             child.expect("connecting to mqtt://127.0.0.1:1")
             child.expect("cannot reach the broker")
 
+    @pytest.mark.slow
     def test_a_worker_that_does_not_serve_us(self, terminal: Chat, own_broker: Mosquitto) -> None:
         with FakeWorker(own_broker.port, project="other") as worker:
             announce(worker, "w1")
@@ -219,8 +221,8 @@ def test_a_setting_that_the_worker_would_refuse_is_not_taken(
         ("/settings temperature=0.5", "temperature: 0.5"),
         ("/settings top_k = 7", "top_k: 7"),
         ("/settings temperature=1", "temperature: 1.0"),
-        ("/settings max_tokens 0", "maxTokens: must be at least 1."),
-        ("/settings seed soon", "params.seed: must be a whole number."),
+        ("/settings max_tokens 0", "max_tokens: must be at least 1."),
+        ("/settings seed soon", "seed: must be a whole number."),
         ("/settings stop " + "[" * 2000, "stop"),
         ("hello", "You said: hello"),
     ):

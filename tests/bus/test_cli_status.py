@@ -104,7 +104,7 @@ class TestWhereNoLineCanBeTakenBack:
             assert process.wait(10) == Exit.INTERRUPTED
         assert shown.read_text().count("first") == 2
 
-    def test_so_does_a_dumb_terminal(self, own_broker: Mosquitto) -> None:
+    def test_a_dumb_terminal_gets_the_table_and_another_when_something_changes(self, own_broker: Mosquitto) -> None:
         announce(own_broker, "first", "loading")
         arguments = ["status", "--broker", own_broker.url]
         child = pexpect.spawn(PROGRAM, arguments, env=environment(TERM="dumb"), encoding="utf-8", timeout=30)
@@ -192,6 +192,7 @@ class TestForgetting:
         assert inferbus("forget", "--broker", own_broker.url, "gone").returncode == 0
         assert set(json.loads(status(own_broker, "--once", "--json").stdout)) == {"stays"}
 
+    @pytest.mark.slow
     def test_those_who_did_not_say_that_they_went(self, own_broker: Mosquitto) -> None:
         for state in ("ready", "loading"):
             announce(own_broker, f"crashed-{state}", state)
@@ -210,7 +211,8 @@ class TestForgetting:
             mosquitto_pub(own_broker, topics.presence("crashed"), None, "-r")
             assert (run.result().returncode, run.result().stderr) == (0, "")
 
-    def test_not_one_that_lives_unless_it_is_forced(self, own_broker: Mosquitto) -> None:
+    @pytest.mark.slow
+    def test_one_that_lives_is_refused_unless_it_is_forced(self, own_broker: Mosquitto) -> None:
         with WorkerProcess(own_broker, worker_id="alive", **OPTIONS):
             run = inferbus("forget", "--broker", own_broker.url, "alive")
             assert run.returncode == Exit.FAILED

@@ -42,6 +42,7 @@ FATES: Mapping[str, list[Act]] = {
 
 
 @pytest.mark.parametrize("streaming", ["--stream", "--no-stream"])
+@pytest.mark.slow
 def test_the_ledger_equals_what_was_injected(way: tuple[str, ...], fake_worker: FakeWorker, streaming: str) -> None:
     kinds = list(FATES)
     injected: Counter[str] = Counter()

@@ -65,6 +65,7 @@ def test_a_latin_1_terminal_shows_what_it_has(way: tuple[str, ...]) -> None:
         assert "Grüße".encode("latin-1") in in_terminal(*command, *way, env=TERMINALS["latin-1"]).raw
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...], own_broker: Mosquitto) -> None:
     for command in (("chat", "-q", "x"), ("ask", "x")):
         for term in ("dumb", ""):
@@ -80,6 +81,7 @@ def test_a_dumb_terminal_gets_lines_and_no_colour_is_none(way: tuple[str, ...], 
     assert not COLOUR.search(in_terminal(*status, env={"TERM": ""}).raw)
 
 
+@pytest.mark.slow
 def test_forty_columns_are_enough(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
     answer = "word " * 60
     fake_worker.script = lambda _: [accepted(), delta(answer), done(answer)]

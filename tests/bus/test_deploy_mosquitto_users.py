@@ -97,6 +97,7 @@ def test_everybody_may_ask_a_worker_for_its_figures(site: Site) -> None:
         assert worker.wait_for("another worker") == [(question, "bob")]
 
 
+@pytest.mark.slow
 def test_the_operator_alone_forgets_a_worker(shipped: ShippedMosquitto, site: Site) -> None:
     shipped.passwords["inferbus-operator"] = shipped.provision("operator")
     with worker_peer(site, will=STATUS) as worker:
@@ -152,6 +153,7 @@ def _plain_answer(host: str, port: int) -> bytes | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosquitto, tmp_path: Path) -> None:
     with Peer(shipped.site, "alice") as alice:
         assert alice.subscribe("inferbus/workers/w7/status")

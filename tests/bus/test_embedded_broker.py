@@ -11,7 +11,8 @@ import pytest
 
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from support.mosquitto import mosquitto_pub
 from support.needs import needs_module
 from support.waiting import until

@@ -154,7 +154,7 @@ def test_a_subscription_that_nobody_answers_can_be_broken_off(broker: Mosquitto)
         assert time.monotonic() - began < 3
 
 
-def test_nor_is_one_waited_for_on_a_link_that_has_ended(broker: Mosquitto) -> None:
+def test_a_subscription_on_a_link_that_has_ended_is_not_waited_for(broker: Mosquitto) -> None:
     with link_to(broker.url) as link:
         link.connect(10)
         link.give_up(IdTakenError("there are two"))

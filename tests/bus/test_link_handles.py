@@ -11,7 +11,8 @@ import pytest
 from inferbus_client.errors import MessageRefusedError
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Handle, LinkOptions
+from inferbus_client.mqtt.message import Handle
+from inferbus_client.mqtt.options import LinkOptions
 from support.fault_proxy import FaultProxy
 from support.listener import Listener
 from support.mosquitto import Mosquitto
@@ -36,7 +37,7 @@ def link(proxy: FaultProxy) -> Iterator[Link]:
 def sent(link: Link, *topics: str) -> list[Handle | None]:
     """Send messages as the network thread does, between two others."""
     handles: list[Handle | None] = []
-    link.call(lambda: handles.extend(link.send(topic, b"x", qos=1) for topic in topics))
+    link.call(lambda: handles.extend([link.send(topic, b"x", qos=1) for topic in topics]))  # seen all at once
     return until(lambda: handles)
 
 
@@ -65,7 +66,7 @@ def test_a_message_that_a_connection_lost_arrives_on_the_next(broker: Mosquitto,
         listener.wait(1)
 
 
-def test_so_do_those_behind_one_that_goes_alone(proxy: FaultProxy, link: Link) -> None:
+def test_messages_behind_one_that_goes_alone_arrive_too(proxy: FaultProxy, link: Link) -> None:
     """The first topic is known to be innocent by then, and what follows the second one is not held back for itself."""
     before = sent_over_a_loss(proxy, link, "handles/a")
     until(lambda: all_arrived(before))
@@ -73,14 +74,14 @@ def test_so_do_those_behind_one_that_goes_alone(proxy: FaultProxy, link: Link) -
     until(lambda: all_arrived(handles))
 
 
-def test_so_does_one_that_was_sent_when_the_connection_had_just_gone(
+def test_a_message_that_was_sent_when_the_connection_had_just_gone_arrives_on_the_next(
     broker: Mosquitto, proxy: FaultProxy, link: Link
 ) -> None:
     """What paho then says of it is that it is lost for good, but it keeps it."""
     handles: list[Handle | None] = []
 
     def send_too_late() -> None:
-        cast("Any", link)._paho._sock_close()
+        cast("Any", link)._connection.paho._sock_close()
         handles.append(link.send("handles/late", b"x", qos=1))
 
     with Listener(broker, "handles/late") as listener:
@@ -96,8 +97,8 @@ def test_all_that_is_sent_is_in_flight_where_the_sender_counts(proxy: FaultProxy
     """What is held back looks sent: an acknowledgement that follows it would overtake it."""
     proxy.way_out = 0
     handles = sent(link, *["handles/many"] * 100)
-    assert link._paho is not None
-    assert link._paho._inflight_messages == 100
+    assert link._connection.paho is not None
+    assert link._connection.paho._inflight_messages == 100
     proxy.way_out = None
     until(lambda: all_arrived(handles))
     assert proxy.accepted == 1

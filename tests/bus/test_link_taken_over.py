@@ -68,7 +68,7 @@ def link_to(broker: GivenAway, answers: dict[bool, bool]) -> Link:
 
 
 @pytest.mark.parametrize("broker", [1], indirect=True)
-def test_it_ends_a_link(broker: GivenAway) -> None:
+def test_a_link_whose_id_was_taken_over_ends(broker: GivenAway) -> None:
     link = link_to(broker, {False: False})
     until(lambda: not link.is_alive)
     assert str(link.fatal) == "another client uses the client id 'ours' on this broker"
@@ -85,7 +85,7 @@ def test_whoever_holds_out_comes_back(broker: GivenAway) -> None:
 
 
 @pytest.mark.parametrize("broker", [100], indirect=True)
-def test_but_not_for_ever(broker: GivenAway) -> None:
+def test_whoever_holds_out_is_given_up_when_it_is_taken_over_again_and_again(broker: GivenAway) -> None:
     link = link_to(broker, {False: True, True: False})
     until(lambda: not link.is_alive)
     assert str(link.fatal) == "another client uses the client id 'ours' on this broker"
@@ -94,7 +94,7 @@ def test_but_not_for_ever(broker: GivenAway) -> None:
 
 
 @pytest.mark.parametrize("broker", [6], indirect=True)
-def test_unless_it_knows_better(broker: GivenAway) -> None:
+def test_whoever_knows_better_holds_out_for_ever(broker: GivenAway) -> None:
     link = link_to(broker, {False: True, True: True})
     until(lambda: broker.connects == 7 and link.is_up)
     assert link.fatal is None

@@ -6,6 +6,8 @@ import json
 import signal
 from typing import Any
 
+import pytest
+
 from inferbus_client.contract import topics
 from inferbus_client.exits import Exit
 from support.inferbus import inferbus
@@ -15,8 +17,9 @@ from support.waiting import until
 from support.worker import WorkerProcess
 
 
+@pytest.mark.slow
 def test_the_first_ctrl_c_says_what_it_waits_for_and_that_a_second_forces(broker: Mosquitto) -> None:
-    slow: dict[str, Any] = {"simulated_first_token": "20s", "drain_timeout": "15s"}
+    slow: dict[str, Any] = {"simulated_first_token": "8s", "drain_timeout": "15s"}
     with (
         WorkerProcess(broker, project="ctrl-c", **slow) as worker,
         Listener(broker, topics.assistant_response("ctrl-c", "s1") + "/#") as listener,

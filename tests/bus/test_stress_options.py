@@ -57,7 +57,7 @@ class TestTheEnd:
         assert figures["answered"] == figures["sent"] == len(fake_worker.heard) > 20
         assert figures["total"]["max"] < 5  # from when a request could be sent, not from when the run began
 
-    def test_and_the_table_says_how_fast_that_was(self, way: tuple[str, ...]) -> None:
+    def test_of_an_infinite_rate_has_a_table_that_says_how_fast_that_was(self, way: tuple[str, ...]) -> None:
         run = inferbus("stress", *way, "--request-rate", "inf", "--max-concurrency", "5", "--duration", "500ms")
         assert "open loop, as fast as they go, at most 5 at once" in run.stdout
         assert "nan" not in run.stdout
@@ -116,7 +116,7 @@ class TestFigures:
             assert words in shown, words
         assert all(len(line) <= 80 for line in shown.splitlines())
 
-    def test_and_in_the_plot(self, way: tuple[str, ...], tmp_path: Path) -> None:
+    def test_stand_in_the_plot(self, way: tuple[str, ...], tmp_path: Path) -> None:
         file = tmp_path / "plot.svg"
         few = ("--messages", "1", "--sweep", "1,2", "--max-p95", "30s", "--plot", str(file))
         run = inferbus("stress", *way, *few)

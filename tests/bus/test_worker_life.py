@@ -272,6 +272,7 @@ class TestExitStatus:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broker_that_speaks_mqtt_3_alone() -> None:
     """Such as amqtt, which refuses MQTT 5, by silence where there is a Last Will."""
     needs_module("amqtt")

@@ -69,7 +69,7 @@ def test_a_project_and_all_together(broker: Mosquitto, start_worker: StartWorker
         assert_limited(ask(listener, "large/user_input/c"))
 
 
-def test_in_json_the_refusal_says_all(broker: Mosquitto, start_worker: StartWorker) -> None:
+def test_a_refusal_in_json_says_all(broker: Mosquitto, start_worker: StartWorker) -> None:
     start_worker(project="json-limits", total_rate_limit="1/60s")
     with Listener(broker, "json-limits/assistant_response/#") as listener:
         ask(listener, "json-limits/user_input/s1")
@@ -117,6 +117,7 @@ def test_every_bound_is_in_the_stats(broker: Mosquitto, start_worker: StartWorke
         stats_interval="100ms",
         queue_size=11,
         max_outbound_bytes=1_000_001,
+        max_intake_bytes=1_000_004,
         max_sessions=12,
         max_history_bytes=1_000_002,
         retry_memory_bytes=1_000_003,
@@ -132,6 +133,7 @@ def test_every_bound_is_in_the_stats(broker: Mosquitto, start_worker: StartWorke
     assert {name: level.bound for name, level in stats.levels.items()} == {
         "queue": 11,
         "outboundBytes": 1_000_001,
+        "intakeBytes": 1_000_004,
         "sessions": 12,
         "historyBytes": 1_000_002,
         "retryMemoryBytes": 1_000_003,

@@ -86,6 +86,7 @@ def test_what_the_second_was_given_meanwhile_does_not_hold_it(own_broker: Mosqui
         assert [json.loads(heard.payload)["type"] for heard in listener.wait(2)] == ["accepted", "accepted"]
 
 
+@pytest.mark.slow
 def test_of_three_the_first_stays(own_broker: Mosquitto) -> None:
     with (
         WorkerProcess(own_broker, **OPTIONS) as first,
@@ -97,6 +98,7 @@ def test_of_three_the_first_stays(own_broker: Mosquitto) -> None:
         serves(own_broker)
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_leaves_its_place_to_the_next(own_broker: Mosquitto) -> None:
     with WorkerProcess(own_broker, **OPTIONS) as worker:
         for _ in range(3):
@@ -133,6 +135,7 @@ def test_what_an_earlier_run_left_behind_stops_nobody() -> None:
         assert mosquitto_sub(broker, topic) == left_over.decode()  # so it did come back
 
 
+@pytest.mark.slow
 def test_made_up_presences_end_nobody(own_broker: Mosquitto) -> None:
     """Where there are no access rules anyone may write our presence. One lost connection and two words were enough."""
     numbers = itertools.count(1)

@@ -69,7 +69,8 @@ def test_reading_changes_nothing_and_two_readings_tell_what_lies_between(
     assert second.requests_per_s is None  # no interval has ended
 
 
-def test_while_it_loads_and_while_it_drains(broker: Mosquitto) -> None:
+@pytest.mark.slow
+def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -> None:
     options = ("--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s")
     with (
         Listener(broker, topics.presence("slow")) as presence,

@@ -85,7 +85,7 @@ class TestResets:
         reply = ask(broker, f"{PROJECT}/user_input/r1", None)
         assert (reply.topic, reply.text) == (f"{PROJECT}/assistant_response/r1", "Conversation reset.")
 
-    def test_so_is_a_json_one(self, broker: Mosquitto) -> None:
+    def test_a_reset_in_json_is_acknowledged(self, broker: Mosquitto) -> None:
         assert ask(broker, f"{PROJECT}/user_input/r2", '{"reset": true}').text == "Conversation reset."
 
     def test_an_empty_message_to_the_project_is_no_request(self, broker: Mosquitto) -> None:
@@ -166,7 +166,7 @@ class TestMqtt5:
         assert reply.properties["ContentType"] == "text/plain; charset=utf-8"
         assert reply.text == "hello"
 
-    def test_so_is_a_refusal(self, broker: Mosquitto) -> None:
+    def test_a_refusal_in_text_is_machine_readable(self, broker: Mosquitto) -> None:
         reply = ask(broker, f"{PROJECT}/user_input", '{"requestId": "r1", "sessionId": "s1", "message": ""}')
         assert user_properties(reply) == {"requestId": "r1", "sessionId": "s1", "status": "invalid_request"}
 

@@ -2,68 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from support.inferbus import environment
+from support.installation import QUESTION, Installation
 from support.mosquitto import Mosquitto
-from support.needs import needs_packages
 from support.readme import blocks
-from support.scripts import ROOT
 
 StartWorker = Callable[..., Any]
 
+pytestmark = pytest.mark.slow
+
 #: What a slim installation has no use for.
 OF_THE_COMMAND: Final = {"click", "rich", "prompt_toolkit", "pygments", "matplotlib"}
-QUESTION: Final = """
-import sys
-from inferbus_client import Client
-with Client(sys.argv[1], project=sys.argv[2]) as client:
-    print(client.ask("one question").text)
-"""
-
-
-class Installation:
-    """A virtual environment of its own, with what one line of the README puts there."""
-
-    def __init__(self, folder: Path, line: str) -> None:
-        self.folder = folder
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
-        pip = f'pip() {{ "{sys.executable}" -m pip --python "{folder}/bin/python" -q "$@"; }}'
-        env = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "requirements/lock-cpu.txt")}
-        command = ["bash", "-euc", f"{pip}\n{line}"]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
-        if done.returncode:
-            needs_packages(done.stderr)
-        assert done.returncode == 0, done.stderr
-
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.folder / "bin" / program, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=environment(),
-            cwd=self.folder,
-            check=False,
-        )
-
-    @property
-    def packages(self) -> set[str]:
-        listed = subprocess.run(
-            [sys.executable, "-m", "pip", "--python", self.folder / "bin/python", "list", "--format=freeze"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return {line.partition("==")[0].lower().replace("-", "_") for line in listed.stdout.splitlines()}
 
 
 @pytest.fixture(scope="module")

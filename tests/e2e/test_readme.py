@@ -72,6 +72,7 @@ def _of_kind(kind: str) -> list[str]:
     return [block.text for block in all_blocks() if _kind(block) == kind]
 
 
+@pytest.mark.vllm
 def test_the_tour_does_what_it_says() -> None:
     needs_module("vllm")
     needs_program("mosquitto_sub")
@@ -146,6 +147,7 @@ def test_the_commands_are_there(command: str) -> None:
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.slow
 def test_serve_takes_what_its_synopsis_says() -> None:
     (synopsis,) = _of_kind("synopsis")
     command = synopsis.replace("MODEL", "demo").replace("[our options]", "--workers 2")
@@ -157,6 +159,7 @@ def test_serve_takes_what_its_synopsis_says() -> None:
 
 
 @pytest.mark.parametrize("text", _of_kind("yaml"))
+@pytest.mark.slow
 def test_a_configuration_file_is_served(
     text: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
 ) -> None:

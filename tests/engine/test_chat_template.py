@@ -74,7 +74,7 @@ def test_a_bad_one_is_a_sentence(model: Path, template: str | None, complaint: s
         checked(with_template(model, template))
 
 
-def test_so_is_one_from_the_command_line(model: Path, tmp_path: Path) -> None:
+def test_a_bad_one_from_the_command_line_is_a_sentence_too(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "template.jinja"
     file.write_text(SYNTAX)
     with pytest.raises(EngineStartError, match=r"cannot be used \(line 2\)"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from inferbus_client.cli.main import main
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.reception import Reception
 
 receive = Reception.receive

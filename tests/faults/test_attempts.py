@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.requester import Requester
@@ -28,6 +30,7 @@ def locked(file: Path) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
+@pytest.mark.slow
 def test_a_locked_attempts_file_holds_up_no_request(own_broker: Mosquitto, tmp_path: Path) -> None:
     """Requests that the broker delivers again are counted before their turn; where they cannot be, they still run."""
     options = {**_OPTIONS, "state_dir": tmp_path, "workers": 1, "simulated_first_token": "200ms"}

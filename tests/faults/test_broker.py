@@ -38,6 +38,7 @@ def steady(requester: Requester, stop: threading.Event, pause: float) -> threadi
 
 
 @pytest.mark.parametrize("down", [1, 5] if size(1, 2) == 1 else [5, 20])
+@pytest.mark.slow
 def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], down: int) -> None:
     """Trial 1: all that was said is gone with it; the worker finds its way back, and new requests are answered."""
     stop = threading.Event()
@@ -67,6 +68,7 @@ def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], dow
         assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_stalled_broker(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 2: answers that cannot leave are bounded in bytes; over that they are dropped and counted."""
     seconds, bound = size(6, 30), 4 * _MB
@@ -134,6 +136,7 @@ def test_parallel_large_replies_under_back_pressure(own_broker: Mosquitto, repor
     assert set(requester.ledger.outcomes) == {"done"}
 
 
+@pytest.mark.slow
 def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 6: they do not kick each other for ever. The second ends, and says why; the first serves on.
 
@@ -169,6 +172,7 @@ def reconnects(worker: WorkerProcess) -> int:
     return worker.log.count('"connected again"')
 
 
+@pytest.mark.slow
 def test_a_burst_at_qos_0(report: Callable[..., None]) -> None:
     """Trial 7: a worker that does not read for a while. What the broker drops is lost, and nothing else goes wrong."""
     count = size(4000, 20_000)

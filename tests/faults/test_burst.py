@@ -21,6 +21,7 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("window", [20, 65535])
+@pytest.mark.slow
 def test_sigkill_in_a_burst_loses_nothing(tmp_path: Path, window: int, report: Callable[..., None]) -> None:
     """A request was once acknowledged while its reply still waited in paho for one of 20 places in flight."""
     count, kills = size(2000, 9000), size(3, 10)

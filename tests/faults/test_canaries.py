@@ -116,6 +116,7 @@ def form(text: str) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
 
+@pytest.mark.vllm
 def test_a_model_that_cannot_be_loaded(broker: Mosquitto, files: Path, tmp_path: Path) -> None:
     """With a token for the hub in the environment and in the file; in words, whichever part of vLLM fails."""
     needs_module("vllm")

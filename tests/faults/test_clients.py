@@ -209,7 +209,7 @@ def test_a_network_thread_that_fails_while_there_is_no_connection(
         raise RuntimeError("a fault of our own")
 
     asked = waiting.for_the_answer()
-    monkeypatch.setattr(waiting.client._core._connected._link, "_handshake", fail)
+    monkeypatch.setattr(waiting.client._core._connected._link._connection, "_shake_hands", fail)
     waiting.proxy.reset_all()
     with at_once(), pytest.raises(ConnectionLostError, match="network thread"):
         asked.result(_PATIENCE)
@@ -435,7 +435,7 @@ def test_threads_that_gave_up_leave_nothing_in_the_client(waiting: Waiting, repo
     with ThreadPoolExecutor(threads) as pool:
         assert set(pool.map(ask, range(threads))) == {RequestTimeoutError}
     transport = core._connected
-    assert (transport._attending, transport._waiting, transport._by_topic) == (set(), {}, {})
+    assert (transport._attending, transport._waiters.all(), transport._waiters.by_topic) == (set(), [], {})
     assert (dict(core._turns._first), core._turns._lines) == ({}, {})
     until(lambda: len(waiting.worker.cancels) >= len(places))
     report(43, f"{threads} threads gave up, {len(places)} of them after their request was accepted: nothing is left")

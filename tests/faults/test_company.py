@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+import pytest
+
 from inferbus_client.exits import Exit
 from support.listener import Listener
 from support.mosquitto import Mosquitto
@@ -18,6 +20,7 @@ _AT_ONCE: Final = 3
 _OPTIONS: Final = ("--project", "race")
 
 
+@pytest.mark.slow
 def test_workers_that_start_at_once(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     rounds, waits = size(3, 30), []
     for number in range(rounds):

@@ -148,6 +148,7 @@ def test_cancel_and_deadline_stop_the_engine(
     assert real_worker.process.poll() is None
 
 
+@pytest.mark.vllm
 def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], report: Callable[..., None]) -> None:
     """Trial 17: its health check sees nothing. Deadlines hold, the watchdog speaks, the process ends."""
     worker, _ = doomed
@@ -172,6 +173,7 @@ def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], 
         assert_gone(relatives)
 
 
+@pytest.mark.vllm
 def test_sigkill_leaves_no_engine(doomed: tuple[WorkerProcess, ...], report: Callable[..., None]) -> None:
     """Trial 12, the engine's processes: killed while it answers, and (in the long form) while it loads."""
     points, slowest = size(1, 20), 0.0

@@ -15,7 +15,8 @@ import pytest
 
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from support.fault_proxy import Fault, FaultProxy
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.requester import Requester

@@ -134,6 +134,7 @@ def test_illegal_packets(bench: Bench, report: Callable[..., None]) -> None:
     report(39, f"{sent} illegal ones dropped and acknowledged, others waited {1000 * bench.slowest:.0f} ms at most")
 
 
+@pytest.mark.alone
 def test_a_flood_of_user_properties(bench: Bench, report: Callable[..., None]) -> None:
     """Trial 39: 10^5 of them once held up everybody for ten seconds; now each such message is served like another."""
     behind = (RESPONSE_TOPIC + text(f"{HOME}/before"), *[user("", "")] * _MANY)

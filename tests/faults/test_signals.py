@@ -158,6 +158,7 @@ def told_to_stop(
     ],
     ids=lambda place: place.__name__.replace("_", " "),
 )
+@pytest.mark.alone
 def test_signals_at_every_moment(
     own_broker: Mosquitto, report: Callable[..., None], place: Callable[[Mosquitto], Place], request: Any
 ) -> None:

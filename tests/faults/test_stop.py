@@ -56,6 +56,7 @@ def seconds_to_end(worker: WorkerProcess) -> float:
 
 
 @pytest.mark.parametrize("speed", [_SHORT, _LONG], ids=["finishes", "does not finish"])
+@pytest.mark.alone
 def test_sigterm_with_many_in_flight(own_broker: Mosquitto, report: Callable[..., None], speed: dict[str, Any]) -> None:
     """Trial 9: all are answered, with an answer where there is time for it, else with an error."""
     count = size(100, 2000)
@@ -73,6 +74,7 @@ def test_sigterm_with_many_in_flight(own_broker: Mosquitto, report: Callable[...
     assert (requester.ledger.outcomes["done"] > 0) == (speed is _SHORT)
 
 
+@pytest.mark.alone
 def test_sigterm_while_the_broker_stalls(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 10: nobody can be told, and the process ends all the same."""
     with WorkerProcess(own_broker, **_OPTIONS, **_LONG) as worker, Requester(own_broker, "stop") as requester:
@@ -88,6 +90,7 @@ def test_sigterm_while_the_broker_stalls(own_broker: Mosquitto, report: Callable
         assert "done" not in requester.ledger.outcomes
 
 
+@pytest.mark.alone
 def test_a_second_sigterm_to_the_group(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 11: the second ends the waiting; what runs ends with an error, never with half an answer."""
     count = size(20, 500)

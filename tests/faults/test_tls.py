@@ -12,7 +12,8 @@ import pytest
 from inferbus_client.errors import BrokerError, BrokerRefusedError
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions, Tls
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions, Tls
 from support.mosquitto import HOST, Mosquitto
 from support.pki import Authority, Pair
 from support.waiting import until

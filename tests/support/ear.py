@@ -8,8 +8,10 @@ from typing import Any
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
 from inferbus_client.mqtt.broker_url import BrokerUrl
-from inferbus_client.mqtt.options import Incoming, LinkOptions
-from inferbus_client.mqtt.paho_client import PahoClient, build_paho
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
+from inferbus_client.mqtt.paho_client import PahoClient
+from inferbus_client.mqtt.paho_setup import build_paho
 
 
 class Ear:

@@ -6,14 +6,13 @@ import asyncio
 import random
 import socket
 import struct
-import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from socket import SO_LINGER, SO_RCVBUF, SOL_SOCKET
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from support.loop_thread import LoopThread
 from support.mosquitto import HOST
 
 _CHUNK: Final = 65536
@@ -38,7 +37,7 @@ class Fault:
     slice: int = _CHUNK
 
 
-class FaultProxy:
+class FaultProxy(LoopThread):
     """A context manager: a proxy before `port` on this machine, in a thread of its own.
 
     Attributes:
@@ -48,35 +47,17 @@ class FaultProxy:
     """
 
     def __init__(self, port: int) -> None:
-        self.host = HOST
-        self.port = 0
+        super().__init__("fault-proxy")
         self.fault = Fault()
         self.way_out: float | None = None
         self.accepted = 0
         self._target = port
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="fault-proxy")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
-        self._loop.close()
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://{self.host}:{self.port}"
 
     def reset_all(self) -> None:
         """Reset every connection."""
-        self._loop.call_soon_threadsafe(self._reset_all)
+        self._loop.call_soon_threadsafe(self._reset)
 
     def say(self, packet: bytes) -> None:
         """Send this to every client, between two packets of the broker's, as its word."""
@@ -86,27 +67,21 @@ class FaultProxy:
         for writer in self._clients:
             writer.write(packet)
 
-    def _reset_all(self) -> None:
+    def _hang_up(self) -> None:
+        self.way_out = None
+        self._reset()
+
+    def _reset(self) -> None:
         for writer in self._writers:
             with suppress(OSError):  # closed already
                 writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             writer.transport.abort()
 
-    async def _serve(self) -> None:
-        self._end = asyncio.Event()
+    async def _listen(self) -> asyncio.Server:
         listener = socket.socket()
         listener.setsockopt(SOL_SOCKET, SO_RCVBUF, _CHUNK)  # else the system takes megabytes in for a slow reader
         listener.bind((HOST, 0))
-        self.port = listener.getsockname()[1]
-        server = await asyncio.start_server(self._pass, sock=listener)
-        self._ready.set()
-        await self._end.wait()
-        server.close()
-        self.way_out = None
-        self._reset_all()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=2)
+        return await asyncio.start_server(self._pass, sock=listener)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

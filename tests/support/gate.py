@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from support.loop_thread import LoopThread, pump
 from support.mosquitto import HOST
 
-_CHUNK: Final = 65536
 CONNECT: Final = 1
 PUBLISH: Final = 3
 SUBSCRIBE: Final = 8
@@ -70,7 +68,7 @@ def refuses(name: str) -> Rule:
     return rule
 
 
-class Gate:
+class Gate(LoopThread):
     """A context manager: a proxy before `target`, in a thread of its own.
 
     Attributes:
@@ -81,31 +79,13 @@ class Gate:
     """
 
     def __init__(self, target: int, rule: Rule = passes, *, deaf: bool = False) -> None:
-        self.host = HOST
-        self.port = 0
+        super().__init__("gate")
         self.rule = rule
         self.deaf = deaf
         self.accepted = 0
         self.packets: list[Packet] = []
         self._target = target
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
         self._clients: set[asyncio.StreamWriter] = set()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), name="gate")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
-        self._loop.close()
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://{self.host}:{self.port}"
 
     def hang_up(self) -> None:
         """Close every connection."""
@@ -115,17 +95,8 @@ class Gate:
         for client in self._clients:
             client.close()
 
-    async def _serve(self) -> None:
-        self._end = asyncio.Event()
-        server = await asyncio.start_server(self._pass, HOST, 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._end.wait()
-        server.close()
-        self._hang_up()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=5)
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._pass, HOST, 0)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -140,14 +111,14 @@ class Gate:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
-        replies = asyncio.create_task(_pump(broker_reader, writer))
+        replies = asyncio.create_task(pump(broker_reader, writer))
         try:
-            await self._listen(reader, writer, broker_writer)
+            await self._obey_rule(reader, writer, broker_writer)
         finally:
             replies.cancel()
             broker_writer.close()
 
-    async def _listen(
+    async def _obey_rule(
         self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, broker: asyncio.StreamWriter
     ) -> None:
         v5 = False
@@ -163,14 +134,6 @@ class Gate:
                 await broker.drain()
             elif isinstance(deed, bytes):
                 client.write(deed)
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(_CHUNK):
-            sink.write(data)
-            await sink.drain()
-        sink.close()
 
 
 async def _read(reader: asyncio.StreamReader, *, v5: bool) -> tuple[bytes, Packet]:

@@ -17,7 +17,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def inferbus(*arguments: str, stdin: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def inferbus(*arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
         [PROGRAM, *arguments],

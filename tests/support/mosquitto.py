@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +20,32 @@ from support.waiting import until
 HOST: Final = "127.0.0.1"
 
 
+#: Below the ports that systems give to connections and to whoever asks for any: a broker that is down for a while, or
+#: not yet up, loses its own to nobody. Processes that share a run's tests have a part of them each.
+_PORTS: Final = range(16_384, 32_768)
+_PARTS: Final = 16
+
+
+def _ports() -> Iterator[int]:
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+    ours = _PORTS[part::_PARTS]
+    place = random.randrange(len(ours))  # noqa: S311 - no secret; beside another run of the tests
+    while True:
+        place = (place + 1) % len(ours)
+        yield ours[place]
+
+
+_next_ports: Final = _ports()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, and that this process has not given away lately."""
+    for port in _next_ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Mosquitto does: what has ended is free
+            probe.bind((HOST, port))
+            return port
+    raise AssertionError
 
 
 class Mosquitto:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from inferbus_client.contract.wire import Failure
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.chat import FinishReason, Usage
 from inferbus_worker.engines.base import (
@@ -21,8 +21,9 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import ReplyAddress
-from inferbus_worker.replies.sender import Replies
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.sender import Sender
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
@@ -129,7 +130,7 @@ class ScriptedEngine:
         return len(text.split())
 
 
-class RecordedReplies(Replies):
+class RecordedSender(Sender):
     """Keeps the reply streams that have something to say, instead of giving them to a sender."""
 
     def __init__(self) -> None:
@@ -178,7 +179,7 @@ class Rooms:
         )
         self.gate: Failure | None = None
         self.acknowledged: list[int] = []
-        self.replies = RecordedReplies()
+        self.replies = RecordedSender()
         rooms = build_rooms(
             self.settings,
             self.engine,
@@ -186,7 +187,7 @@ class Rooms:
             acknowledge=self.acknowledged.append,
             in_network_thread=lambda wish: wish(),
             attempts=attempts,
-            replies=self.replies,
+            sender=self.replies,
             clock=self.clock,
             in_place=True,
         )

@@ -32,6 +32,7 @@ class WorkerProcess:
         model: what it serves; None is enough for the simulated engine.
         extra: more arguments, as they are.
         ready_timeout: seconds that it may take to become ready.
+        program: what is run; it must end when its standard input does.
         **options: flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
     """
 
@@ -41,12 +42,14 @@ class WorkerProcess:
         model: str | None = None,
         *,
         extra: Sequence[str] = (),
-        ready_timeout: float = 120.0,
+        ready_timeout: float = 200.0,
+        program: Sequence[str] = (sys.executable, "-m", "inferbus_worker.demo.lifeline"),
         **options: object,
     ) -> None:
         self.id = f"worker-{uuid.uuid4().hex[:8]}"
         self._broker = broker
         self._ready_timeout = ready_timeout
+        self._program = program
         named = {
             "engine": "simulated" if model is None else "vllm",
             "broker": broker.url,
@@ -122,7 +125,7 @@ class WorkerProcess:
     def _popen(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "inferbus_worker.demo.lifeline", *self.arguments],
+                [*self._program, *self.arguments],
                 stdin=subprocess.PIPE,  # held open; so the worker ends even where pytest is killed
                 stdout=log,
                 stderr=log,

@@ -169,6 +169,7 @@ def test_no_pattern_confuses_the_check(pattern: str) -> None:
         check_response_format(described(strings(pattern)))
 
 
+@pytest.mark.alone
 def test_the_check_is_quick_on_the_worst_that_fits_a_payload() -> None:
     """In the network thread: a megabyte of whatever costs about as much as it took to parse."""
     worst = [

@@ -56,6 +56,7 @@ class TestWords:
         [(model, name) for model in MODELS for name, field in model.model_fields.items() if not is_file_only(field)],
         ids=str,
     )
+    @pytest.mark.slow
     def test_are_the_same_in_the_file_as_in_the_environment_and_in_a_flag(
         self, file: Path, model: type[FileSettings], name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -107,13 +108,13 @@ class TestWords:
         assert (projects["b"].max_tokens, projects["b"].weight) == (5, 2)
 
     @pytest.mark.parametrize("each", ["[{}]", "{{<<: [{}]}}", "{{x: [{}]}}"])
-    def test_but_not_so_often_that_nobody_could_read_it_all(self, file: Path, each: str) -> None:
+    def test_aliases_do_not_multiply_beyond_what_anybody_could_read(self, file: Path, each: str) -> None:
         """Nine of nine of nine: some four hundred million, in half a page."""
         levels = [f"l{level}: &l{level} " + each.format(", ".join([f"*l{level - 1}"] * 9)) for level in range(1, 10)]
         text = "\n  ".join(["vllm:", "l0: &l0 {a: b}", *levels])
         assert "holds more than 100000 values" in complaint(file, text)
 
-    def test_nor_of_itself(self, file: Path) -> None:
+    def test_an_alias_of_itself_is_refused(self, file: Path) -> None:
         assert "nested too deep" in complaint(file, "vllm: &all {again: *all}")
 
 
@@ -126,7 +127,7 @@ class TestLists:
         assert (list(settings.projects), settings.reply_topics) == (["a", "b"], ["a", "b"])
 
     @pytest.mark.parametrize("flags", [("a,b",), ("a", "b"), (" a , ", "b"), "a,b"])
-    def test_and_so_they_may_in_a_flag(self, flags: object) -> None:
+    def test_a_list_may_have_commas_in_a_flag(self, flags: object) -> None:
         assert list(Settings.load({"projects": flags}).projects) == ["a", "b"]
 
     def test_in_the_file_a_mapping_in_one_is_none(self, file: Path) -> None:

@@ -176,7 +176,7 @@ class Daemon:
             raise BrokerError("the network thread has died")
         self._bus.watch_hearing()
         if not self._bus.link.is_up:
-            self._rooms.replies.trim()  # else the network thread does
+            self._rooms.sender.trim()  # else the network thread does
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -193,7 +193,7 @@ class Daemon:
         for job in self._rooms.in_flight.all():  # its thread hangs
             self._rooms.endings.write(job)
         self._bus.announce("offline")
-        if not self._flush(deadline) and self._rooms.replies.owes(0):
+        if not self._flush(deadline) and self._rooms.sender.owes(0):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._rooms.acknowledgements.close()
@@ -223,8 +223,8 @@ class Daemon:
     def _flush(self, deadline: float) -> bool:
         """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
         least = time.monotonic() + _FLUSH
-        while not self._rooms.replies.flush(_TICK):
-            wanted = self._is_patient(deadline) and self._rooms.replies.owes(2 * self._settings.keepalive)
+        while not self._rooms.sender.flush(_TICK):
+            wanted = self._is_patient(deadline) and self._rooms.sender.owes(2 * self._settings.keepalive)
             if not wanted and time.monotonic() > least:
                 return False
         return True
@@ -274,5 +274,5 @@ class Daemon:
     def _closed(self) -> Failure | None:
         """Why admission takes nothing now; None while it does."""
         if self._state is State.READY:
-            return Failure("overloaded") if self._rooms.replies.congested else None
+            return Failure("overloaded") if self._rooms.sender.congested else None
         return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")

@@ -29,12 +29,12 @@ from inferbus_worker.engines.watchdog import Watchdog
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.meter import Meter
-from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
 from inferbus_worker.flow.worker_pool import WorkerPool
 from inferbus_worker.ops.reporter import Reporter
-from inferbus_worker.replies.sender import Replies
+from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory import memory_stores
 from inferbus_worker.state.protocols import Levels, Stores
@@ -56,14 +56,14 @@ class Rooms:
     turns: TurnRunner
     endings: Endings
     meter: Meter
-    replies: Replies
+    sender: Sender
 
     def levels(self) -> Levels:
         """Everything that is bounded, by the name that the stats give it."""
         return {
             **self.intake.levels(),
             **self.queue.levels(),
-            **self.replies.levels(),
+            **self.sender.levels(),
             **self.stores.levels(),
             **self.limits.levels(),
             **(self.stores.budgets.levels() if self.stores.budgets is not None else {}),
@@ -79,7 +79,7 @@ def build_rooms(
     in_network_thread: Callable[[Callable[[], None]], None],
     attempts: Attempts | None = None,
     stores: Stores | None = None,
-    replies: Replies | None = None,
+    sender: Sender | None = None,
     clock: Callable[[], float] = time.monotonic,
     in_place: bool = False,
 ) -> Rooms:
@@ -93,7 +93,7 @@ def build_rooms(
         in_network_thread: has that thread do something.
         attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
         stores: what workers share; in memory where none are given.
-        replies: the sender; one is made where none is given.
+        sender: the sender; one is made where none is given.
         clock: a monotonic one.
         in_place: whether admission runs in its caller's thread whatever it may have to wait for.
     """
@@ -102,20 +102,23 @@ def build_rooms(
     acknowledgements = Acknowledgements(
         acknowledge, attempts=attempts, max_attempts=settings.max_attempts, at_once=at_once
     )
-    replies = replies or Replies(
+    sender = sender or Sender(
         qos=settings.reply_qos,
         max_bytes=settings.max_outbound_bytes,
         delta_interval=settings.delta_interval,
-        answered=acknowledgements.end,
+        answered=acknowledgements.answered,
     )
     queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing, clock=clock)
     in_flight, pool = InFlight(), WorkerPool(queue)
     meter = Meter(pool, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
-    turns = TurnRunner(engine, settings, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt))
+    prompts = Prompts(engine, settings)
+    turns = TurnRunner(
+        engine, settings, prompts, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt)
+    )
     limits = RateLimits(settings, stores.windows)
-    budget = _token_budget(settings, engine, stores)
-    addressing = Addressing(replies, settings.reply_topics)
+    budget = _token_budget(settings, prompts, stores)
+    addressing = Addressing(sender, settings.reply_topics)
     admission = Admission(
         settings=settings,
         stores=stores,
@@ -139,7 +142,7 @@ def build_rooms(
 
     def unanswered(arrival: Arrival) -> None:
         if arrival.receipt is not None:
-            in_network_thread(lambda: acknowledgements.end(arrival.receipt, arrived=False))
+            in_network_thread(lambda: acknowledgements.answered(arrival.receipt, arrived=False))
 
     intake = Intake(
         verbs,
@@ -169,14 +172,14 @@ def build_rooms(
         turns=turns,
         endings=endings,
         meter=meter,
-        replies=replies,
+        sender=sender,
     )
 
 
-def _token_budget(settings: Settings, engine: Engine, stores: Stores) -> TokenBudget | None:
+def _token_budget(settings: Settings, prompts: Prompts, stores: Stores) -> TokenBudget | None:
     if settings.token_budget is None or stores.budgets is None:
         return None
-    return TokenBudget(settings.token_budget, lambda job: Prompt(job, engine, settings).most, stores.budgets)
+    return TokenBudget(settings.token_budget, lambda job: prompts.of(job).longest, stores.budgets)
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure |
         rooms.reception.hold()
     bus = Bus(
         settings,
-        replies=rooms.replies,
+        sender=rooms.sender,
         receive=rooms.reception.receive,
         asked=stats_asked,
         came_up=lambda: rooms.reception.came_up(remembered=bus.link.session_present),
@@ -231,7 +234,7 @@ def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure |
         queue=rooms.queue,
         in_flight=rooms.in_flight,
         sessions=rooms.stores.sessions,
-        replies=rooms.replies,
+        sender=rooms.sender,
         levels=rooms.levels,
         unreadable=lambda: bus.link.unreadable,
         publish=bus.publish_stats,

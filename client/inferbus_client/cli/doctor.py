@@ -41,14 +41,14 @@ def doctor(config: Path | None, *, as_json: bool, **flags: Any) -> int:
     settings = load_settings(flags, config)
     said = CheckResult("settings", "info", in_force(settings, given(ClientSettings, flags), config))
     failed = [
-        result for result in _told(chain([said], check_all(settings)), as_json=as_json) if result.verdict == "failed"
+        result for result in _printed(chain([said], check_all(settings)), as_json=as_json) if result.verdict == "failed"
     ]
     if not failed:
         return Exit.OK
     return Exit.BROKER if failed[0].name == "broker" else Exit.FAILED
 
 
-def _told(results: Iterable[CheckResult], *, as_json: bool) -> Iterator[CheckResult]:
+def _printed(results: Iterable[CheckResult], *, as_json: bool) -> Iterator[CheckResult]:
     """Each result, once it has been printed."""
     for result in results:
         click.echo(json.dumps(asdict(result)) if as_json else _in_lines(result))

@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from inferbus_client import __version__
 from inferbus_client.cli import streams
 from inferbus_client.cli.terminal import in_words
+from inferbus_client.cli.versions import installed
 from inferbus_client.errors import InferbusError, SettingsError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.settings.sources import nearest
@@ -65,8 +65,16 @@ def _added_verbs() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group="inferbus.verbs")}
 
 
+def _say_versions(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    if wanted and not context.resilient_parsing:
+        click.echo("\n".join(f"{name} {number}" for name, number in installed().items()))
+        context.exit()
+
+
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="inferbus")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_versions, help="Say what is installed."
+)
 def inferbus() -> None:
     """A language model on a message bus: serve one, and talk to it."""
 
@@ -79,7 +87,9 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        return _finish(inferbus.main(standalone_mode=False))
+        status = inferbus.main(standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -88,14 +98,9 @@ def _run() -> int:
         return _wrong_usage(error)
     except OSError as error:
         return _system_failed(error)
-    except (SettingsError, InferbusError) as error:
+    except InferbusError as error:
         streams.complain(f"inferbus: {in_words(error)}")
         return exit_of(error)
-
-
-def _finish(status: object) -> int:
-    sys.stdout.flush()
-    return status if isinstance(status, int) else Exit.OK
 
 
 def _wrong_usage(error: click.ClickException) -> int:

@@ -50,7 +50,8 @@ def given(model: type[FileSettings], values: dict[str, Any]) -> dict[str, Any]:
 
 def _option(name: str, field: FieldInfo, default: str | None, *, hidden: bool) -> Callable[[Command], Command]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    flags = [*(str(flag) for flag in _listed(extra.get("flags"))), f"--{name.replace('_', '-')}", name]
+    more = extra.get("flags")
+    flags = [*(map(str, more) if isinstance(more, list) else ()), f"--{name.replace('_', '-')}", name]
     text = _help(field, default)
     if bare_type(field.annotation) is bool:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
@@ -76,10 +77,6 @@ def _completer(field: FieldInfo) -> Callable[[click.Context, click.Parameter, st
         return None
     choices = [str(choice) for choice in get_args(kind)]
     return lambda _context, _parameter, begun: [CompletionItem(one) for one in choices if one.startswith(begun)]
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def _metavar(field: FieldInfo, extra: dict[str, Any]) -> str:

@@ -107,11 +107,9 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
-    return "".join(_SPELLED.get(sign) or _number(sign) for sign in missing), error.end
-
-
-def _number(sign: str) -> str:
-    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return "".join(
+        _SPELLED.get(sign) or sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in missing
+    ), error.end
 
 
 def _ascii(name: str) -> codecs.CodecInfo | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, decode_announcement
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
 
 #: Workers that are remembered: on a bus where anyone may announce one, there must be a bound.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from inferbus_client.contract.wire import FinishReason, Timing, Usage
 
 
@@ -48,9 +50,4 @@ class Answer:
             fields[f"{name}_ms"] = round(fields.pop(f"{name}_s") * 1000, 3)
         for name, part in (("usage", self.usage), ("timing", self.timing)):
             fields[name] = None if part is None else part.model_dump(by_alias=True)
-        return {_camel(name): value for name, value in fields.items()}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+        return {to_camel(name): value for name, value in fields.items()}

@@ -34,19 +34,20 @@ class Assembly:
         self._pieces: list[str] = []
 
     @property
-    def finished(self) -> bool:
-        return self.answer is not None or self.failure is not None
+    def end(self) -> Done | Failure | None:
+        return self.answer or self.failure
 
     def take(self, reply: AnyReply) -> Iterator[Accepted | Delta]:
         """Take a reply in; yields what the caller should see of it."""
-        if self.finished or not self._is_new(reply):
+        if self.end or not self._is_new(reply):
             self.duplicates += 1
             return
         if isinstance(reply, Done):
             self.answer = reply
             yield from self._rest(reply)
         elif isinstance(reply, ErrorReply):
-            self.failure = _failure(reply)
+            sentence = Failure(reply.code).message
+            self.failure = Failure(reply.code, reply.message.removeprefix(sentence).strip(), reply.retry_after_ms)
         elif isinstance(reply, Accepted):
             yield reply
         elif self._whole:
@@ -79,8 +80,3 @@ class Assembly:
             self.lost += 1
         elif rest := done.text[len(so_far) :]:
             yield self._hand_on(Delta(request_id=done.request_id, session_id=done.session_id, seq=done.seq, text=rest))
-
-
-def _failure(reply: ErrorReply) -> Failure:
-    sentence = Failure(reply.code).message
-    return Failure(reply.code, reply.message.removeprefix(sentence).strip(), reply.retry_after_ms)

@@ -13,7 +13,8 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.wire import Failure, InvalidPayloadError, decode_request
 from inferbus_client.errors import InvalidRequestError
 
-Message = str | Sequence[Mapping[str, Any]]
+#: What is asked: text, or OpenAI content parts.
+Content = str | Sequence[Mapping[str, Any]]
 
 _FIELDS: Final = {
     "temperature": "temperature",
@@ -54,7 +55,7 @@ class _RequestIds:
         self._prefix = uuid.uuid4().hex[:16]
         self._numbers = itertools.count(1)
 
-    def __next__(self) -> str:
+    def next(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
@@ -72,7 +73,7 @@ class Addresses:
 
     def request(
         self,
-        message: Message,
+        message: Content,
         session: str,
         *,
         stream: bool,
@@ -98,7 +99,7 @@ class Addresses:
     def new_session(self) -> Call:
         """A request for a session id."""
         topic = f"{topics.session_response(self.scope)}/{self.client_id}"
-        request_id = next(self._request_ids)
+        request_id = self._request_ids.next()
         return Call(
             topic=topics.session_request(self.scope),
             reply_topic=topic,
@@ -115,17 +116,26 @@ class Addresses:
     def reply_topic(self, session: str) -> str:
         return f"{topics.assistant_response(self.scope, session)}/{self.client_id}"
 
-    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
+    def cancel_topic(self, session: str) -> str:
+        """Where a session's requests are cancelled.
+
+        Raises:
+            InvalidRequestError: there can be no such session.
+        """
         if not topics.is_session(session):
             raise _invalid("sessionId: must match [A-Za-z0-9_.:-]{1,128}.")
+        return topics.cancel(self.scope, session)
+
+    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
+        cancel_topic = self.cancel_topic(session)
         reply_topic = self.reply_topic(session)
-        request_id = request_id or next(self._request_ids)
+        request_id = request_id or self._request_ids.next()
         return Call(
             topic=topics.user_input(self.scope, session),
             reply_topic=reply_topic,
             request_id=request_id,
             session=session,
-            cancel_topic=topics.cancel(self.scope, session),
+            cancel_topic=cancel_topic,
             fields={"sessionId": session, **self._envelope(reply_topic, request_id), **fields},
         )
 

@@ -12,7 +12,7 @@ from inferbus_client.contract import topics
 from inferbus_client.errors import ClientClosedError, NotConnectedError, SettingsError
 from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Addresses, Call, Message
+from inferbus_client.exchange.call import Addresses, Call, Content
 from inferbus_client.exchange.errand import Errand, hear
 from inferbus_client.exchange.exchange import Exchange
 from inferbus_client.exchange.options import (
@@ -70,7 +70,7 @@ class ClientCore:
 
     # --- lifecycle ---
 
-    def connecting(self) -> Callable[[], None]:
+    def connector(self) -> Callable[[], None]:
         """What connects, unless we are connected then; it raises what `Transport.open` raises.
 
         It may be called in another thread, and later: a `close` that comes in between holds, since whoever wished for
@@ -113,7 +113,7 @@ class ClientCore:
 
     # --- errands ---
 
-    def request(self, message: Message, options: AskOptions, *, stream: bool) -> Errand:
+    def request(self, message: Content, options: AskOptions, *, stream: bool) -> Errand:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
         call = self._addresses.request(message, session, stream=stream, **request_fields(options))
@@ -129,8 +129,8 @@ class ClientCore:
         return self._errand(self._addresses.new_session(), options, None)
 
     def cancel(self, session: str | None, request_id: str | None) -> None:
-        topic = topics.cancel(self.settings.scope, session or self.session)
-        self._connected.publish_cancel(topic, request_id)
+        check_options({"session": session, "request_id": request_id}, AskOptions.__annotations__)
+        self._connected.publish_cancel(self._addresses.cancel_topic(session or self.session), request_id)
 
     def listen_to_every_session(self, deliver: Deliver) -> Steps:
         """One subscription to every reply topic of ours. Raises what `hear` raises."""
@@ -138,7 +138,7 @@ class ClientCore:
         until = time.monotonic() + self.settings.connect_timeout
         with transport.attended(deliver):
             yield from hear(transport, every_reply, deliver, lambda: max(until - time.monotonic(), 0.0))
-            transport.topics.rely_on(every_reply)
+            transport.reply_topics.rely_on(every_reply)
 
     def _errand(self, call: Call, options: WaitOptions, when_busy: WhenBusy | None) -> Errand:
         terms, transport = terms_of(options, self._terms), self._connected

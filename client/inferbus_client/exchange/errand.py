@@ -70,12 +70,12 @@ def hear(transport: Transport, topic: str, deliver: Deliver, remaining: Callable
         BrokerRefusedError: the broker refuses the subscription.
         ConnectionLostError: there is no connection, or no answer in time.
     """
-    if transport.topics.hears(topic):
+    if transport.reply_topics.hears(topic):
         return
     if not (yield from _until(lambda: transport.is_up, remaining)):
         raise ConnectionLostError("there is no connection to the broker")
     waited = remaining()
-    granted = transport.topics.listen(topic)
+    granted = transport.reply_topics.listen(topic)
     granted.add_done_callback(lambda _granted: deliver(Signal.GRANTED))
     if not (yield from _until(granted.done, remaining)):
         raise ConnectionLostError(f"the broker did not answer a subscription within {waited:g} s")

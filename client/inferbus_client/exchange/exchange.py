@@ -11,15 +11,22 @@ import itertools
 import math
 import time
 from collections import deque
+from collections.abc import Generator
 from typing import Final, Protocol
 
 from inferbus_client.contract.wire import Delta, Done, ErrorReply, Failure
-from inferbus_client.errors import BrokerError, MessageRefusedError, RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import (
+    BrokerError,
+    MessageRefusedError,
+    MisuseError,
+    RequestFailedError,
+    RequestTimeoutError,
+)
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply, Assembly
 from inferbus_client.exchange.call import Call
 from inferbus_client.exchange.pacing import Backoff, Clock, Pacer
-from inferbus_client.exchange.steps import Event, Receive, Retry, Signal, Steps, TextReply
+from inferbus_client.exchange.steps import Event, Receive, Retry, Signal, Step, Steps, TextReply
 from inferbus_client.settings.client import Terms
 
 #: Seconds that the worker has, after our deadline, to say `deadline_exceeded` itself: its word says where it passed.
@@ -88,11 +95,11 @@ class Exchange:
         """
         try:
             for attempt in itertools.count():
-                yield from self._attempt()
-                if self._assembly.answer is not None:
-                    self.answer = self._whole_answer(self._assembly.answer)
+                end = yield from self._attempt()
+                if isinstance(end, Done):
+                    self.answer = self._whole_answer(end)
                     return
-                again = self._retry(attempt)
+                again = self._retry_or_raise(attempt, end)
                 yield again
                 yield from self._pause(again.seconds)
                 self._begin_again()
@@ -101,17 +108,21 @@ class Exchange:
                 self._outlet.cancel(self.call)
 
     def result(self) -> Answer:
-        """The answer, after `steps` has ended."""
+        """The answer, after `steps` has ended.
+
+        Raises:
+            MisuseError: it has not, or with an error.
+        """
         if self.answer is None:
-            raise AssertionError("the exchange has not ended")
+            raise MisuseError("there is no answer: it has not come to its end yet, or ended with an error")
         return self.answer
 
     # --- one attempt ---
 
-    def _attempt(self) -> Steps:
+    def _attempt(self) -> Generator[Step, Event | None, Done | Failure]:
         self._attempts += 1
         yield from self._send()
-        while not self._assembly.finished:
+        while (end := self._assembly.end) is None:
             patience, what = self._patience()
             event = self._early.popleft() if self._early else (yield Receive(max(patience, 0.0)))
             if isinstance(event, BrokerError):
@@ -124,6 +135,7 @@ class Exchange:
             elif not isinstance(event, Signal):
                 yield from self._on_reply(event)
         self._outstanding = False
+        return end
 
     def _send(self) -> Steps:
         while (wait := self._pacer.take(self.call.session)) > 0:
@@ -212,10 +224,7 @@ class Exchange:
 
     # --- the end of an attempt ---
 
-    def _retry(self, attempt: int) -> Retry:
-        failure = self._assembly.failure
-        if failure is None:
-            raise AssertionError("an attempt ends with an answer or a failure")
+    def _retry_or_raise(self, attempt: int, failure: Failure) -> Retry:
         error = RequestFailedError.of(failure)
         # What the caller has already seen of an answer cannot be unsaid, so a failure after that is final.
         # A deadline that has passed for the worker has passed for us too.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from inferbus_client.contract.wire import Accepted, Failure
-from inferbus_client.errors import RequestFailedError, SessionBusyError
+from inferbus_client.errors import OptionTypeError, OptionValueError, RequestFailedError, SessionBusyError
 from inferbus_client.exchange.steps import Retry
 from inferbus_client.settings.client import ClientSettings, Terms
 
@@ -93,17 +93,17 @@ def check_options(options: Mapping[str, object], known: Iterable[str]) -> None:
     """Refuse what would do nothing, or something else than is meant.
 
     Raises:
-        TypeError: there is no such option, or it is not callable where it must be.
-        ValueError: it has no such value.
+        OptionTypeError: there is no such option, or it is not callable where it must be.
+        OptionValueError: it has no such value.
     """
     known = list(known)
     for name in options:
         if name not in known:
             near = get_close_matches(name.lower(), known, n=1)
-            raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise OptionTypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]}?" if near else ""), name)
     for name in ("on_accepted", "on_retry"):
         if (callback := options.get(name)) is not None and not callable(callback):
-            raise TypeError(f"{name} must be callable")
+            raise OptionTypeError(f"{name} must be callable", name)
     for name in ("when_busy", "session", "request_id"):
         _checked(name, options.get(name))
 
@@ -117,7 +117,7 @@ def terms_of(options: WaitOptions, terms: Terms) -> Terms:
     """The client's terms with this request's changes.
 
     Raises:
-        ValueError: a change cannot be meant; the text begins with its name.
+        OptionValueError: a change cannot be meant; the text begins with its name.
     """
     changes = {name: _checked(name, options.get(name)) for name in ("timeout", "retries")}
     return replace(terms, **{name: value for name, value in changes.items() if value is not None})
@@ -143,4 +143,4 @@ def _checked(name: str, value: object) -> Any:
         return _VALUES[name].validate_python(value, strict=True)
     except ValidationError as error:
         text = error.errors(include_url=False, include_context=False)[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{name}: {text[0].lower()}{text[1:]}") from None
+        raise OptionValueError(f"{name}: {text[0].lower()}{text[1:]}", name) from None

@@ -53,7 +53,7 @@ class ReplyTopics:
         with self._lock:
             granted = self._granted.get(topic)
             if granted is None:
-                granted = self._granted[topic] = self._link.ask_for({topic: _REPLY_QOS})
+                granted = self._granted[topic] = self._link.start_subscribing({topic: _REPLY_QOS})
                 granted.add_done_callback(lambda granted: self._forget_if_refused(topic, granted))
                 self._give_up_idle()
             return granted
@@ -75,7 +75,7 @@ class ReplyTopics:
         """Ask for one of them again. A broker reads in order: when it answers, it has read all that went before."""
         with self._lock:
             topic = next(reversed(self._granted), None)
-        return None if topic is None else self._link.ask_for({topic: _REPLY_QOS})
+        return None if topic is None else self._link.start_subscribing({topic: _REPLY_QOS})
 
     def _forget_if_refused(self, topic: str, granted: Future[None]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""One connection of a client: reply subscriptions, and each reply to the request that waits for it.
+"""One connection of a client: its life, its reply subscriptions, and what is sent over it.
 
 `Client` and `AsyncClient` share it. Nothing here waits for a reply: an event is handed to the `deliver` function of
 the request that it belongs to, in the link's network thread, so `deliver` must not block.
@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from inferbus_client.contract import topics
-from inferbus_client.contract.wire import Failure, InvalidReplyError, decode_reply
+from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import (
     BrokerError,
     BrokerRefusedError,
@@ -31,35 +30,19 @@ from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Call, cancel_payload
 from inferbus_client.exchange.reply_topics import ReplyTopics
-from inferbus_client.exchange.steps import Deliver, Event, Signal, TextReply
+from inferbus_client.exchange.steps import Deliver, Event, Signal
+from inferbus_client.exchange.waiters import Waiter, Waiters
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from inferbus_client.mqtt.plain_publish import LARGEST
 
-log = logging.getLogger("inferbus.client")
 # A library is silent unless the program that uses it says where its log goes.
 logging.getLogger("inferbus").addHandler(logging.NullHandler())
 
 #: Seconds that closing waits, at most, for the broker to read what was said last.
 _LAST_WORD: Final = 1.0
 _PACKET_OVERHEAD: Final = 64
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Who waits for a request's replies.
-
-    Attributes:
-        call: the request.
-        deliver: takes its replies.
-        sent: whether it may have been published; said before it is.
-        open: from a send to the terminal reply, so that a repeat is a stray.
-    """
-
-    call: Call
-    deliver: Deliver
-    sent: bool = False
-    open: bool = True
 
 
 class Transport:
@@ -71,28 +54,28 @@ class Transport:
         on_stray: called with every reply that nobody waits for (late, or a repeat), in the network thread.
 
     Attributes:
-        topics: what it listens to.
-        repeats_are_safe: whether the worker is known to drop a repeat of a request id.
+        reply_topics: what it listens to.
     """
 
     def __init__(
         self, options: LinkOptions, *, qos: int = 1, on_stray: Callable[[AnyReply], None] | None = None
     ) -> None:
         self._link = Link(
-            options, on_message=self._received, on_up=self._came_up, on_down=self._went_down, when_refused=self._refused
+            options,
+            on_message=self._received,
+            on_up=lambda: self._tell_all(Signal.RECONNECTED),
+            on_down=self._went_down,
+            when_refused=self._refused,
         )
         self._qos = qos
-        self._on_stray = on_stray
+        self._waiters = Waiters(on_stray)
         # Re-entrant, since the garbage collector may close an abandoned stream here, while its thread is in here too.
         self._lock = threading.RLock()
         self._ended: BrokerError | None = NotConnectedError("the client is not connected")
         self._opening = self._closed = self._cancelled = False
         self._attending: set[Deliver] = set()
-        self._waiting: dict[str, _Waiter] = {}
-        self._by_topic: dict[str, str] = {}
         self._announced: Announced | None = None
-        self.topics = ReplyTopics(self._link, in_use=self._by_topic)
-        self.repeats_are_safe = False
+        self.reply_topics = ReplyTopics(self._link, in_use=self._waiters.by_topic)
 
     # --- lifecycle ---
 
@@ -131,8 +114,7 @@ class Transport:
             if self._opening:
                 self._link.give_up(_closed())  # whoever opens it closes it too, since he is using its sockets
                 return
-            waiting = list(self._waiting.values())
-        for waiter in waiting:
+        for waiter in self._waiters.all():
             self._cancel(waiter, qos=0)  # of QoS 1 no more than a few would be under way at once
         self._tell_all(_closed())
         self._let_the_broker_read()
@@ -152,6 +134,11 @@ class Transport:
         return self._link.is_v5
 
     @property
+    def repeats_are_safe(self) -> bool:
+        """Whether the worker is known to drop a repeat of a request id."""
+        return self._waiters.repeats_are_safe
+
+    @property
     def _end(self) -> BrokerError | None:
         return self._ended or self._link.fatal
 
@@ -166,7 +153,7 @@ class Transport:
 
     def _let_the_broker_read(self) -> None:
         """Wait until it has read the last cancel: a socket closed over unread replies takes back what it said."""
-        if self._cancelled and self._link.is_up and (answer := self.topics.ask_again()) is not None:
+        if self._cancelled and self._link.is_up and (answer := self.reply_topics.ask_again()) is not None:
             wait([answer], _LAST_WORD)
 
     # --- hearing ---
@@ -194,20 +181,11 @@ class Transport:
         Raises:
             InvalidRequestError: the request id is in use.
         """
-        waiter = _Waiter(call, deliver)
-        try:
-            with self._lock:
-                if self._waiting.setdefault(call.request_id, waiter) is not waiter:
-                    raise InvalidRequestError(Failure("invalid_request", "requestId: it is in flight already."))
-                self._by_topic[call.reply_topic] = call.request_id
-            yield
-        finally:
-            self._cancel(waiter, qos=self._qos)
-            with self._lock:
-                if self._waiting.get(call.request_id) is waiter:
-                    del self._waiting[call.request_id]
-                if self._by_topic.get(call.reply_topic) == call.request_id:
-                    del self._by_topic[call.reply_topic]
+        with self._waiters.waiting(call, deliver) as waiter:
+            try:
+                yield
+            finally:
+                self._cancel(waiter, qos=self._qos)
 
     def hear_announcements(self, timeout: float) -> Announced:
         """What workers say of themselves, heard on this connection from the first call on.
@@ -248,19 +226,19 @@ class Transport:
                 raise _closed()
             if not self._link.is_up:
                 return False  # nothing is left to be sent later: whoever sends hears when there is a connection
-            if (waiter := self._waiting.get(call.request_id)) is not None:
+            if (waiter := self._waiters.of(call.request_id)) is not None:
                 waiter.sent = waiter.open = True
             return self._link.publish(
                 call.topic,
                 payload,
                 qos=self._qos,
                 properties=expiry,
-                on_refused=lambda error: self._deliver(call.request_id, error),
+                on_refused=lambda error: self._waiters.tell(call.request_id, error),
             )
 
     def cancel(self, call: Call) -> None:
         """Tell the worker that nobody waits for an answer any more, where it may have heard the question."""
-        if (waiter := self._waiting.get(call.request_id)) is not None:
+        if (waiter := self._waiters.of(call.request_id)) is not None:
             self._cancel(waiter, qos=self._qos)
 
     def publish_cancel(self, topic: str, request_id: str | None) -> None:
@@ -273,7 +251,7 @@ class Transport:
         self._cancelled = True
         self._link.publish(topic, cancel_payload(request_id), qos=self._qos)
 
-    def _cancel(self, waiter: _Waiter, qos: int) -> None:
+    def _cancel(self, waiter: Waiter, qos: int) -> None:
         topic = waiter.call.cancel_topic
         if waiter.sent and waiter.open and topic is not None:
             self._cancelled = True
@@ -282,55 +260,16 @@ class Transport:
 
     # --- the link's callbacks; all run in its network thread ---
 
-    def _deliver(self, request_id: str, event: Event) -> None:
-        if (waiter := self._waiting.get(request_id)) is not None:
-            waiter.deliver(event)
-
     def _received(self, message: Incoming) -> None:
-        if self._announced is not None and self._announced.received(message):
-            return
-        if message.retain or message.cut:
-            return
-        try:
-            reply = decode_reply(message.payload)
-        except InvalidReplyError:
-            self._received_text(message)
-            return
-        self.repeats_are_safe = True
-        waiter = self._waiting.get(reply.request_id)
-        if waiter is not None and waiter.open:
-            waiter.open = not reply.terminal
-            waiter.deliver(reply)
-        elif self._on_stray is not None:
-            self._on_stray(reply)
-
-    def _received_text(self, message: Incoming) -> None:
-        """A reply in text names its request in a user property, at best; else it is for whoever waits there.
-
-        Once the worker has spoken JSON, text that names no request is somebody else's noise.
-        """
-        request_id = dict(message.user_properties).get("requestId")
-        if request_id is None and not self.repeats_are_safe:
-            request_id = self._by_topic.get(message.topic)
-        waiter = self._waiting.get(request_id) if request_id is not None else None
-        if waiter is None or not waiter.open:
-            log.debug("a reply in text that nobody waits for, on %s", message.topic)
-            return
-        waiter.open = False
-        waiter.deliver(TextReply(message.payload.decode(errors="replace")))
+        if self._announced is None or not self._announced.received(message):
+            self._waiters.received(message)
 
     def _refused(self, topic: str, error: BrokerRefusedError) -> bool:
         """A topic is heard no more: whoever waits there is told, and the next one asks for it anew."""
-        everywhere = self.topics.forget(topic)
-        with self._lock:
-            there = [self._by_topic.get(topic)]
-            waiting = [waiter for name, waiter in self._waiting.items() if everywhere or name in there]
-        for waiter in waiting:
+        everywhere = self.reply_topics.forget(topic)
+        for waiter in self._waiters.all() if everywhere else self._waiters.on(topic):
             waiter.deliver(error.again())
         return False
-
-    def _came_up(self) -> None:
-        self._tell_all(Signal.RECONNECTED)
 
     def _went_down(self) -> None:
         if self._link.fatal is not None:

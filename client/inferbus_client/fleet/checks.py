@@ -22,7 +22,7 @@ from inferbus_client.exchange.announced import ready_for, why_nobody
 from inferbus_client.fleet.remedies import remedy
 from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.settings.sources import unknown_variables
 

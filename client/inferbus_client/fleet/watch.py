@@ -12,7 +12,7 @@ from typing import Final, Self
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, Stats, decode_announcement
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
 
 #: Workers that are remembered; on a bus where anyone may announce one, a limit there must be.

@@ -10,22 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Final
 
 from paho.mqtt.client import MQTTMessage
 
 from inferbus_client.errors import MessageRefusedError
+from inferbus_client.mqtt.message import OnRefused
 from inferbus_client.mqtt.paho_client import PahoClient
 from inferbus_client.mqtt.subscriptions import Subscriptions
 from inferbus_client.mqtt.suspicion import Finding, Parcel, Suspicion
 
 log = logging.getLogger("inferbus.link")
-
-#: Who hears that his message will not be sent.
-OnRefused = Callable[[MessageRefusedError], None]
-
 
 #: A broker that acknowledges nothing for so many seconds gets everything at once again: perhaps it never does.
 _HELD_SECONDS: Final = 10.0
@@ -55,7 +52,7 @@ class Crossing:
     def __init__(self, subscriptions: Subscriptions) -> None:
         self.suspicion = Suspicion()
         self._subscriptions = subscriptions
-        self._errands: deque[Mapping[str, int]] = deque()
+        self._batches: deque[Mapping[str, int]] = deque()
         self._alone: list[Parcel] = []
         self._alone_refused: OnRefused | None = None
         self._pinged = False
@@ -66,7 +63,7 @@ class Crossing:
     @property
     def is_open(self) -> bool:
         """Whether packets go as they come."""
-        return not (self._alone or self._errands or self._held)
+        return not (self._alone or self._batches or self._held)
 
     # --- packets ---
 
@@ -109,10 +106,10 @@ class Crossing:
         """Go on where something crosses alone: called whenever anything may have moved."""
         if self._alone and not self._is_across(paho):
             return
-        if not self._errands and (due := self._subscriptions.due()):
-            self._errands.append(due)
-        if self._errands:
-            self._alone, self._pinged = self._request(paho, self._errands.popleft()), False
+        if not self._batches and (due := self._subscriptions.due()):
+            self._batches.append(due)
+        if self._batches:
+            self._alone, self._pinged = self._request(paho, self._batches.popleft()), False
         elif self._held:
             self._settle_held(paho)
             paho.send_held(one_at_a_time=bool(self._held))
@@ -163,11 +160,11 @@ class Crossing:
         self._alone, self._alone_refused = [], None
         self._held_until = time.monotonic() + _HELD_SECONDS
         self.suspicion.begin()
-        batches = self._subscriptions.batches(lambda name: self.suspicion.suspects(Parcel(name, is_filter=True)))
-        self._errands = deque(batches)
+        suspected = self.suspicion.suspects
+        self._batches = deque(self._subscriptions.batches(lambda name: suspected(Parcel(name, is_filter=True))))
         if not self._held and not self.suspicion.is_alert:
-            while self._errands:
-                self._request(paho, self._errands.popleft())
+            while self._batches:
+                self._request(paho, self._batches.popleft())
 
     def lost(self, paho: PahoClient) -> Finding:
         """The broker has closed the connection, perhaps for a packet: whether for one, and if that is clear, which."""

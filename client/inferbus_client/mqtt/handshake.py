@@ -22,7 +22,7 @@ from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.network_loop import NetworkLoop
 from inferbus_client.mqtt.paho_client import PahoClient
 
-Result = TypeVar("Result")
+_Value = TypeVar("_Value")
 
 #: How often a wait looks whether to stop: a signal's handler that only takes a note breaks off no wait by itself.
 _LOOK_EVERY: Final = 0.05
@@ -90,7 +90,7 @@ def shake_hands(
         BrokerRefusedError: the broker says no.
     """
     deadline = time.monotonic() + patience
-    paho.allow(patience)
+    paho.set_connect_timeout(patience)
     with _in_our_types(url):
         open_socket()
     loop.run(paho, lambda: over() or time.monotonic() > deadline, serving=lambda: False)
@@ -106,7 +106,7 @@ def shake_hands(
     raise HungUpError(f"the broker at {url} closed the connection without an answer")
 
 
-def wait_for(future: Future[Result], timeout: float, stop: Callable[[], bool] | None) -> Result:
+def wait_for(future: Future[_Value], timeout: float, stop: Callable[[], bool] | None) -> _Value:
     """What comes of `future`, unless `stop` says meanwhile that nobody wants it any more.
 
     Raises:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from inferbus_client.errors import ConnectionLostError, IdTakenError
+
 #: Seconds before the next connection after the first, second, third … loss of the last half minute.
 _DELAYS: Final = (0.25, 0.25, 1.0, 2.0, 4.0, 5.0)
 _DELAY_WINDOW: Final = 30.0
@@ -53,6 +55,30 @@ class Losses:
     def are_flapping(self) -> bool:
         """Whether they come so fast, with nothing to explain them, that somebody else seems to have our id."""
         return len(self._unexplained) == _FLAPS and self._unexplained[-1] - self._unexplained[0] < _FLAP_WINDOW
+
+    def why_not_again(
+        self, reason: str, client_id: str, holds_out: Callable[[bool], bool]
+    ) -> ConnectionLostError | None:
+        """What keeps us from coming back after a loss that was just noted; None where nothing does.
+
+        Args:
+            reason: the broker's.
+            client_id: ours.
+            holds_out: as `Link` says; asked only where another client seems to have our id.
+        """
+        taken_over, flapping = reason == TAKEN_OVER, self.are_flapping
+        if not taken_over and not flapping:
+            return None
+        if holds_out(flapping):
+            if flapping:
+                self.forget()
+            return None
+        identity = f"the client id {client_id!r}"
+        if taken_over:
+            return IdTakenError(f"another client uses {identity} on this broker")
+        return ConnectionLostError(
+            f"the broker drops this connection again and again ({reason}); is {identity} in use twice?"
+        )
 
     @property
     def delay(self) -> float:

@@ -45,11 +45,11 @@ class NetworkLoop:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
         self._sleeping = False
         self.feed: Feed | None = None
 
-    def call(self, wish: Callable[[], None]) -> None:
+    def call(self, wish: Callable[[], object]) -> None:
         """Let the network thread do something, while connected: at once, or when it next is."""
         self._calls.append(wish)
         self.wake()
@@ -110,7 +110,8 @@ class NetworkLoop:
     def _wait(self, selector: selectors.BaseSelector, connection: _Watched, serving: Callable[[], bool]) -> bool:
         """Sleep until there is something to do; whether the connection has something to read."""
         self._sleeping = True
-        busy = serving() and self._has_work() and not connection.clogged
+        feed = self.feed
+        busy = serving() and (self._calls or (feed is not None and feed.ready)) and not connection.clogged
         events = selector.select(0 if busy or connection.pending else _TICK)
         self._sleeping = False
         readable = connection.pending
@@ -121,9 +122,6 @@ class NetworkLoop:
             elif mask & selectors.EVENT_READ:
                 readable = True
         return readable
-
-    def _has_work(self) -> bool:
-        return bool(self._calls) or (self.feed is not None and self.feed.ready)
 
     def _serve(self, serving: Callable[[], bool]) -> None:
         while self._calls and serving():

@@ -1,12 +1,10 @@
-"""What a link is told (where the broker is, whom to trust, who we are), and what it hands over."""
+"""What a link is told: where the broker is, whom to trust, who we are."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -76,42 +74,3 @@ class Will:
     topic: str
     payload: bytes
     qos: int = 1
-
-
-class Incoming(NamedTuple):
-    """A message as it arrived. What follows `ack_id`, which is for `Link.acknowledge`, needs MQTT 5.
-
-    `cut` says that it was too long, and is only the beginning.
-    """
-
-    topic: str
-    payload: bytes
-    qos: int = 0
-    retain: bool = False
-    dup: bool = False
-    ack_id: int = 0
-    cut: bool = False
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
-    expiry: int | None = None
-    user_properties: Sequence[tuple[str, str]] = ()
-
-
-class Packed(Protocol):
-    """MQTT 5 properties, as paho's `Properties` or anything else that can say them in bytes."""
-
-    def pack(self) -> bytes:
-        """Their encoding, with its length before it."""
-        ...
-
-
-class Handle(Protocol):
-    """What has become of a message that was sent."""
-
-    def is_published(self) -> bool:
-        """Whether QoS 0 has been written, or QoS 1 acknowledged.
-
-        Raises:
-            RuntimeError, ValueError: it never will be: the connection is gone.
-        """
-        ...

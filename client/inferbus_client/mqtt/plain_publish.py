@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.publish_packet import is_topic
 
 #: The largest length that a packet can say (MQTT 5.0, section 1.5.5).

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 
 #: Properties that are read; a message has nine kinds, of which it may repeat two.
 _MOST_PROPERTIES: Final = 256

@@ -8,9 +8,8 @@ the default. A user in the broker's URL is a username, and a password file a pas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, cast, get_args
 
 from paho.mqtt.enums import MQTTProtocolVersion
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -35,8 +34,8 @@ from inferbus_client.settings.sources import (
 from inferbus_client.units import Size, Written, bare_type
 from inferbus_client.wording import wording
 
-_file: ContextVar[SettingsFile] = ContextVar("_file")
-
+#: Under this name `load` hands the file to the sources. No setting is called so: it has a space.
+_FILE: Final = "the file"
 _PASSWORDS: Final = frozenset({"password", "password_file"})
 #: What one field of a packet holds, in bytes.
 _LONGEST: Final = 65_535
@@ -125,10 +124,12 @@ class FileSettings(Written, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        said = dict(_file.get(SettingsFile()).values)
+        given = dict(cast("InitSettingsSource", init_settings).init_kwargs)
+        said = dict(given.pop(_FILE, SettingsFile()).values)
+        flags = InitSettingsSource(settings_cls, init_kwargs=given)
         mosquitto = InitSettingsSource(settings_cls, init_kwargs=mosquitto_environment(settings_cls, said))
         file = InitSettingsSource(settings_cls, init_kwargs=said)
-        return init_settings, *(_Yielding(source) for source in (Environment(settings_cls), mosquitto, file))
+        return flags, *(_Yielding(source) for source in (Environment(settings_cls), mosquitto, file))
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Self:
@@ -143,14 +144,11 @@ class FileSettings(Written, BaseSettings):
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
         written = SettingsFile() if file is None else SettingsFile.read(file)
-        token = _file.set(written)
         try:
-            return cls(**given)
+            return cls(**{**given, _FILE: written})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise SettingsError(cls._in_a_sentence(first, cls._sources(given, written))) from None
-        finally:
-            _file.reset(token)
 
     @classmethod
     def places(cls, flags: Mapping[str, Any], file: Path | None) -> dict[str, str]:
@@ -283,9 +281,6 @@ def _known(model: type[BaseModel], keys: Keys) -> list[str]:
     for key in keys:
         kind = bare_type(model.model_fields[str(key)].annotation) if key in model.model_fields else None
         # In a mapping of models every key leads to such a one.
-        model = next((arm for arm in map(bare_type, get_args(kind)) if _is_model(arm)), model)
+        arms = (arm for arm in map(bare_type, get_args(kind)) if isinstance(arm, type) and issubclass(arm, BaseModel))
+        model = next(arms, model)
     return list(model.model_fields)
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

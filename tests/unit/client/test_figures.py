@@ -42,13 +42,13 @@ def test_between_two_readings() -> None:
     assert 800 < figures.p95 <= 1000
 
 
-def test_of_one_reading_it_is_the_last_interval() -> None:
+def test_of_one_reading_they_are_the_last_interval_s() -> None:
     figures = figures_of(view(reading(100, 1000, **LAST_INTERVAL)))
     assert figures is not None
     assert (figures.requests_per_s, figures.tokens_per_s, figures.p50, figures.p95) == (5, 50, 11, 22)
 
 
-def test_or_all_the_time_before_one_has_ended() -> None:
+def test_of_one_reading_before_an_interval_has_ended_they_are_of_all_the_time() -> None:
     figures = figures_of(view(reading(20, 100)))
     assert figures is not None
     assert (figures.requests_per_s, figures.tokens_per_s, figures.p50) == (5, 100, 9)  # in its bucket, about

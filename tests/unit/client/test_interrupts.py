@@ -20,12 +20,12 @@ import inferbus_client
 from inferbus_client import Client, RequestTimeoutError
 from inferbus_client.contract.wire import Done
 from inferbus_client.exchange import transport
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from support.trials import size
 
 #: Where it comes: wherever a request is under way, and in what runs the `with` blocks there.
 _HOUSE: Final = Path(inferbus_client.__file__).parent
-_OURS: Final = ("errand", "exchange", "reply_topics", "transport", "turns")
+_OURS: Final = ("errand", "exchange", "reply_topics", "transport", "turns", "waiters")
 _TRACED: Final = {
     *(contextlib.__file__, str(_HOUSE / "client.py")),
     *(str(_HOUSE / "exchange" / f"{name}.py") for name in _OURS),
@@ -48,7 +48,7 @@ class PretendLink:
 
     def close(self) -> None: ...
 
-    def ask_for(self, _filters: object) -> Future[None]:
+    def start_subscribing(self, _filters: object) -> Future[None]:
         granted: Future[None] = Future()
         granted.set_result(None)
         return granted

@@ -51,13 +51,19 @@ def test_four_that_nothing_explains_look_like_a_second_client(losses: Losses, cl
 @pytest.mark.parametrize(
     ("reason", "suspicious"), [(UNEXPLAINED, True), ("Server shutting down", False), ("Keep alive timeout", False)]
 )
-def test_those_that_something_explains_never_do(losses: Losses, reason: str, suspicious: bool) -> None:  # noqa: FBT001
+def test_those_that_something_explains_never_look_like_a_second_client(
+    losses: Losses,
+    reason: str,
+    suspicious: bool,  # noqa: FBT001
+) -> None:
     for _ in range(20):
         losses.note(reason, suspicious=suspicious)
     assert not losses.are_flapping
 
 
-def test_nor_do_slow_ones_nor_those_of_a_broker_that_was_away(losses: Losses, clock: FakeClock) -> None:
+def test_slow_ones_and_those_of_a_broker_that_was_away_never_look_like_a_second_client(
+    losses: Losses, clock: FakeClock
+) -> None:
     for _ in range(20):
         clock.now += 10
         losses.note(UNEXPLAINED, suspicious=False)

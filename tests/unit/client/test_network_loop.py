@@ -55,7 +55,7 @@ def test_a_message_that_no_packet_holds_costs_only_itself() -> None:
     ear = Ear()
     link = Link(ear.options, on_message=ear.heard.append)
     try:
-        link._paho = ear.paho
+        link._connection.paho = ear.paho
         with pytest.raises(ValueError, match="large"):
             link.send("t", bytes(268_435_456))
         with pytest.raises(ValueError, match="large"):

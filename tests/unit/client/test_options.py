@@ -69,7 +69,7 @@ def test_a_timeout_that_cannot_be_meant_is_an_error_at_once(core: ClientCore, sa
         ("request_id", 5),
     ],
 )
-def test_so_are_the_others(core: ClientCore, name: str, said: Any) -> None:
+def test_any_option_that_cannot_be_meant_is_an_error_at_once(core: ClientCore, name: str, said: Any) -> None:
     options: Any = {name: said}
     with pytest.raises(ValueError, match=f"^{name}: "):
         core.request("hello", options, stream=False)

@@ -13,7 +13,8 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from inferbus_client.mqtt import plain_publish
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 from inferbus_client.mqtt.paho_client import PahoClient
 from support.ear import Ear
 
@@ -154,7 +155,7 @@ class TestWriting:
         link = Link(options, on_message=ear.heard.append)
         try:
             ear.paho.manual_ack_set(True)
-            link._paho = ear.paho
+            link._connection.paho = ear.paho
             link.send("answer", b"1")
             link.acknowledge(7)
             assert ear.paho.flush()

@@ -15,7 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from inferbus_client.mqtt import publish_packet
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.publish_packet import UnreadableMessageError
 from support.ear import Ear
 from support.mqtt_bytes import (
@@ -134,6 +134,7 @@ class TestBounds:
         message = decoded(user("x" * 60_000, "y"), user("short", "z"))
         assert message.user_properties == (("short", "z"),)
 
+    @pytest.mark.alone
     def test_a_flood_takes_no_longer_than_a_few(self) -> None:
         whole = packet("t", b"x", properties=packed(*[user("", "")] * 3_000_000))
         began = time.monotonic()

@@ -72,7 +72,7 @@ def test_what_is_more_than_half_full_is_said_below() -> None:
         assert absent not in shown
 
 
-def test_but_not_of_a_worker_that_is_gone() -> None:
+def test_what_was_more_than_half_full_of_a_worker_that_is_gone_is_not_said() -> None:
     assert "full" not in rendered({"w": view("offline", FILLING)})
 
 

@@ -90,7 +90,7 @@ def test_without_another_connection_there_is_an_error(desk: Desk) -> None:
         granted.result(0)
 
 
-def test_nor_is_anybody_left_waiting_whose_turn_had_not_come(desk: Desk) -> None:
+def test_nobody_is_left_waiting_whose_turn_had_not_come(desk: Desk) -> None:
     """The network thread does what it is asked to, while it lives."""
     before: Future[None] = Future()
     after: Future[None] = Future()
@@ -118,7 +118,7 @@ def test_what_was_granted_before_is_asked_for_again(desk: Desk, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("by", ["its user", "unsubscribing"])
-def test_unless_nobody_wants_it_any_more(by: str) -> None:
+def test_what_nobody_wants_any_more_is_not_asked_for_again(by: str) -> None:
     desk = Desk(again=by == "unsubscribing")
     desk.add("a")
     desk.answer(GRANTED)

@@ -65,7 +65,7 @@ def test_what_was_taken_before_is_not_guilty_for_being_on_the_way(suspicion: Sus
         assert not suspicion.suspects(LARGE)
 
 
-def test_but_may_be_forbidden_since(suspicion: Suspicion) -> None:
+def test_what_was_taken_before_may_be_forbidden_since(suspicion: Suspicion) -> None:
     suspicion.acquit(LARGE)
     assert [suspicion.lost([LARGE]).guilty for _ in range(3)] == [None, None, LARGE]
 

@@ -14,7 +14,8 @@ from inferbus_client.exchange.call import Addresses, Call
 from inferbus_client.exchange.steps import Event, TextReply
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.mqtt.broker_url import BrokerUrl
-from inferbus_client.mqtt.options import Incoming, LinkOptions
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import LinkOptions
 
 ADDRESSES = Addresses("general", "me")
 
@@ -117,21 +118,21 @@ def test_a_request_id_waits_once(desk: Desk) -> None:
 
 
 def test_a_packet_that_the_broker_would_not_take_is_not_sent(desk: Desk) -> None:
-    desk.transport._link.max_packet_size = 300
+    desk.transport._link._connection.max_packet_size = 300
     with pytest.raises(InvalidRequestError) as caught:
         desk.transport.send(ADDRESSES.request("x" * 300, "s1", stream=False), 10)
     assert caught.value.code == "message_too_large"
 
 
 @pytest.mark.parametrize("limit", [None, 2**32 - 1])
-def test_nor_one_that_no_packet_could_hold(desk: Desk, limit: int | None) -> None:
+def test_a_message_that_no_packet_could_hold_is_not_sent(desk: Desk, limit: int | None) -> None:
     """Sent, it would end the network thread: MQTT can say no length over 268,435,455."""
 
     class Endless(Call):
         def payload(self, deadline_ms: int) -> bytes:  # noqa: ARG002
             return bytes(268_435_400)  # zeros that nobody looks at take no memory
 
-    desk.transport._link.max_packet_size = limit
+    desk.transport._link._connection.max_packet_size = limit
     call = ADDRESSES.request("x", "s1", stream=False)
     endless = Endless(call.topic, call.reply_topic, call.request_id, call.session, call.cancel_topic, call.fields)
     with pytest.raises(InvalidRequestError) as caught:

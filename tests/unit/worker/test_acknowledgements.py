@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
 
@@ -33,8 +33,8 @@ class Desk:
         self.desk.close()
         self._open()
 
-    def end(self, asked: Incoming) -> None:
-        self.desk.end(self.desk.receipt_of(asked))
+    def answered(self, asked: Incoming) -> None:
+        self.desk.answered(self.desk.receipt_of(asked))
 
 
 @pytest.fixture
@@ -46,25 +46,25 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_acknowledged_once_and_at_the_end(desk: Desk) -> None:
     asked = message(1)
-    assert desk.desk.begin(asked)
+    assert desk.desk.note(asked)
     assert desk.told == []
     receipt = desk.desk.receipt_of(asked)
-    desk.desk.end(receipt)
-    desk.desk.end(receipt)
+    desk.desk.answered(receipt)
+    desk.desk.answered(receipt)
     assert desk.told == [1]
     assert len(desk.desk) == 0
 
 
 def test_qos_0_has_nothing_to_acknowledge(desk: Desk) -> None:
     asked = message(0, qos=0)
-    assert desk.desk.begin(asked)
+    assert desk.desk.note(asked)
     assert desk.desk.receipt_of(asked) is None
-    desk.end(asked)
+    desk.answered(asked)
     assert desk.told == []
 
 
 def test_a_redelivery_of_what_is_under_way_is_known(desk: Desk) -> None:
-    desk.desk.begin(message(1))
+    desk.desk.note(message(1))
     assert desk.desk.needs_nothing(message(1, dup=True))
     assert not desk.desk.needs_nothing(message(2, dup=True))
     assert desk.told == []
@@ -73,23 +73,23 @@ def test_a_redelivery_of_what_is_under_way_is_known(desk: Desk) -> None:
 def test_a_redelivery_of_what_has_ended_is_new(desk: Desk) -> None:
     """Its acknowledgement was lost with the connection, and perhaps its reply too."""
     first, again = message(1), message(1, dup=True)
-    desk.desk.begin(first)
-    desk.desk.end(desk.desk.receipt_of(first), arrived=False)
+    desk.desk.note(first)
+    desk.desk.answered(desk.desk.receipt_of(first), arrived=False)
     assert not desk.desk.needs_nothing(again)
     assert desk.desk.was_handled(again)
-    assert desk.desk.begin(again)
-    desk.end(again)
+    assert desk.desk.note(again)
+    desk.answered(again)
     assert desk.told == [1, 1]
 
 
 def test_an_identifier_given_away_again_is_the_new_ones(desk: Desk) -> None:
     """A broker without persistence came back, and knows nothing of the message that still runs."""
-    desk.desk.begin(message(1, b"old"))
+    desk.desk.note(message(1, b"old"))
     old = desk.desk.receipt_of(message(1, b"old"))
-    desk.desk.begin(message(1, b"new"))
-    desk.desk.end(old)
+    desk.desk.note(message(1, b"new"))
+    desk.desk.answered(old)
     assert desk.told == []
-    desk.end(message(1, b"new"))
+    desk.answered(message(1, b"new"))
     assert desk.told == [1]
 
 
@@ -97,7 +97,7 @@ def test_what_crashes_its_worker_again_and_again_is_set_aside(desk: Desk) -> Non
     verdicts = []
     for _ in range(3):
         again = message(1, b"poison", dup=True)
-        verdicts.append(desk.desk.begin(again))
+        verdicts.append(desk.desk.note(again))
         desk.desk.turn_begins(desk.desk.receipt_of(again))
         desk.die()
     assert verdicts == [True, True, False]
@@ -107,15 +107,15 @@ def test_what_crashes_its_worker_again_and_again_is_set_aside(desk: Desk) -> Non
 def test_equal_messages_have_each_their_own_count(desk: Desk) -> None:
     """Many ask just the same, and one crash of the worker that ran them all once set them aside."""
     asked = [message(number, b"status?", dup=True) for number in range(1, 901)]
-    assert [desk.desk.begin(again) for again in asked] == [True] * 900
+    assert [desk.desk.note(again) for again in asked] == [True] * 900
     for again in asked[:64]:
         desk.desk.turn_begins(desk.desk.receipt_of(again))
     desk.die()
-    assert [desk.desk.begin(again) for again in asked] == [True] * 900
+    assert [desk.desk.note(again) for again in asked] == [True] * 900
 
 
 def test_qos_2_is_settled_by_the_link_itself(desk: Desk) -> None:
     asked = message(1, qos=2)
-    assert desk.desk.begin(asked)
-    desk.end(asked)
+    assert desk.desk.note(asked)
+    desk.answered(asked)
     assert desk.told == []

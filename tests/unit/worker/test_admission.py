@@ -53,7 +53,7 @@ class TestAdmitted:
         (reply,) = rooms.work()
         assert reply.topic == "general/assistant_response/s9"
 
-    def test_and_wins_over_the_payload(self) -> None:
+    def test_a_session_topic_wins_over_the_payload(self) -> None:
         rooms = Rooms()
         rooms.receive("general/user_input/s9", {"message": "hello", "sessionId": "s1"})
         (reply,) = rooms.work()
@@ -219,7 +219,7 @@ class TestRefused:
         allowed = Rooms(projects={"general": ProjectSettings(response_format=True)})
         assert texts(allowed.answer(**fields)) == ["fine"]
 
-    def test_in_json_it_is_an_error_that_says_what_to_do(self) -> None:
+    def test_a_refusal_in_json_is_an_error_that_says_what_to_do(self) -> None:
         rooms = Rooms(rate=RateLimit(1, 60))
         rooms.answer()
         (reply,) = rooms.ask(reply="json", requestId="r1")
@@ -302,7 +302,7 @@ class TestReset:
         rooms.answer()
         assert [message["content"] for message in rooms.engine.calls[-1].messages] == ["hello"]
 
-    def test_in_json(self) -> None:
+    def test_a_reset_in_json(self) -> None:
         rooms = Rooms()
         rooms.answer()
         said = replies(
@@ -311,7 +311,7 @@ class TestReset:
         assert [(reply["type"], reply["requestId"], reply["seq"]) for reply in said] == [("done", "r", 0)]
         assert len(rooms.sessions) == 0
 
-    def test_not_while_a_request_runs(self) -> None:
+    def test_a_reset_while_a_request_runs_is_refused(self) -> None:
         rooms = Rooms()
         rooms.answer(message="first")
         rooms.ask()
@@ -351,13 +351,13 @@ class TestRetries:
         assert len(rooms.engine.calls) == 1
 
     @pytest.mark.parametrize("limit", ["client_rate_limit", "project_rate_limit", "total_rate_limit"])
-    def test_in_every_limit_that_it_belongs_to(self, limit: str) -> None:
+    def test_a_repeat_counts_in_every_limit_that_it_belongs_to(self, limit: str) -> None:
         settings: dict[str, Any] = {limit: RateLimit(2, 60)}
         rooms = Rooms(**settings)
         said = [texts(rooms.answer(**self.IDS)) for _ in range(3)]
         assert said == [["fine"], ["fine"], [LIMITED]]
 
-    def test_but_not_while_it_is_in_flight(self) -> None:
+    def test_a_repeat_while_it_is_in_flight_counts_in_no_limit(self) -> None:
         """It has no reply of its own, and is what a broker's redelivery looks like."""
         rooms = Rooms(rate=RateLimit(2, 60))
         rooms.ask(**self.IDS)
@@ -371,7 +371,7 @@ class TestRetries:
         (again,) = rooms.answer(**self.IDS, replyTopic=f"{HOME}/second")
         assert again.topic == f"{HOME}/second"
 
-    def test_and_the_history_holds_it_once(self) -> None:
+    def test_what_came_twice_is_in_the_history_once(self) -> None:
         rooms = Rooms()
         for _ in range(3):
             rooms.answer(**self.IDS)
@@ -385,7 +385,7 @@ class TestRetries:
         assert texts(rooms.sent()) == ["Error: The server is shutting down. Please try again in a moment."]
         assert texts(rooms.answer(**self.IDS)) == ["fine"]
 
-    def test_what_failed_for_good_does_not(self) -> None:
+    def test_what_failed_for_good_does_not_run_again(self) -> None:
         rooms = Rooms(script=fail(RuntimeError("broken")))
         rooms.answer(**self.IDS)
         assert texts(rooms.answer(**self.IDS)) == ["Error: The model failed to answer."]
@@ -413,7 +413,7 @@ class TestRetries:
         assert replies([reply])[0]["sessionId"] == "thief"
         assert len(rooms.engine.calls) == 2
 
-    def test_nor_another_project(self) -> None:
+    def test_another_project_never_gets_the_answer(self) -> None:
         rooms = Rooms(projects={"a": ProjectSettings(), "b": ProjectSettings()})
         request = {"message": "hello", "sessionId": "s", **self.IDS}
         for project in "ab":

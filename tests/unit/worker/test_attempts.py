@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from support.waiting import until
 
@@ -68,7 +68,7 @@ def test_what_is_set_aside_is_bounded_in_bytes(file: Path, attempts: Attempts) -
     assert [payload[0] for (payload,) in kept if isinstance(payload, bytes)] == list(range(4, 20))
 
 
-def test_and_in_time(file: Path, attempts: Attempts) -> None:
+def test_what_is_set_aside_is_bounded_in_time(file: Path, attempts: Attempts) -> None:
     attempts.set_aside(Incoming("p/user_input", b"long ago"), "a")
     attempts.close()
     with closing(sqlite3.connect(file)) as database, database:

@@ -56,13 +56,13 @@ class Look:
 
 
 class TestAlone:
-    def test_it_is_over_when_its_own_presence_has_come_back(self) -> None:
+    def test_looking_is_over_when_its_own_presence_has_come_back(self) -> None:
         look = Look()
         assert not look.is_over()
         look.hears_itself()
         assert look.is_over()
 
-    def test_or_when_that_does_not_come(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_looking_is_over_when_its_own_presence_does_not_come(self, caplog: pytest.LogCaptureFixture) -> None:
         look = Look()
         look.clock.pass_(2)
         assert look.is_over()
@@ -102,7 +102,7 @@ class TestAlone:
         assert len(look.asked) <= 8
         assert "'other', which is ready by its presence, does not answer" in caplog.text
 
-    def test_unless_nothing_came_through_meanwhile(self) -> None:
+    def test_whoever_does_not_answer_has_not_gone_while_nothing_comes_through(self) -> None:
         """The network was away for some seconds, or the broker."""
         look = Look()
         look.hears(presence("other"), look.me)

@@ -89,7 +89,7 @@ def test_one_that_does_not_begin_is_a_deadline_and_counts_as_given_up() -> None:
     assert silent.meter.forms_given_up == 1
 
 
-def test_so_does_one_that_is_cancelled_before_it_begins() -> None:
+def test_one_that_is_cancelled_before_it_begins_counts_as_given_up() -> None:
     silent = rooms()
     silent.ask(**FORM)
     silent.take().take()
@@ -97,7 +97,7 @@ def test_so_does_one_that_is_cancelled_before_it_begins() -> None:
     assert silent.meter.forms_given_up == 1
 
 
-def test_what_never_ran_or_has_begun_or_has_no_form_does_not() -> None:
+def test_what_never_ran_or_has_begun_or_has_no_form_does_not_count_as_given_up() -> None:
     lively = rooms(script=begun)
     lively.answer("begun", **FORM)
     lively.ask("queued", **FORM)

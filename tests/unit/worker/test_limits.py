@@ -76,7 +76,7 @@ class TestProjects:
         assert [under_test.admit(key(project="a"), None) for _ in range(2)] == [None, 60]
         assert [under_test.admit(key(project="b"), None) for _ in range(3)] == [None, None, 60]
 
-    def test_so_does_its_off(self) -> None:
+    def test_one_s_own_off_stands_in_the_place_of_the_worker_s(self) -> None:
         projects = {"a": ProjectSettings(project_rate_limit=None), "b": ProjectSettings()}
         under_test = limits(projects=projects, project_rate_limit="1/60s")
         assert [under_test.admit(key(project="a"), None) for _ in range(5)] == [None] * 5
@@ -123,7 +123,7 @@ def test_every_table_is_bounded() -> None:
     assert under_test.levels() == {"rateLimitSessions": (7, 7), "rateLimitClients": (7, 7)}
 
 
-def test_and_empties_with_its_window() -> None:
+def test_every_table_empties_with_its_window() -> None:
     clock = FakeClock()
     under_test = limits(clock, rate_limit="5/60s", client_rate_limit="5/10s")
     under_test.admit(key(), "c")

@@ -113,7 +113,7 @@ def test_once_strangers_are_served_others_messages_are_not_filled_in(style: str)
     assert "failed for a reason of ours" in written
 
 
-def test_for_finding_faults_they_are() -> None:
+def test_for_finding_faults_others_messages_are_filled_in() -> None:
     assert SECRET in run(TALKING, "json", "debug")
 
 

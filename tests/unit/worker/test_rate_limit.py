@@ -23,7 +23,7 @@ class Alone:
     def admit(self, key: object) -> float | None:
         """Count a request, or say how long to wait."""
         times = self.limiter.times(key)
-        wait = self.limiter.wait(times, self.clock())
+        wait = self.limiter.seconds_until_room(times, self.clock())
         if wait:
             return wait
         self.limiter.count(key, times, self.clock())
@@ -85,7 +85,7 @@ def test_sessions_do_not_share_a_window() -> None:
 
 def test_asking_counts_nothing() -> None:
     limit, clock = limiter(1, 60)
-    assert [limit.limiter.wait(limit.limiter.times("s"), clock()) for _ in range(5)] == [0] * 5
+    assert [limit.limiter.seconds_until_room(limit.limiter.times("s"), clock()) for _ in range(5)] == [0] * 5
     assert len(limit) == 0
 
 

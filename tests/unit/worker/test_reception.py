@@ -97,7 +97,7 @@ class TestNewSessions:
         rooms = Rooms()
         assert len({texts(rooms.receive("general/session"))[0] for _ in range(20)}) == 20
 
-    def test_in_json(self) -> None:
+    def test_one_that_asks_in_json_is_answered_in_json(self) -> None:
         (reply,) = replies(Rooms().receive("general/session", {"reply": "json", "requestId": "r1"}))
         assert (reply["type"], reply["requestId"], reply["seq"]) == ("done", "r1", 0)
         assert reply["text"] == reply["sessionId"]
@@ -106,7 +106,7 @@ class TestNewSessions:
         (reply,) = Rooms().receive("general/session", response_topic="general/session/response/mine")
         assert reply.topic == "general/session/response/mine"
 
-    def test_but_not_elsewhere(self) -> None:
+    def test_a_response_topic_elsewhere_is_ignored(self) -> None:
         (reply,) = Rooms().receive("general/session", response_topic="general/user_input")
         assert reply.topic == "general/session/response"
 

@@ -35,7 +35,7 @@ def settle(rooms: Rooms, *, arrived: bool = True) -> list[str]:
     said = rooms.work()
     for message in said:
         assert message.address is not None
-        rooms.desk.end(message.address.receipt, arrived=arrived)
+        rooms.desk.answered(message.address.receipt, arrived=arrived)
     return texts(said)
 
 
@@ -51,12 +51,12 @@ class TestCancels:
         assert settle(rooms) == ["fine"]
         assert rooms.acknowledged == [2, 2, 3]
 
-    def test_but_it_hits_again_what_comes_again_with_it(self, rooms: Rooms) -> None:
+    def test_one_hits_again_what_comes_again_with_it(self, rooms: Rooms) -> None:
         """The request's acknowledgement was lost as well, and its reply perhaps too."""
         hear(rooms, REQUEST, "first", 1)
         (said,) = rooms.receive(CANCEL, "", qos=1, ack_id=2)
         assert said.address is not None
-        rooms.desk.end(said.address.receipt, arrived=False)
+        rooms.desk.answered(said.address.receipt, arrived=False)
         rooms.reception.came_up(remembered=True)
         assert hear(rooms, REQUEST, "first", 1, dup=True) == []
         assert hear(rooms, CANCEL, "", 2, dup=True) == [CANCELLED]
@@ -72,7 +72,7 @@ class TestCancels:
         hear(rooms, REQUEST, "first", 1)
         assert hear(rooms, CANCEL, "", 2) == [CANCELLED]
 
-    def test_so_it_is_where_it_speaks_of_another_session(self, rooms: Rooms) -> None:
+    def test_one_with_the_identifier_of_another_session_s_is_heard(self, rooms: Rooms) -> None:
         hear(rooms, REQUEST, "first", 1)
         hear(rooms, "general/cancel/s2", "", 2)
         assert hear(rooms, CANCEL, "", 2, dup=True) == [CANCELLED]
@@ -117,7 +117,7 @@ class TestWhileLoading:
         assert texts(rooms.sent()) == [CANCELLED]
         assert settle(rooms) == ["fine"]
 
-    def test_but_no_more_of_them_than_there_are_places(self, rooms: Rooms) -> None:
+    def test_no_more_cancels_are_kept_than_there_are_places(self, rooms: Rooms) -> None:
         rooms.reception.hold()
         for _ in range(20_000):
             rooms.receive(CANCEL, "", qos=0)
@@ -149,7 +149,7 @@ class TestAnswered:
         assert rooms.acknowledged == [1, 1]
         assert len(rooms.engine.calls) == 1
 
-    def test_one_whose_reply_may_be_lost_is(self, rooms: Rooms) -> None:
+    def test_a_request_whose_reply_may_be_lost_is_run_again(self, rooms: Rooms) -> None:
         """At QoS 0 nobody knows."""
         hear(rooms, REQUEST, "hello", 1)
         settle(rooms, arrived=False)
@@ -160,7 +160,7 @@ class TestAnswered:
         """What has been said since stays in the conversation."""
         (said,) = rooms.receive(REQUEST, "", qos=1, ack_id=1)
         assert said.address is not None
-        rooms.desk.end(said.address.receipt, arrived=False)
+        rooms.desk.answered(said.address.receipt, arrived=False)
         hear(rooms, REQUEST, "hello", 2)
         settle(rooms)
         assert hear(rooms, REQUEST, "", 1, dup=True) == [RESET]
@@ -177,7 +177,7 @@ class TestForgotten:
         assert settle(rooms) == ["fine"]
         assert rooms.acknowledged == []
 
-    def test_so_is_what_is_held(self, rooms: Rooms) -> None:
+    def test_what_it_forgot_while_it_was_held_is_answered_and_not_acknowledged(self, rooms: Rooms) -> None:
         rooms.reception.hold()
         hear(rooms, REQUEST, "old", 1)
         rooms.reception.came_up(remembered=False)

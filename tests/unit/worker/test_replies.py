@@ -17,9 +17,10 @@ from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.packets import PackedProperties
-from inferbus_worker.replies.sender import HearsOfEnds, Replies
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.sender import HearsOfEnds, Sender
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 
 
 @dataclass
@@ -80,7 +81,7 @@ class FakeLink:
 
     def wake(self) -> None:
         """As the network thread does when it looks around, but for the sending: that a test asks for."""
-        cast("Replies", self.feed).trim()
+        cast("Sender", self.feed).trim()
 
     @property
     def has_room(self) -> bool:
@@ -97,9 +98,9 @@ def started(
     qos: int = 0,
     max_bytes: int = 1_000_000,
     answered: HearsOfEnds | None = None,
-) -> tuple[Replies, FakeLink]:
+) -> tuple[Sender, FakeLink]:
     link = link or FakeLink()
-    replies = Replies(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
+    replies = Sender(qos=qos, max_bytes=max_bytes, answered=answered or into([]))
     replies.start(link)
     return replies, link
 
@@ -112,11 +113,11 @@ def into(answered: list[Receipt]) -> HearsOfEnds:
     return hear
 
 
-def say(replies: Replies, text: str, topic: str = "t", **address: Any) -> None:
+def say(replies: Sender, text: str, topic: str = "t", **address: Any) -> None:
     replies.open(ReplyAddress(topic, "r1", "s1", **address)).end(Answered(text))
 
 
-def accepted(replies: Replies, text: str, **address: Any) -> ReplyStream:
+def accepted(replies: Sender, text: str, **address: Any) -> ReplyStream:
     """The same, for a request that was accepted."""
     stream = replies.open(ReplyAddress("t", "r1", "s1", **address))
     stream.accepted(0, None)
@@ -365,7 +366,7 @@ class TestWhatIsOwed:
         assert link.payloads == [self.OVERLOADED] * 18 + [b"x" * 20_000] * 2
         assert replies.dropped == 18
 
-    def test_in_json_with_a_gap_for_the_deltas_that_went(self) -> None:
+    def test_the_small_error_in_json_leaves_a_gap_for_the_deltas_that_went(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True))
         stream.accepted(0, None)
@@ -401,7 +402,7 @@ class TestWhatIsOwed:
         assert link.payloads[:10] == [b"x" * 50_000] * 10
         assert replies.dropped == 10_010 - len(link.payloads)
 
-    def test_and_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
+    def test_who_is_refused_behind_an_answer_that_fills_the_outbox_still_hears_of_it(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 66_000)
         for _ in range(100):
@@ -411,7 +412,7 @@ class TestWhatIsOwed:
         assert link.payloads[0] == b"x" * 66_000
         assert (len(link.payloads), replies.dropped) == (1 + 64, 36)
 
-    def test_nor_does_a_repeat_that_is_answered_from_memory(self) -> None:
+    def test_a_repeat_that_is_answered_from_memory_costs_nobody_an_answer(self) -> None:
         replies, link = started(FakeLink(room=0), max_bytes=65_536)
         accepted(replies, "x" * 50_000)
         say(replies, "y" * 50_000)
@@ -478,7 +479,7 @@ class TestAcknowledging:
         replies.feed()  # with nothing left to send
         assert answered == [Receipt(0, None), Receipt(1, None)]
 
-    def test_not_while_the_socket_takes_no_more(self, answered: list[Receipt]) -> None:
+    def test_what_the_socket_does_not_take_is_not_acknowledged(self, answered: list[Receipt]) -> None:
         replies, link = started(FakeLink(room=1), qos=1, answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
@@ -522,15 +523,15 @@ class TestWhatNobodyHears:
 
 
 class TestFlushing:
-    def test_at_once_where_nothing_waits(self) -> None:
+    def test_is_over_at_once_where_nothing_waits(self) -> None:
         assert started()[0].flush(0)
 
-    def test_not_while_something_waits(self) -> None:
+    def test_is_not_over_while_something_waits(self) -> None:
         replies, _ = started(FakeLink(room=0))
         replies.post(Outgoing("t", b"offline", qos=1))
         assert not replies.flush(0)
 
-    def test_not_before_it_is_acknowledged(self) -> None:
+    def test_is_not_over_before_all_is_acknowledged(self) -> None:
         replies, link = started()
         replies.post(Outgoing("t", b"offline", qos=1))
         replies.feed()
@@ -541,6 +542,6 @@ class TestFlushing:
 
     def test_without_a_link_there_is_nothing_to_wait_for(self) -> None:
         """The broker was never reached: stopping then once ended in a traceback."""
-        replies = Replies(qos=0, max_bytes=65_536)
+        replies = Sender(qos=0, max_bytes=65_536)
         replies.post(Outgoing("t", b"offline", qos=1))
         assert replies.flush(0)

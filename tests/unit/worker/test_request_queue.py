@@ -41,7 +41,7 @@ class TestOrder:
         line.put("b", 50)
         assert Counter(line.take(20)) == {"a": 10, "b": 10}
 
-    def test_nor_does_it_cost(self) -> None:
+    def test_idling_costs_no_turn(self) -> None:
         line = Line(a={}, b={})
         line.put("a", 30)
         line.take(30)
@@ -88,7 +88,7 @@ class TestPriority:
         line.put("high")
         assert line.take(2) == ["low", "high"]
 
-    def test_but_not_before_its_time(self) -> None:
+    def test_waiting_makes_up_for_nothing_before_its_time(self) -> None:
         line = Line(ageing=5, low={}, high={"priority": 2})
         line.put("low")
         line.clock.pass_(9)
@@ -189,7 +189,7 @@ class TestLeaving:
             line.take(1)
         assert len(line.queue._deadlines) < 200
 
-    def test_and_sweeping_them_out_loses_no_deadline_of_who_waits(self) -> None:
+    def test_sweeping_out_finished_requests_loses_no_deadline_of_who_waits(self) -> None:
         line = Line(a={}, b={"priority": -1})
         waiting = line.put("b", 30, deadline=line.clock() + 50)
         for _ in range(500):

@@ -71,10 +71,10 @@ class TestNameless:
         line.put("a", 10, owner="alice")
         assert Counter(line.take_owners(20)) == {None: 10, "alice": 10}
 
-    def test_they_may_have_all_of_the_room_while_nobody_has_a_name(self) -> None:
+    def test_may_have_all_of_the_room_while_nobody_has_a_name(self) -> None:
         assert Line(16, a={}).fill("a") == 16
 
-    def test_and_leave_some_once_somebody_had_one_even_if_he_was_refused(self) -> None:
+    def test_leave_some_room_once_somebody_had_a_name_even_if_he_was_refused(self) -> None:
         line = Line(16, a={})
         line.fill("a")
         assert line.queue.position("a", "alice") is None
@@ -82,7 +82,7 @@ class TestNameless:
         assert line.queue.position("a") is None
         assert line.queue.position("a", "alice") is not None
 
-    def test_until_it_is_long_ago(self) -> None:
+    def test_have_all_of_the_room_again_when_it_is_long_ago_that_somebody_had_a_name(self) -> None:
         line = Line(16, a={})
         line.put("a", owner="alice")
         line.take(1)
@@ -264,7 +264,7 @@ class TestLeaving:
         assert (len(lane), len(lane._owners), len(line.queue)) == (1, 1, 1)
         assert len(line.queue._deadlines) < 200
 
-    def test_nor_after_the_last_has_left(self) -> None:
+    def test_deadlines_are_kept_nowhere_after_the_last_has_left(self) -> None:
         """Deadlines were swept only when another request with one came."""
         line = Line(1_000_000, a={})
         for job in line.put("a", 5000, deadline=line.clock() + 86_400):

@@ -61,7 +61,7 @@ class TestWhatIsLeftOver:
         for connection in range(1, 10):  # a broker that restores the same old state on every restart
             assert rivals.heard(at(EARLY, 7), connection) is None
 
-    def test_and_grows_older_stops_nobody(self) -> None:
+    def test_that_grows_older_stops_nobody(self) -> None:
         rivals = Rivals("w", LATE)
         for connection, old in enumerate([3, 2, 1, 2, 3], start=1):
             assert rivals.heard(at(EARLY, old), connection) is None
@@ -135,7 +135,7 @@ class TestTakenOverInTheBrokersOwnWords:
         rivals.heard(EARLY, 1)
         assert rivals.hold_out(False)
 
-    def test_but_not_where_it_could_not_see(self) -> None:
+    def test_it_does_not_come_back_where_it_could_not_see_by_whom(self) -> None:
         """Reading our own presence is not allowed: nothing of ours has come back."""
         rivals = Rivals("w", EARLY)
         rivals.heard(LATE, 1)

@@ -50,7 +50,7 @@ def test_a_flood_fills_no_log(topic: str, payload: dict[str, Any], caplog: pytes
     assert 1 <= sum("ignored" in record.message for record in caplog.records) <= 5
 
 
-def test_nor_do_conversations_that_are_too_large_to_keep(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flood_of_conversations_that_are_too_large_to_keep_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
     store = MemorySessions(1000, 60, max_bytes=4000)
     for number in range(200):
         claim = store.claim(SessionKey("general", f"s{number}"))

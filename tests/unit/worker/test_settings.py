@@ -66,7 +66,7 @@ class TestPrecedence:
     def test_a_flag_s_zero_counts(self, file: Path) -> None:
         assert load(file, "temperature: 1.5", temperature=0).temperature == 0
 
-    def test_so_does_the_file_s(self, file: Path) -> None:
+    def test_a_zero_in_the_file_counts(self, file: Path) -> None:
         settings = load(file, "temperature: 0\nmax_history_tokens: 0\nprojects: {a: {temperature: 0}}")
         assert (settings.temperature, settings.max_history_tokens) == (0, 0)
         assert settings.projects["a"].temperature == 0
@@ -95,7 +95,7 @@ class TestRateLimit:
     @pytest.mark.parametrize(
         "text", ["", "10", "0/60s", "-1/60s", "10/0s", "10/", "/60s", "ten/60s", "10/60x", "1.5/60s"]
     )
-    def test_or_is_a_mistake(self, text: str) -> None:
+    def test_that_cannot_be_read_is_a_mistake(self, text: str) -> None:
         with pytest.raises(SettingsError, match="rate_limit"):
             Settings.load({"rate_limit": text})
 
@@ -221,14 +221,16 @@ class TestSecrets:
     def test_reach_the_link(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.settings(monkeypatch).link_options("id").password == SECRET
 
-    def test_and_no_print_of_it(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def test_reach_no_print_of_the_settings(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         settings = self.settings(monkeypatch)
         with caplog.at_level(logging.DEBUG):
             logging.getLogger("test").warning("%s %r %s", settings, settings.link_options("id"), settings.masked())
         shown = [repr(settings), str(settings), str(settings.masked()), settings.model_dump_json(), caplog.text]
         assert not any(SECRET in text for text in shown)
 
-    def test_nor_the_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reach_no_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFERBUS_PASSWORD", SECRET)
         text = CliRunner().invoke(serve, ["--help"]).output
         assert SECRET not in text
@@ -248,7 +250,7 @@ class TestSecrets:
         assert SECRET not in str(caught.value)
         assert "must not hold a password" in str(caught.value)
 
-    def test_nor_is_one_in_a_file_that_is_wrong(self, file: Path) -> None:
+    def test_a_password_in_a_file_that_is_wrong_is_not_repeated(self, file: Path) -> None:
         with pytest.raises(SettingsError) as caught:
             load(file, f"password: [{SECRET}]")
         assert SECRET not in str(caught.value)

@@ -61,13 +61,13 @@ class TestCharge:
         under_test.ask(maxTokens=100)
         assert charged(under_test) == 1 + 8 + 100
 
-    def test_so_do_system_prompt_and_images(self) -> None:
+    def test_system_prompt_and_images_count(self) -> None:
         under_test = rooms("3000/60s", projects={"general": ProjectSettings(system_prompt="be very brief")})
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
         under_test.ask(message=[{"type": "text", "text": "what?"}, image])  # type: ignore[arg-type]
         assert charged(under_test) == 3 + 8 + 1 + 1024 + 8  # the context of 1000 has no room for an answer
 
-    def test_and_the_history_as_far_as_it_goes_into_the_prompt(self) -> None:
+    def test_the_history_counts_as_far_as_it_goes_into_the_prompt(self) -> None:
         under_test = rooms("1000/60s", max_history_tokens=100)
         used = 0
         for number in range(12):
@@ -89,7 +89,7 @@ class TestSettling:
         under_test.answer()
         assert charged(under_test) == 27
 
-    def test_it_may_be_more_than_was_thought(self) -> None:
+    def test_what_was_used_may_be_more_than_was_thought(self) -> None:
         under_test = rooms(script=using(190, 10))
         under_test.answer()
         assert texts(under_test.ask()) == [LIMITED]
@@ -106,7 +106,7 @@ class TestSettling:
         assert texts(under_test.work()) == []
         assert charged(under_test) == 0
 
-    def test_nor_what_was_too_late_for_it(self) -> None:
+    def test_what_was_too_late_for_it_costs_nothing(self) -> None:
         under_test = rooms()
         under_test.ask(deadlineMs=1000)
         under_test.clock.pass_(2)
@@ -133,7 +133,7 @@ class TestSettling:
 
 
 class TestRefused:
-    def test_until_enough_has_left_the_window(self) -> None:
+    def test_holds_until_enough_has_left_the_window(self) -> None:
         under_test = rooms(script=using(60, 30))  # 90 of 200 each
         for _ in range(2):
             assert texts(under_test.answer()) == ["fine"]
@@ -144,7 +144,7 @@ class TestRefused:
         under_test.clock.pass_(40)
         assert texts(under_test.answer()) == ["fine"]
 
-    def test_in_json_it_is_retryable(self) -> None:
+    def test_a_refusal_in_json_is_retryable(self) -> None:
         under_test = rooms(script=using(150, 30))
         under_test.answer()
         (reply,) = replies(under_test.ask(reply="json"))

@@ -45,7 +45,7 @@ class TestPrompt:
         rooms.answer("b", "yours")
         assert prompt(rooms) == [("user", "yours")]
 
-    def test_nor_do_their_prefix_caches(self) -> None:
+    def test_prefix_caches_of_sessions_do_not_mix(self) -> None:
         rooms = Rooms(projects={"p": ProjectSettings(), "q": ProjectSettings()})
         for topic in ("p/user_input/s", "p/user_input/t", "q/user_input/s"):
             rooms.receive(topic, "hello")
@@ -243,7 +243,7 @@ class TestEveryPathEndsOnce:
         assert rooms.left_behind == NOTHING
 
     @pytest.mark.parametrize(("error", "code", "sentence"), OUTCOMES)
-    def test_in_json(self, error: Exception, code: str, sentence: str) -> None:
+    def test_a_failure_in_json(self, error: Exception, code: str, sentence: str) -> None:
         rooms = Rooms(script=fail(error))
         said = replies(rooms.answer(reply="json"))
         assert [reply["type"] for reply in said] == ["accepted", "error"]
@@ -351,16 +351,16 @@ class TestDeadlines:
         rooms.receive("general/user_input", request, expiry=expiry)
         assert rooms.take().deadline == 1000 + seconds
 
-    def test_without_one_there_is_none(self) -> None:
+    def test_without_one_the_engine_hears_of_none(self) -> None:
         rooms = Rooms()
         rooms.answer()
         assert rooms.engine.generations[0].deadline is None
 
-    def test_it_passes_while_generating(self) -> None:
+    def test_one_that_passes_while_generating(self) -> None:
         (*_, error) = replies(Rooms(script=fail(GenerationTimeoutError())).answer(reply="json"))
         assert error["message"] == "Error: Deadline exceeded. It passed while the answer was generated."
 
-    def test_it_passed_in_the_queue(self) -> None:
+    def test_one_that_passed_in_the_queue(self) -> None:
         """Before the engine is asked, also where nobody looked at the queue meanwhile."""
         rooms = Rooms()
         rooms.ask(reply="json", deadlineMs=1000)

@@ -12,7 +12,7 @@ from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.wire import Envelope
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.replies.address import ReplyAddress
-from inferbus_worker.replies.sender import Replies
+from inferbus_worker.replies.sender import Sender
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
@@ -24,12 +24,12 @@ class Addressing:
     """Opens the reply stream of a request. A requester never makes the worker publish where it could not itself.
 
     Args:
-        replies: the sender.
+        sender: the sender.
         allowlist: topic filters where replies may go besides the session's own topic.
     """
 
-    def __init__(self, replies: Replies, allowlist: Sequence[str]) -> None:
-        self._replies = replies
+    def __init__(self, sender: Sender, allowlist: Sequence[str]) -> None:
+        self._sender = sender
         self._allowlist = tuple(allowlist)
         self._seldom = Seldom(log)
         # For requests that name no id of their own: unique, which is all that such an id is for.
@@ -51,7 +51,7 @@ class Addressing:
             correlation_data=message.correlation_data,
             receipt=arrival.receipt,
         )
-        return self._replies.open(address)
+        return self._sender.open(address)
 
     def _topic(self, wanted: str | None, home: str) -> str:
         if not wanted:

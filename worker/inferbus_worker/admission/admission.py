@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final, Literal
 
 from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
@@ -106,7 +105,7 @@ class Admission:
             return self._repeat(known, request, arrival)
         key = session_key(address, request)
         replies = self._addressing.open(arrival, request, key)
-        failure = self._gate() or self._over_limit(key, request)
+        failure = self._gate() or self._count(key, request)
         claim = None if failure is not None else self._sessions.claim(key)
         if claim is None:
             self._refuse(failure or Failure("session_busy"), replies)
@@ -122,11 +121,13 @@ class Admission:
             retry=retry,
             clock=self._clock,
         )
-        with ExitStack() as unless_admitted:
-            unless_admitted.callback(claim.release)
+        is_admitted = False
+        try:
             why_not = self._put_in_line(job)
-            if why_not is None:
-                unless_admitted.pop_all()
+            is_admitted = why_not is None
+        finally:
+            if not is_admitted:
+                claim.release()
         if isinstance(why_not, Failure):
             self._refuse(why_not, replies)
         return why_not != "in flight"
@@ -146,7 +147,7 @@ class Admission:
             return False
         key = SessionKey(arrival.address.project, known.session, arrival.address.user)
         replies = self._addressing.open(arrival, request, key)
-        limited = self._over_limit(key, request)
+        limited = self._count(key, request)
         if limited is not None:
             self._refuse(limited, replies)
         else:
@@ -162,7 +163,7 @@ class Admission:
             failure = self._budget.admit(job) or self._gate()
         if failure is not None or position is None:
             return failure
-        if job.retry is not None and not self._recent.begin(job.retry):
+        if job.retry is not None and not self._recent.started(job.retry):
             self._meter.repeated()
             return "in flight"
         job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
@@ -170,7 +171,7 @@ class Admission:
         self._queue.put(job)
         return None
 
-    def _over_limit(self, key: SessionKey, request: Envelope) -> Failure | None:
+    def _count(self, key: SessionKey, request: Envelope) -> Failure | None:
         """Count a request in its windows, or refuse it."""
         wait = self._limits.admit(key, request.client_id)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from inferbus_client.contract.topics import Address
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.replies.address import Receipt
 
 

@@ -12,7 +12,7 @@ from inferbus_client.contract.wire import (
     decode_object,
     decode_request,
 )
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import RetryKey, SessionKey
 

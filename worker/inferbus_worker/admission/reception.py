@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.topics import Address, Kind
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.intake import Intake
 from inferbus_worker.admission.verbs import MAX_CONTROL_BYTES
@@ -77,11 +77,11 @@ class Reception:
         if acknowledgements.needs_nothing(message):
             return
         again = acknowledgements.was_handled(message)
-        is_sound = acknowledgements.begin(message)
+        is_sound = acknowledgements.note(message)
         receipt = acknowledgements.receipt_of(message)
         address = topics.parse(message.topic)
         if message.retain or address is None or not self._serves(address):
-            acknowledgements.end(receipt, arrived=False)
+            acknowledgements.answered(receipt, arrived=False)
             return
         self._intake.put(Arrival(message, address, receipt, is_sound=is_sound, again=again, since=since))
 

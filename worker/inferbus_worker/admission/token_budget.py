@@ -25,13 +25,13 @@ class TokenBudget:
 
     Args:
         budget: how many tokens in which window.
-        most: the longest prompt and the longest answer that a job can come to. It may wait for the tokenizer.
+        longest: the longest prompt and the longest answer that a job can come to. It may wait for the tokenizer.
         budgets: where tokens are counted.
     """
 
-    def __init__(self, budget: RateLimit, most: Callable[[Job], Usage], budgets: Budgets) -> None:
+    def __init__(self, budget: RateLimit, longest: Callable[[Job], Usage], budgets: Budgets) -> None:
         self._budget = budget
-        self._most = most
+        self._longest = longest
         self._budgets = budgets
 
     def admit(self, job: Job) -> Failure | None:
@@ -42,21 +42,21 @@ class TokenBudget:
             waiting would not help.
         """
         try:
-            most = self._most(job)
+            longest = self._longest(job)
         except Exception:
             log.exception("a request's tokens could not be counted")
             return Failure("engine_error")
-        tokens = most.prompt_tokens + most.completion_tokens
+        tokens = longest.prompt_tokens + longest.completion_tokens
         if tokens > self._budget.limit:
-            return Failure("invalid_request", self._never(most))
+            return Failure("invalid_request", self._never(longest))
         charge = self._budgets.charge(job.key, tokens)
         if isinstance(charge, float | int):
             return Failure("rate_limited", retry_after_ms=max(1, round(charge * 1000)))
         job.charge = charge
         return None
 
-    def _never(self, most: Usage) -> str:
+    def _never(self, longest: Usage) -> str:
         return (
-            f"It can take {most.prompt_tokens} tokens of prompt and {most.completion_tokens} of answer; "
+            f"It can take {longest.prompt_tokens} tokens of prompt and {longest.completion_tokens} of answer; "
             f"a session has {self._budget.limit} in {format_duration(self._budget.window)}."
         )

@@ -7,7 +7,7 @@ import logging
 from inferbus_client.contract import topics
 from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.wire import Control, Failure, InvalidPayloadError, decode_control, decode_object
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival
@@ -25,7 +25,9 @@ MAX_CONTROL_BYTES = 4096
 
 
 class Verbs:
-    """Does what a message asks for. For the thread that admission runs in.
+    """Does what a message asks for.
+
+    `handle` is for the thread that admission runs in, `refuse` for the network thread as well.
 
     Args:
         admission: decides on requests.

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.replies.address import Receipt
 
@@ -70,7 +70,7 @@ class Acknowledgements:
         """Whether this is a redelivery of what this process has handled, but whose reply may be lost."""
         return message.dup and self._ended.get(message.ack_id) == _Ended(_mark(message), arrived=False)
 
-    def begin(self, message: Incoming) -> bool:
+    def note(self, message: Incoming) -> bool:
         """Note a new message; False where it is poison, and has been set aside."""
         if self._attempts is None or message.qos != 1:  # QoS 2 the link settles by itself
             return True
@@ -91,7 +91,7 @@ class Acknowledgements:
         if self._attempts is not None and receipt is not None and receipt.key is not None:
             self._attempts.count(receipt.key)
 
-    def end(self, receipt: Receipt | None, *, arrived: bool = True) -> None:
+    def answered(self, receipt: Receipt | None, *, arrived: bool = True) -> None:
         """The terminal reply has arrived, or been sent as far as we know; or there is none."""
         if receipt is None or self._open.get(receipt.ack_id) is not receipt:
             return

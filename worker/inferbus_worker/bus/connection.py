@@ -12,11 +12,12 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, State, Stats, decode_announcement
 from inferbus_client.errors import AlreadyServedError, BrokerError, ConnectionLostError, IdTakenError
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming, Will
+from inferbus_client.mqtt.message import Incoming
+from inferbus_client.mqtt.options import Will
 from inferbus_worker.bus.company import FILTERS, Company
 from inferbus_worker.bus.rivals import Rivals, new_instance
-from inferbus_worker.replies.sender import Replies
-from inferbus_worker.replies.stream import Outgoing
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 
 log = logging.getLogger("inferbus.bus")
@@ -31,7 +32,7 @@ class Bus:
 
     Args:
         settings: the worker's.
-        replies: the sender; everything that is published goes through it.
+        sender: the sender; everything that is published goes through it.
         receive: called in the network thread for every message.
         asked: called there when somebody asks for the stats.
         came_up: called there, before any message, on every new connection.
@@ -42,14 +43,14 @@ class Bus:
         self,
         settings: Settings,
         *,
-        replies: Replies,
+        sender: Sender,
         receive: Callable[[Incoming], None],
         asked: Callable[[], None],
         came_up: Callable[[], None],
         model: str,
     ) -> None:
         self._settings = settings
-        self._replies = replies
+        self._sender = sender
         self._receive = receive
         self._asked = asked
         self._came_up = came_up
@@ -94,11 +95,11 @@ class Bus:
             raise self.link.fatal or lost from None
 
     def _join(self, stop: Callable[[], bool]) -> None:
-        # Before our own presence, which `replies` is to publish, replaces what is there.
+        # Before our own presence, which the sender is to publish, replaces what is there.
         self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
         self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
         self._listen_for_company(stop)
-        self._replies.start(self.link)
+        self._sender.start(self.link)
         self._look_around(stop)
         self._subscribe(dict.fromkeys(self._requests, self._settings.request_qos), stop)
 
@@ -131,7 +132,7 @@ class Bus:
 
     def publish_stats(self, stats: Stats) -> None:
         stats = stats.model_copy(update={"joining": self._company is not None})
-        self._replies.post(Outgoing(topics.stats(self._settings.worker_id), stats.encode(), json=True, qos=0))
+        self._sender.post(Outgoing(topics.stats(self._settings.worker_id), stats.encode(), json=True, qos=0))
 
     def close(self, timeout: float) -> None:
         self.link.close(timeout)
@@ -252,7 +253,7 @@ class Bus:
         qos = 0 if presence.state == "draining" else 1
         payload = b"" if self._withdrawn else presence.encode()
         self._overwritten, self._said = False, time.monotonic()
-        self._replies.post(Outgoing(self._topic, payload, json=True, retain=True, qos=qos))
+        self._sender.post(Outgoing(self._topic, payload, json=True, retain=True, qos=qos))
 
 
 def receive_maximum(settings: Settings) -> int:

@@ -19,7 +19,7 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, State, decode_announcement
 from inferbus_client.errors import InferbusError
 from inferbus_client.mqtt.link import Link
-from inferbus_client.mqtt.options import Incoming
+from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.connection import ConnectionSettings
 
 _TAIL: Final = 25

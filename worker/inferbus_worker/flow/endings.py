@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack
 from queue import SimpleQueue
 
 from inferbus_client.contract.wire import Failure
@@ -58,16 +57,15 @@ class Endings:
             job: which.
             outcome: what it ends with, unless that has been decided before.
         """
-        job.settle(outcome or Failure("engine_error"))
+        if job.outcome is None:
+            job.settle(outcome or Failure("engine_error"))
         if not job.finish():
             return
-        # From the last step to the first; each is taken, whatever the ones before it raise.
-        with ExitStack() as steps:
-            steps.callback(lambda: job.replies.end(job.terminal()))
-            steps.callback(self._account, job)
-            steps.callback(job.claim.release)
-            if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
-                log.warning("a turn came too late to be remembered: its session has gone on without it")
+        for step in (_remember, _let_go, self._account, _say):
+            try:
+                step(job)
+            except Exception:  # the steps behind it are taken all the same
+                log.exception("the end of a request could not be written as a whole")
 
     def _account(self, job: Job) -> None:
         outcome = job.outcome or Failure("engine_error")
@@ -79,7 +77,7 @@ class Endings:
             elif not job.reached_engine:
                 job.charge.settle(0)
         if job.retry is not None:
-            self._recent.end(job.retry, Finished(job.key.session, job.terminal()))
+            self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
@@ -87,3 +85,16 @@ class Endings:
                 self.write(job)
             except Exception:
                 log.exception("the end of a request could not be written")
+
+
+def _remember(job: Job) -> None:
+    if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
+        log.warning("a turn came too late to be remembered: its session has gone on without it")
+
+
+def _let_go(job: Job) -> None:
+    job.claim.release()
+
+
+def _say(job: Job) -> None:
+    job.replies.end(job.terminal())

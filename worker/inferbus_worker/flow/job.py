@@ -79,7 +79,8 @@ class Job:
         self.timings = Timings(0.0, None, 0.0)
         self._clock = clock
         self._generation: Generation | None = None
-        self._is_finished = False
+        #: Whether what follows from the end is written, or being written.
+        self.is_finished = False
         self._lock = threading.Lock()
 
     @property
@@ -139,7 +140,7 @@ class Job:
     def finish(self) -> bool:
         """Whether the caller is the one to write what follows from the end: the first who asks."""
         with self._lock:
-            first, self._is_finished = not self._is_finished, True
+            first, self.is_finished = not self.is_finished, True
         return first
 
     def terminal(self) -> Answered | Failure:

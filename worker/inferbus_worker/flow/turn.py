@@ -21,7 +21,7 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
-from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.prompt import Prompt, Prompts
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 
@@ -37,15 +37,22 @@ class TurnRunner:
     Args:
         engine: answers.
         settings: the worker's.
+        prompts: makes prompts for it.
         endings: writes what each turn ends with.
         begins: told of each job whose turn begins.
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, endings: Endings, begins: Callable[[Job], None] = lambda _: None
+        self,
+        engine: Engine,
+        settings: Settings,
+        prompts: Prompts,
+        endings: Endings,
+        begins: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._settings = settings
+        self._prompts = prompts
         self._endings = endings
         self._begins = begins
 
@@ -64,7 +71,7 @@ class TurnRunner:
             self._endings.write(job, outcome)
 
     def _answer(self, job: Job) -> Answer:
-        prompt = Prompt(job, self._engine, self._settings)
+        prompt = self._prompts.of(job)
         while True:
             try:
                 return self._generate(job, prompt)

@@ -10,7 +10,7 @@ from typing import Final
 from inferbus_client.contract.presence import Level, Stats
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
-from inferbus_worker.replies.sender import Replies
+from inferbus_worker.replies.sender import Sender
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.protocols import Levels
@@ -31,7 +31,7 @@ class Reporter:
         queue: what waits.
         in_flight: what waits or runs.
         sessions: conversations.
-        replies: the sender.
+        sender: the sender.
         levels: everything that is bounded.
         unreadable: how many messages could not be read.
         publish: puts the stats on the bus.
@@ -45,7 +45,7 @@ class Reporter:
         queue: RequestQueue,
         in_flight: Sized,
         sessions: Sized,
-        replies: Replies,
+        sender: Sender,
         levels: Callable[[], Levels],
         unreadable: Callable[[], int],
         publish: Callable[[Stats], None],
@@ -55,7 +55,7 @@ class Reporter:
         self._queue = queue
         self._in_flight = in_flight
         self._sessions = sessions
-        self._replies = replies
+        self._sender = sender
         self._levels = levels
         self._unreadable = unreadable
         self._publish = publish
@@ -106,7 +106,7 @@ class Reporter:
             queue_size=self._queue.size,
             sessions=len(self._sessions),
             levels={name: Level(now=now, bound=bound) for name, (now, bound) in self._levels().items()},
-            replies_dropped=self._replies.dropped,
+            replies_dropped=self._sender.dropped,
             unreadable_messages=self._unreadable(),
         )
         self._publish(stats)

@@ -115,11 +115,11 @@ class Idempotency(Protocol):
         """What became of this request; None: it is new."""
         ...
 
-    def begin(self, key: RetryKey) -> bool:
+    def started(self, key: RetryKey) -> bool:
         """Note that it runs; False where it runs already."""
         ...
 
-    def end(self, key: RetryKey, finished: Finished) -> None:
+    def finished(self, key: RetryKey, outcome: Finished) -> None:
         """It runs no more. A failure that its reply asks to retry is not remembered."""
         ...
 
@@ -135,5 +135,5 @@ class Stores(NamedTuple):
     recent: Idempotency
 
     def levels(self) -> Levels:
-        """Of conversations and outcomes; windows and budgets are told by the limits that use them."""
+        """Of conversations and outcomes. Which windows are on, the rate limits know; budgets tell theirs."""
         return {**self.sessions.levels(), **self.recent.levels()}

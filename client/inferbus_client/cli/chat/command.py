@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from inferbus_client.cli.chat.conversation import Conversation
 from inferbus_client.cli.chat.input import Lines, TerminalLines, piped_lines
+from inferbus_client.cli.chat.loop import ChatLoop
 from inferbus_client.cli.chat.view import PlainView, TerminalView, View
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.sampling import ask_options, sampling_options
@@ -39,12 +39,12 @@ def chat(questions: tuple[str, ...], config: Path | None, *, plain: bool, **flag
     interactive = not questions and sys.stdin.isatty()
     view: View = PlainView() if plain or not sys.stdout.isatty() or is_dumb() else TerminalView()
     with connected(settings) as client:
-        conversation = Conversation(client, view, options)
+        loop = ChatLoop(client, view, options)
         lines = _lines(questions, interactive=interactive)
         if interactive:
-            conversation.welcome()
-            return conversation.talk(lines)
-        return Exit.OK if conversation.answer_all(lines) else conversation.last_status
+            loop.welcome()
+            return loop.talk(lines)
+        return Exit.OK if loop.answer_all(lines) else loop.last_status
 
 
 def _lines(questions: tuple[str, ...], *, interactive: bool) -> Lines:

@@ -70,7 +70,9 @@ class SlashCommands:
         """
         name, _, rest = line[1:].strip().partition(" ")
         if name == "retry":
-            return self._last_question()
+            question = self._transcript.last_question
+            self._view.note("There is nothing to send again." if question is None else f"Again: {question}")
+            return question
         command = getattr(self, f"_{name}", None) if name in NAMES else None
         if command is None:
             self._view.note(f"There is no /{name}; /help lists the commands.")
@@ -90,11 +92,6 @@ class SlashCommands:
         self._client.reset()
         self._options["system_prompt"] = self._system_prompt
         self._view.note("The conversation is forgotten.")
-
-    def _last_question(self) -> str | None:
-        question = self._transcript.last_question
-        self._view.note("There is nothing to send again." if question is None else f"Again: {question}")
-        return question
 
     def _save(self, name: str) -> None:
         if not name or not self._transcript:
@@ -152,7 +149,10 @@ class SlashCommands:
         elif name:
             self._view.note(f"There is no setting {name}. There are: {', '.join((*_SAMPLING, *Params.model_fields))}")
             return
-        self._show_settings()
+        shown: dict[str, object] = {name: self._options.get(name) for name in _SAMPLING}
+        shown |= self._options.get("params") or {}
+        said = {name: "as the project says" if value is None else value for name, value in shown.items()}
+        self._view.note("\n".join(f"{name}: {value}" for name, value in said.items()))
 
     def _change_sampling(self, name: str, value: str) -> None:
         try:
@@ -177,11 +177,6 @@ class SlashCommands:
         else:
             self._view.note(f"Not changed. {reason}")
 
-    def _show_settings(self) -> None:
-        shown: dict[str, object] = {name: self._options.get(name) for name in _SAMPLING}
-        shown |= self._options.get("params") or {}
-        self._view.note("\n".join(f"{name}: {_or_default(value)}" for name, value in shown.items()))
-
     def _quit(self, _rest: str) -> None:
         raise Quit
 
@@ -196,7 +191,3 @@ def _parsed(value: str) -> object:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def _or_default(value: object) -> object:
-    return "as the project says" if value is None else value

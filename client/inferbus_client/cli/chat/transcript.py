@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass
-class Exchanged:
+class Said:
     """A question and what came of it; `ending` says how an answer ended that is not whole."""
 
     question: str
@@ -19,7 +19,7 @@ class Transcript:
     """Every question of one chat, in order."""
 
     def __init__(self) -> None:
-        self._said: list[Exchanged] = []
+        self._said: list[Said] = []
 
     def __bool__(self) -> bool:
         return bool(self._said)
@@ -28,9 +28,9 @@ class Transcript:
     def last_question(self) -> str | None:
         return self._said[-1].question if self._said else None
 
-    def ask(self, question: str) -> Exchanged:
+    def ask(self, question: str) -> Said:
         """Note a question; the caller adds to it what is answered."""
-        self._said.append(Exchanged(question))
+        self._said.append(Said(question))
         return self._said[-1]
 
     def save(self, file: Path, title: str) -> None:

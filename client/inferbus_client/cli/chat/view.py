@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -143,7 +143,7 @@ class _MarkdownAnswer:
             self._live.update(Text(""), refresh=True)
             self._console.print(ShownMarkdown(finished))
             self._console.print()
-        self._live.update(_tail(self._rest))
+        self._live.update(Group(ShownMarkdown(self._rest)) if self._rest.strip() else Spinner("dots"))
 
     def end(self, answer: Answer) -> None:
         self.settle()
@@ -177,7 +177,3 @@ class _Waits:
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         self._spinner.update(text=Text(self._words(), style="dim"))
         yield self._spinner
-
-
-def _tail(text: str) -> RenderableType:
-    return Group(ShownMarkdown(text)) if text.strip() else Spinner("dots")

@@ -169,7 +169,8 @@ def stress(
     plans = _plans(flags, sweep)
     settings = load_settings(flags, config, **_OWN_DEFAULTS)
     with ProgressBar() as progress:
-        session = StressSession(settings, min(connections, _widest(plans)), progress)
+        at_once = max(plan.max_concurrency if plan.is_open else plan.clients for plan in plans)
+        session = StressSession(settings, min(connections, at_once), progress)
         lost = _run(session, plans)
     results = session.results
     _show(results, sweep=sweep is not None, as_json=as_json)
@@ -204,10 +205,6 @@ def _plans(flags: dict[str, Any], sweep: tuple[int, ...] | None) -> list[Plan]:
     if sweep is None:
         return [plan]
     return [replace(plan, clients=clients) for clients in sorted(set(sweep))]
-
-
-def _widest(plans: Sequence[Plan]) -> int:
-    return max(plan.max_concurrency if plan.is_open else plan.clients for plan in plans)
 
 
 def _objectives(flags: dict[str, Any]) -> Objectives:

@@ -39,7 +39,7 @@ class Load:
         self._ledger = ledger
         self._on_progress = on_progress
         self._name = f"stress-{uuid.uuid4().hex[:8]}"
-        self._request_ids = (f"{self._name}-{number}" for number in itertools.count())
+        self._request_numbers = itertools.count()
         self._ends = float("inf")
 
     async def warm_up(self) -> None:
@@ -47,7 +47,7 @@ class Load:
         for number in range(self._plan.num_warmups):
             session = f"{self._name}-warm-{number}"
             try:
-                await self._ask(self._clients[0], session, next(self._request_ids), self._plan.prompt(0, number))
+                await self._ask(self._clients[0], session, self._next_id(), self._plan.prompt(0, number))
             except (RequestFailedError, RequestTimeoutError):
                 return
 
@@ -82,7 +82,7 @@ class Load:
         for message in messages:
             if time.monotonic() >= self._ends:
                 return
-            await self._one(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
+            await self._account_for(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
 
     # --- open loop ---
 
@@ -101,7 +101,8 @@ class Load:
             # As fast as they go, a request is due when there is room for it.
             since = time.monotonic() if plan.is_unpaced else scheduled
             task = tasks.create_task(
-                self._one(number, f"{self._name}-{number}", plan.prompt(number, 0), since), name=f"request-{number}"
+                self._account_for(number, f"{self._name}-{number}", plan.prompt(number, 0), since),
+                name=f"request-{number}",
             )
             task.add_done_callback(lambda _task: free.release())
 
@@ -116,9 +117,12 @@ class Load:
 
     # --- one request ---
 
-    async def _one(self, number: int, session: str, prompt: str, scheduled: float) -> None:
+    def _next_id(self) -> str:
+        return f"{self._name}-{next(self._request_numbers)}"
+
+    async def _account_for(self, number: int, session: str, prompt: str, scheduled: float) -> None:
         client = self._clients[number % len(self._clients)]
-        request_id = next(self._request_ids)
+        request_id = self._next_id()
         self._ledger.sent(request_id, scheduled)
         try:
             answer, intervals = await self._ask(client, session, request_id, prompt)

@@ -25,7 +25,11 @@ class Objectives:
             ("p99", self.max_p99, result.total.p99),
             ("p95 of the first token", self.max_first_token, result.first_token.p95),
         )
-        missed = [_too_slow(what, limit, value) for what, limit, value in uppers if _is_missed(limit, value)]
+        missed = [
+            _too_slow(what, limit, value)
+            for what, limit, value in uppers
+            if limit is not None and (value is None or value > limit)
+        ]
         if self.max_failed is not None and result.failed_share > self.max_failed:
             missed.append(f"{result.failed_share:.1%} went unanswered, more than {self.max_failed:.1%}")
         if self.min_throughput is not None and result.throughput < self.min_throughput:
@@ -33,11 +37,7 @@ class Objectives:
         return missed
 
 
-def _is_missed(limit: float | None, value: float | None) -> bool:
-    return limit is not None and (value is None or value > limit)
-
-
-def _too_slow(what: str, limit: float | None, value: float | None) -> str:
+def _too_slow(what: str, limit: float, value: float | None) -> str:
     measured = "nothing was measured" if value is None else format_seconds(value)
     return f"{what}: {measured}, objective {format_seconds(limit)}"
 

@@ -46,7 +46,8 @@ def draw(results: Sequence[Result], objectives: Objectives) -> Any:
     panels = [_latencies, _throughput, *([_time_per_request] if len(results) > 1 else [])]
     pyplot = import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4.5), squeeze=False)
-    figure.suptitle(f"inferbus stress: {_title(results)}")
+    one = results[0].plan.describe() if len(results) == 1 else f"a sweep over {len(results)} numbers of clients"
+    figure.suptitle(f"inferbus stress: {one}")
     for panel, axis in zip(panels, axes[0], strict=True):
         panel(axis, results, objectives)
         axis.set_xticks(list(range(len(results))), [_label(result) for result in results])
@@ -93,10 +94,6 @@ def _line(axis: Any, label: str, measured: Sequence[float | None], **style: str)
 def _objective(axis: Any, label: str, limit: float | None) -> None:
     if limit is not None:
         axis.axhline(limit, color="black", linestyle=":", label=label)
-
-
-def _title(results: Sequence[Result]) -> str:
-    return results[0].plan.describe() if len(results) == 1 else f"a sweep over {len(results)} numbers of clients"
 
 
 def _label(result: Result) -> str:

@@ -18,7 +18,7 @@ from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.settings.client import ClientSettings
 
 
-class Progress(Protocol):
+class Onlooker(Protocol):
     """Told how far a run is."""
 
     def begin(self, plan: Plan) -> None: ...
@@ -33,10 +33,10 @@ class StressSession:
         interrupted: whether Ctrl-C ended it.
     """
 
-    def __init__(self, settings: ClientSettings, connections: int, progress: Progress) -> None:
+    def __init__(self, settings: ClientSettings, connections: int, onlooker: Onlooker) -> None:
         self._settings = settings
         self._connections = connections
-        self._progress = progress
+        self._onlooker = onlooker
         self._ledger = Ledger()
         self.results: list[Result] = []
         self.interrupted = False
@@ -52,14 +52,14 @@ class StressSession:
     async def _run(self, plans: Sequence[Plan]) -> None:
         async with self._clients() as clients:
             for plan in plans:
-                await self._level(clients, plan)
+                await self._run_level(clients, plan)
                 if self.interrupted:
                     return
 
-    async def _level(self, clients: Sequence[AsyncClient], plan: Plan) -> None:
+    async def _run_level(self, clients: Sequence[AsyncClient], plan: Plan) -> None:
         self._ledger = ledger = Ledger()
-        load = Load(clients, plan, ledger, self._progress.advance)
-        self._progress.begin(plan)
+        load = Load(clients, plan, ledger, self._onlooker.advance)
+        self._onlooker.begin(plan)
         began = time.monotonic()
         try:
             await load.warm_up()

@@ -12,8 +12,6 @@ from inferbus_client.cli.stress.result import Result
 #: A change of less than this share of the time per request is noise.
 _NOISE: Final = 0.05
 
-Kind = Literal["batches", "partly", "queues", "unknown"]
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -25,7 +23,7 @@ class Verdict:
         text: that in a sentence, with figures.
     """
 
-    kind: Kind
+    kind: Literal["batches", "partly", "queues", "unknown"]
     text: str
 
 

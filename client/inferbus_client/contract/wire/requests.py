@@ -286,12 +286,10 @@ def _validate(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
 def _what_is_wrong(error: ValidationError) -> str:
     """One clause for the requester, without the input (it may be long, or not printable)."""
     # In a union every branch complains; the one that got furthest into the value names the real fault.
-    worst = max(error.errors(include_url=False, include_input=False), key=_specific)
+    worst = max(
+        error.errors(include_url=False, include_input=False), key=lambda one: (len(one["loc"]), not is_wrong_type(one))
+    )
     where = ".".join(str(step) for step in worst["loc"] if not str(step).startswith(("constrained", "list[")))
     what = wording(worst)
     text = f"{where}: {what}." if where else f"{what.capitalize()}."
     return _CONTROL.sub(" ", text.encode(errors="replace").decode())[:_MAX_DETAIL]
-
-
-def _specific(error: Any) -> tuple[int, bool]:
-    return len(error["loc"]), not is_wrong_type(error)

@@ -57,16 +57,16 @@ class RecentRequests:
             kept = self._outcomes.get(key)
             return None if kept is None else kept.finished
 
-    def begin(self, key: RetryKey) -> bool:
-        """See `Idempotency.begin`."""
+    def started(self, key: RetryKey) -> bool:
+        """See `Idempotency.started`."""
         with self._lock:
             if key in self._in_flight:
                 return False
             self._in_flight.add(key)
             return True
 
-    def end(self, key: RetryKey, finished: Finished) -> None:
-        """See `Idempotency.end`."""
+    def finished(self, key: RetryKey, finished: Finished) -> None:
+        """See `Idempotency.finished`."""
         with self._lock:
             self._in_flight.discard(key)
             if isinstance(finished.outcome, Failure) and finished.outcome.retryable:

@@ -45,14 +45,14 @@ class RateLimiter:
         times = self._times.get(key)
         return self._new() if times is None else times
 
-    def wait(self, times: Times, now: float) -> float:
+    def seconds_until_room(self, times: Times, now: float) -> float:
         """Seconds until a request of the key with these times would be let through; 0: now."""
         if len(times) < self._limit:
             return 0.0
         return max(times[0] + self._window - now, 0.0)
 
     def count(self, key: Hashable, times: Times, now: float) -> None:
-        """Count a request of `key`, after `wait` said that there is none."""
+        """Count a request of `key`, where `seconds_until_room` are none."""
         if len(times) == self._limit:
             del times[0]
         times.append(now)
@@ -78,7 +78,7 @@ class MemoryWindows:
         now = self._clock()
         with self._lock:
             asked = [(table := self._table(window), window.key, table.times(window.key)) for window in windows]
-            wait = max((table.wait(times, now) for table, _, times in asked), default=0.0)
+            wait = max((table.seconds_until_room(times, now) for table, _, times in asked), default=0.0)
             if wait:
                 return wait
             for table, key, times in asked:

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 
 from inferbus_client.cli.chat.input import Lines
 from inferbus_client.cli.chat.slash import Quit, SlashCommands
-from inferbus_client.cli.chat.transcript import Exchanged, Transcript
+from inferbus_client.cli.chat.transcript import Said, Transcript
 from inferbus_client.cli.chat.view import Shown, View
 from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import BrokerError, InferbusError
-from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
 from inferbus_client.exits import Exit, exit_of
 
 
-class Conversation:
+class ChatLoop:
     """One chat over one client.
 
     Attributes:
@@ -91,17 +90,14 @@ class Conversation:
                 for delta in deltas:
                     said.answer += delta.text
                     shown.add(delta.text)
-                self._end(deltas.result(), shown)
+                self._commands.last_answer = deltas.result()
+                shown.end(self._commands.last_answer)
         # The worker keeps it for the session from now on.
         self._options["system_prompt"] = None
 
-    def _end(self, answer: Answer, shown: Shown) -> None:
-        self._commands.last_answer = answer
-        shown.end(answer)
-
 
 @contextmanager
-def _marked(said: Exchanged, shown: Shown) -> Iterator[None]:
+def _marked(said: Said, shown: Shown) -> Iterator[None]:
     """Half an answer must not look like a whole one."""
     try:
         yield
