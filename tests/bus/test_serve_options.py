@@ -73,6 +73,7 @@ class TestCheckConfig:
         [
             ("workers: many", (), "inferbus.yaml, line 1: workers: must be a whole number"),
             ("", ("--workers", "0"), "workers: must be at least 1"),
+            ("", ("--worker-id", "a/b"), "worker_id: must match ^[A-Za-z0-9_.-]{1,64}$"),
             ("", ("--engine", "simulated", "--wrokers", "3"), "no such option: --wrokers; is --workers meant?"),
             (
                 "",

@@ -257,5 +257,6 @@ def _open_attempts(settings: Settings) -> Attempts:
             database.execute("PRAGMA schema_version").fetchone()
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
+            words = getattr(error, "strerror", None) or error
+            raise SettingsError(f"the state folder cannot be used ({file}): {words}") from None
     return Attempts(file)
