@@ -9,13 +9,16 @@ import pytest
 from support.inferbus import inferbus
 
 
-def test_every_verb_is_said_in_a_whole_sentence() -> None:
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_every_verb_is_said_in_a_whole_sentence(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Click cuts what does not fit into the line, with three dots."""
+    monkeypatch.setenv("COLUMNS", columns)
     run = inferbus("--help")
     _, _, verbs = run.stdout.partition("Commands:\n")
-    assert verbs.count("\n") >= 9
+    said = re.split(r"\n  (?=\w)", verbs.rstrip())
+    assert len(said) >= 9
     assert "..." not in verbs
-    assert all(line.endswith(".") for line in verbs.splitlines())
+    assert all(sentence.endswith(".") for sentence in said)
 
 
 def test_the_lines_for_a_shells_own_file_can_be_copied() -> None:

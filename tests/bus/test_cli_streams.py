@@ -161,3 +161,4 @@ class TestFolders:
                 *("--broker", broker.url, "--worker-id", worker, "--state-dir", str(folder)),
             )
             in_a_sentence(run, 2, "state folder")
+            assert b"[Errno" not in run.stderr

@@ -255,15 +255,27 @@ def test_settings_are_those_in_force_and_say_where_they_come_from(broker: Mosqui
     )
     text = results["settings"]["text"]
     for said in (
-        f"broker {broker.url} (MQTT_HOST)",
+        f"broker {broker.url} (MQTT_HOST and MQTT_PORT)",
         "project robots (INFERBUS_PROJECT)",
-        f"retries 1 ({file})",
+        f"retries 1 ({file}, line 1)",
         "first_timeout 100ms (--first-timeout)",
         "the others are defaults",
     ):
         assert said in text
     assert "workers 3 (INFERBUS_WORKERS)" in results["serve here"]["text"]
     assert results["environment"]["text"] == "nothing reads INFERBUS_TIMEOT; is INFERBUS_TIMEOUT meant?"
+
+
+def test_a_port_of_mosquittos_stands_in_its_variable_and_not_in_the_file(broker: Mosquitto, tmp_path: Path) -> None:
+    file = tmp_path / "client.yaml"
+    file.write_text(f"broker: mqtt://{HOST}\n")
+    _, results = found("--config", str(file), "--first-timeout", "100ms", MQTT_PORT=str(broker.port))
+    assert f"broker {broker.url} (MQTT_PORT)" in results["settings"]["text"]
+
+
+def test_a_password_of_the_command_line_stands_in_the_option_that_there_is(broker: Mosquitto) -> None:
+    _, results = found("--broker", broker.url, "-u", "ann", "-P", "hunter2", "--first-timeout", "100ms")
+    assert "password *** (-P)" in results["settings"]["text"]
 
 
 def test_where_the_client_is_alone_only_its_own_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def link(proxy: FaultProxy) -> Iterator[Link]:
 def sent(link: Link, *topics: str) -> list[Handle | None]:
     """Send messages as the network thread does, between two others."""
     handles: list[Handle | None] = []
-    link.call(lambda: handles.extend(link.send(topic, b"x", qos=1) for topic in topics))
+    link.call(lambda: handles.extend([link.send(topic, b"x", qos=1) for topic in topics]))  # seen all at once
     return until(lambda: handles)
 
 

@@ -21,7 +21,7 @@ def serve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
         [PROGRAM, "serve", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=environment(**variables),
         check=False,
     )
@@ -73,6 +73,7 @@ class TestCheckConfig:
         [
             ("workers: many", (), "inferbus.yaml, line 1: workers: must be a whole number"),
             ("", ("--workers", "0"), "workers: must be at least 1"),
+            ("", ("--worker-id", "a/b"), "worker_id: must match ^[A-Za-z0-9_.-]{1,64}$"),
             ("", ("--engine", "simulated", "--wrokers", "3"), "no such option: --wrokers; is --workers meant?"),
             (
                 "",

@@ -109,9 +109,10 @@ class TestTheSecond:
             assert second.wait(10) == 0
             assert "does not answer" not in second.err
 
+    @pytest.mark.slow
     def test_takes_the_place_of_one_that_drains(self, own_broker: Mosquitto) -> None:
         """A rolling restart: what the old one still has to do, it does."""
-        options = {**OPTIONS, "simulated_per_token": "1s", "worker_id": "old"}
+        options = {**OPTIONS, "simulated_per_token": "3s", "worker_id": "old"}
         with (
             WorkerProcess(own_broker, **options) as old,
             Listener(own_broker, topics.presence("old"), "shop/assistant_response/#") as listener,

@@ -19,6 +19,7 @@ from inferbus_client.contract.presence import Presence, decode_announcement
 from support.listener import Listener
 from support.mosquitto import HOST, Mosquitto, free_port, mosquitto_pub, mosquitto_sub
 from support.needs import needs_module, needs_program
+from support.requester import Requester
 from support.waiting import until
 from support.worker import WorkerProcess
 
@@ -297,3 +298,19 @@ def test_a_broker_that_speaks_mqtt_3_alone() -> None:
             log = process.stderr.read()
         assert process.returncode == 0
         assert "the broker speaks no MQTT 5" in log
+
+
+def test_what_waits_keeps_its_bound_while_a_worker_drains_without_a_broker(own_broker: Mosquitto) -> None:
+    options: dict[str, Any] = {"max_outbound_bytes": "64KiB", "simulated_first_token": "5s", "drain_timeout": "25s"}
+    with (
+        WorkerProcess(own_broker, project="drain", rate_limit="off", **options) as worker,
+        Requester(own_broker, "drain", qos=0) as requester,
+    ):
+        requests = [requester.send("x" * 20_000) for _ in range(20)]
+        until(lambda: all(requester.ledger.rows[request].accepted for request in requests))
+        own_broker.kill()
+        until(lambda: "connection to the broker lost" in worker.log)
+        os.kill(worker.pid, signal.SIGTERM)
+        until(lambda: "draining" in worker.log)
+        assert "the broker takes no more replies" not in worker.log
+        until(lambda: "the broker takes no more replies" in worker.log, 15)

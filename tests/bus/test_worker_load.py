@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
@@ -52,6 +53,7 @@ def test_a_second_request_in_a_busy_session(broker: Mosquitto, start_worker: Sta
         assert [reply.text for reply in listener.wait(2)] == [BUSY, "Error: Request cancelled."]
 
 
+@pytest.mark.alone  # the threads must come to take theirs before all of the crowd has come
 def test_a_hundred_clients_and_a_queue_of_ten(broker: Mosquitto, start_worker: StartWorker) -> None:
     worker = start_worker(project="crowd", queue_size=10, stats_interval="50ms", **SECOND)
     sessions = [f"s{number}" for number in range(100)]

@@ -40,6 +40,7 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _with_an_engine(demo: Running) -> list[psutil.Process]:
     """The demo's processes, once they are more than the demo and its worker; empty until then."""
+    assert demo.process.poll() is None, demo.err
     processes = family(demo.process.pid)
     return processes if len(processes) > 2 else []
 

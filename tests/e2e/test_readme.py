@@ -1,4 +1,4 @@
-"""Every block of the README is executed, or checked against what it speaks of, so that it stays true.
+"""Every block of the README, and of the pages it leads to, is executed or checked against what it speaks of.
 
 A block is tried by the mark in the line before it, else by its language; one that nobody tries fails a test here.
 Wherever a block says 1883, or leaves the port out, it runs on a broker of the test's own.
@@ -29,7 +29,7 @@ from support.inferbus import environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.needs import needs_module, needs_program
-from support.readme import README, Block, all_blocks, blocks
+from support.readme import PAGES, Block, all_blocks, blocks
 from support.scripts import ROOT, Running
 from support.waiting import until
 
@@ -37,6 +37,7 @@ from support.waiting import until
 TRIED: Final = {
     "drawing": "test_the_drawing_names_topics_that_are_served",
     "scripts": "test_the_scripts_are_there",
+    "commands": "test_the_commands_are_there",
     "tour": "test_the_tour_does_what_it_says",
     "tour output": "test_the_tour_does_what_it_says",
     "synopsis": "test_serve_takes_what_its_synopsis_says",
@@ -44,6 +45,7 @@ TRIED: Final = {
     "install": "tests/e2e/test_install.py",
     "verbs": "test_each_verb_runs",
     "python": "test_the_program_runs",
+    "mermaid": "tests/unit/test_documents.py",
 }
 PRELUDE: Final = r"""
 set -euo pipefail
@@ -57,7 +59,7 @@ StartWorker = Callable[..., Any]
 
 
 def test_every_block_is_tried() -> None:
-    untried = [f"README.md, line {block.line}" for block in all_blocks() if _kind(block) not in TRIED]
+    untried = [f"{block.page}, line {block.line}" for block in all_blocks() if _kind(block) not in TRIED]
     assert not untried, f"no test tries the block in {untried}: mark it, see {__name__}"
     assert {_kind(block) for block in all_blocks()} == set(TRIED)
 
@@ -134,6 +136,15 @@ def test_the_scripts_are_there() -> None:
     for command in commands:
         assert os.access(ROOT / command, os.X_OK)
         subprocess.run(["bash", "-n", ROOT / command], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("command", "".join(_of_kind("commands")).splitlines())
+def test_the_commands_are_there(command: str) -> None:
+    """What they do takes too long; the program and every file that they name are there."""
+    program, *arguments = command.partition("#")[0].split()
+    assert os.access(ROOT / program, os.X_OK) or os.access(ROOT / ".venv/bin" / program, os.X_OK)
+    for path in (argument for argument in arguments if "/" in argument):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.slow
@@ -221,7 +232,12 @@ def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: Sta
 
 # --- the tables ---
 
-ROWS: Final = re.findall(r"^\| (`--.+?) \| (.*?) \| .* \|$", README.read_text(), re.MULTILINE)
+_ROW: Final = re.compile(r"^\| (`--.+?) \| (.*?) \| .* \|$", re.MULTILINE)
+ROWS: Final = [row for page in PAGES for row in _ROW.findall(page.read_text())]
+
+
+def test_there_are_tables_of_options() -> None:
+    assert len(ROWS) > 20
 
 
 @pytest.mark.parametrize(("options", "defaults"), ROWS)

@@ -12,7 +12,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
-from support.mosquitto import Mosquitto
+from support.requester import Where
 from support.waiting import until
 
 
@@ -41,7 +41,7 @@ class Listener:
     """
 
     def __init__(
-        self, broker: Mosquitto, *filters: str, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
+        self, broker: Where, *filters: str, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
     ) -> None:
         self.heard: list[Heard] = []
         #: How often it has connected: more than once shows that it was disconnected.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
+from inferbus_worker.admission.gate import Gate
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.chat import FinishReason, Usage
 from inferbus_worker.engines.base import (
@@ -21,8 +22,9 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
@@ -176,13 +178,14 @@ class Rooms:
             queue_size=queue_size,
             reply_topics=list(reply_topics),
         )
-        self.gate: Failure | None = None
+        self._gate = Gate()
+        self._gate.reason = None
         self.acknowledged: list[int] = []
         self.replies = RecordedSender()
         rooms = build_rooms(
             self.settings,
             self.engine,
-            gate=lambda: self.gate,
+            gate=self._gate,
             acknowledge=self.acknowledged.append,
             in_network_thread=lambda wish: wish(),
             attempts=attempts,
@@ -198,6 +201,14 @@ class Rooms:
         self.intake, self.levels = rooms.intake, rooms.levels
         self.pool = StandingPool()
         self.meter._pool = self.pool
+
+    @property
+    def gate(self) -> Failure | None:
+        return self._gate.reason
+
+    @gate.setter
+    def gate(self, reason: Failure | None) -> None:
+        self._gate.reason = reason
 
     def receive(self, topic: str, payload: bytes | str | Mapping[str, Any] = b"", **more: Any) -> list[Outgoing]:
         """One message from the bus; returns what is to be published because of it."""

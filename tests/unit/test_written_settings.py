@@ -15,6 +15,7 @@ from inferbus_client.settings.sources import is_file_only, unknown_variables
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
+from support.readme import PAGES
 from support.scripts import ROOT
 
 #: Each is something else to YAML 1.1 than the text that it is, or to a number's parser.
@@ -363,9 +364,9 @@ class TestPairs:
 
 class TestVariables:
     def test_that_we_name_ourselves_are_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In code, scripts, deploy/ and the README: none of them must be warned of."""
+        """In code, scripts, deploy/, the README and docs/: none of them must be warned of."""
         ours = [*ROOT.glob("scripts/**/*"), *ROOT.glob("deploy/**/*"), *ROOT.glob("*/inferbus_*/**/*.py")]
-        texts = [path.read_text(errors="replace") for path in [*ours, ROOT / "README.md"] if path.is_file()]
+        texts = [path.read_text(errors="replace") for path in [*ours, *PAGES] if path.is_file()]
         named = set(re.findall(r"\bINFERBUS_[A-Z][A-Z_]*[A-Z]\b", "\n".join(texts)))
         assert "INFERBUS_QUEUE_SIZE" in named
         for name in named:

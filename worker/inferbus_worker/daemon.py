@@ -64,8 +64,9 @@ class Daemon:
         self._engine = engine
         self._state = State.LOADING
         self._signals = 0
-        house = build_house(settings, engine, self._closed)
-        self._rooms, self._bus, self._reporter, self._watchdog = house.rooms, house.bus, house.reporter, house.watchdog
+        house = build_house(settings, engine)
+        self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
+        self._reporter, self._watchdog = house.reporter, house.watchdog
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -99,7 +100,7 @@ class Daemon:
             return Exit.OK
         self._start_workers()
         logs.be_discreet()
-        self._state = State.READY
+        self._state, self._gate.reason = State.READY, None
         self._bus.link.call(self._rooms.reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=self._rooms.pool.size)
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
@@ -156,7 +157,7 @@ class Daemon:
             complaint = self._engine.death or self._watchdog.complaint()
             if complaint is not None:
                 log.error("the engine is given up: %s", complaint)
-                self._state = State.DEAD
+                self._state, self._gate.reason = State.DEAD, Failure("engine_unavailable")
                 return Exit.FAILED
             self._watch_link()
             self._reporter.look()
@@ -175,8 +176,12 @@ class Daemon:
         if not self._bus.link.is_alive:
             raise BrokerError("the network thread has died")
         self._bus.watch_hearing()
+        self._trim()
+
+    def _trim(self) -> None:
+        """The network thread does it, but where it waits for a connection."""
         if not self._bus.link.is_up:
-            self._rooms.sender.trim()  # else the network thread does
+            self._rooms.sender.trim()
 
     # --- shutdown; see the module's docstring for the order ---
 
@@ -205,6 +210,7 @@ class Daemon:
     def _close_admission(self) -> None:
         if self._state is not State.DEAD:
             served, self._state = self._state is State.READY, State.DRAINING
+            self._gate.reason = Failure("shutting_down")
             most = format_duration(self._settings.drain_timeout)
             if served:
                 waits = "draining: %d in flight, for at most %s; a second signal ends at once"
@@ -217,6 +223,7 @@ class Daemon:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
         while self._is_patient(deadline) and not self._rooms.in_flight.wait_empty(_TICK):
             self._expire()
+            self._trim()
             self._reporter.answer()
         self._end_all()
 
@@ -224,6 +231,7 @@ class Daemon:
         """Let the last replies leave; the farewell alone is no reason to wait long. Whether all left."""
         least = time.monotonic() + _FLUSH
         while not self._rooms.sender.flush(_TICK):
+            self._trim()
             wanted = self._is_patient(deadline) and self._rooms.sender.owes(2 * self._settings.keepalive)
             if not wanted and time.monotonic() > least:
                 return False
@@ -270,9 +278,3 @@ class Daemon:
     @property
     def _forced(self) -> bool:
         return self._signals > 1
-
-    def _closed(self) -> Failure | None:
-        """Why admission takes nothing now; None while it does."""
-        if self._state is State.READY:
-            return Failure("overloaded") if self._rooms.sender.congested else None
-        return Failure("shutting_down" if self._state is State.DRAINING else "engine_unavailable")

@@ -8,7 +8,7 @@ from inferbus_worker.chat import FinishReason, Usage
 
 
 class Timings(NamedTuple):
-    """Seconds since admission; `first_token` is None where nothing was generated."""
+    """Seconds since admission; `first_token` is None where nothing was sent before the end: of what is not streamed."""
 
     queue: float
     first_token: float | None

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
-from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import SettingsError
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.intake import Intake
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.reception import Reception
@@ -29,7 +29,7 @@ from inferbus_worker.engines.watchdog import Watchdog
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.meter import Meter
-from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
 from inferbus_worker.flow.worker_pool import WorkerPool
@@ -74,7 +74,7 @@ def build_rooms(
     settings: Settings,
     engine: Engine,
     *,
-    gate: Callable[[], Failure | None],
+    gate: Gate,
     acknowledge: Callable[[int], None],
     in_network_thread: Callable[[Callable[[], None]], None],
     attempts: Attempts | None = None,
@@ -88,7 +88,7 @@ def build_rooms(
     Args:
         settings: the worker's.
         engine: answers.
-        gate: why admission takes nothing now; None while it does.
+        gate: whether admission takes anything now.
         acknowledge: tells the broker of a message by its packet identifier; called in the network thread.
         in_network_thread: has that thread do something.
         attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
@@ -112,9 +112,10 @@ def build_rooms(
     in_flight, pool = InFlight(), WorkerPool(queue)
     meter = Meter(pool, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
-    turns = TurnRunner(engine, settings, endings, lambda job: acknowledgements.turn_begins(job.replies.address.receipt))
+    prompts = Prompts(engine, settings)
+    turns = TurnRunner(engine, settings, prompts, endings, acknowledgements.turn_begins)
     limits = RateLimits(settings, stores.windows)
-    budget = _token_budget(settings, engine, stores)
+    budget = _token_budget(settings, prompts, stores)
     addressing = Addressing(sender, settings.reply_topics)
     admission = Admission(
         settings=settings,
@@ -134,7 +135,6 @@ def build_rooms(
         in_flight=in_flight,
         queue=queue,
         endings=endings,
-        acknowledgements=acknowledgements,
     )
 
     def unanswered(arrival: Arrival) -> None:
@@ -146,6 +146,7 @@ def build_rooms(
         unanswered,
         max_bytes=settings.max_intake_bytes,
         in_own_thread=budget is not None and not in_place,
+        clock=clock,
     )
     reception = Reception(
         projects=settings.projects,
@@ -173,29 +174,30 @@ def build_rooms(
     )
 
 
-def _token_budget(settings: Settings, engine: Engine, stores: Stores) -> TokenBudget | None:
+def _token_budget(settings: Settings, prompts: Prompts, stores: Stores) -> TokenBudget | None:
     if settings.token_budget is None or stores.budgets is None:
         return None
-    return TokenBudget(settings.token_budget, lambda job: Prompt(job, engine, settings).longest, stores.budgets)
+    return TokenBudget(settings.token_budget, lambda job: prompts.of(job).longest, stores.budgets)
 
 
 @dataclass(frozen=True)
 class House:
     """The rooms, the bus in front of them, and what watches over them."""
 
+    gate: Gate
     rooms: Rooms
     bus: Bus
     reporter: Reporter
     watchdog: Watchdog
 
 
-def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure | None]) -> House:
+def build_house(settings: Settings, engine: Engine) -> House:
     """A whole worker, not yet started.
 
     Raises:
         SettingsError: the state folder cannot be used.
     """
-    keeps = settings.ack == "after-reply"
+    keeps, gate = settings.ack == "after-reply", Gate()
 
     # The bus comes after the rooms, and the reporter after the bus; what goes back to them is asked for later.
     def acknowledge(ack_id: int) -> None:
@@ -243,7 +245,7 @@ def build_house(settings: Settings, engine: Engine, gate: Callable[[], Failure |
         finished=lambda: rooms.meter.finished,
         forms_given_up=lambda: rooms.meter.forms_given_up,
     )
-    return House(rooms, bus, reporter, watchdog)
+    return House(gate, rooms, bus, reporter, watchdog)
 
 
 def _open_attempts(settings: Settings) -> Attempts:
@@ -255,5 +257,6 @@ def _open_attempts(settings: Settings) -> Attempts:
             database.execute("PRAGMA schema_version").fetchone()
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorcode", None) not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise SettingsError(f"the state folder cannot be used ({file}): {error}") from None
+            words = getattr(error, "strerror", None) or error
+            raise SettingsError(f"the state folder cannot be used ({file}): {words}") from None
     return Attempts(file)

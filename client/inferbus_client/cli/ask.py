@@ -23,7 +23,7 @@ from inferbus_client.exchange.options import AskOptions
 from inferbus_client.exits import Exit, exit_of
 
 
-@click.command()
+@click.command(short_help="Ask one thing and print the answer.")
 @click.argument("text", nargs=-1, required=True, metavar="TEXT")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply's fields instead of its text.")
 @click.option(

@@ -37,6 +37,10 @@ class Feed(Protocol):
         """Publish what is there, while the link has room."""
         ...
 
+    def trim(self) -> None:
+        """Let go of what there is no room for. Asked in every round, also while the connection takes nothing."""
+        ...
+
 
 class NetworkLoop:
     """Runs one connection at a time. `call` and `wake` may be used from any thread; `run` belongs to one."""
@@ -131,8 +135,10 @@ class NetworkLoop:
             except Exception:
                 # Nothing that one of them asks for may end the thread that all of them share.
                 log.exception("something that was asked of the network thread failed")
-        if self.feed is not None and serving():
-            self.feed.feed()
+        if self.feed is not None:
+            self.feed.trim()
+            if serving():
+                self.feed.feed()
 
 
 class _Watched:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -41,6 +42,32 @@ def test_a_wish_that_fails_is_told_and_the_next_one_fulfilled(
         ear.close()
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert "_WishError" in caplog.text
+
+
+class _Fed:
+    """A feed that counts what it is asked."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.fed = self.trimmed = 0
+
+    def feed(self) -> None:
+        self.fed += 1
+
+    def trim(self) -> None:
+        self.trimmed += 1
+
+
+def test_a_feed_keeps_its_bound_while_the_connection_takes_nothing(loop: NetworkLoop) -> None:
+    loop.feed = feed = _Fed()
+    ear, by = Ear(), time.monotonic() + 10
+    try:
+        loop.run(ear.paho, lambda: feed.trimmed > 0 or time.monotonic() > by, serving=lambda: False)
+    finally:
+        ear.close()
+    assert feed.trimmed
+    assert not feed.fed
 
 
 def test_a_last_wish_that_fails_keeps_no_other_from_being_fulfilled(loop: NetworkLoop) -> None:

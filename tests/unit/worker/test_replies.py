@@ -17,9 +17,10 @@ from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.packets import PackedProperties
 from inferbus_worker.replies.sender import HearsOfEnds, Sender
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 
 
 @dataclass

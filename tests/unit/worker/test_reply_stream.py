@@ -14,7 +14,8 @@ from inferbus_client.contract.topics import is_mqtt_string
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
-from inferbus_worker.replies.stream import Backlog, Outgoing, ReplyStream
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 
 
 class Stream:

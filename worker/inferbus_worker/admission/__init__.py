@@ -1,0 +1,1 @@
+"""Who gets in: from a message that has arrived to a job in the queue, or a refusal."""

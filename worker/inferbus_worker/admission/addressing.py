@@ -36,6 +36,11 @@ class Addressing:
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count()
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether replies could not leave: the broker takes too little."""
+        return self._sender.congested
+
     def open(self, arrival: Arrival, envelope: Envelope, key: SessionKey) -> ReplyStream:
         """The reply stream of a request in a session, or of one for a new session id, which `key` names."""
         message = arrival.message

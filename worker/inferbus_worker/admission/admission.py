@@ -13,13 +13,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final, Literal
 
 from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key, session_key
+from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.flow.in_flight import InFlight
@@ -53,7 +53,7 @@ class Admission:
         in_flight: the requests that have not ended.
         meter: counts.
         addressing: opens reply streams.
-        gate: why nothing is taken now; None while it is.
+        gate: whether anything is taken now.
         clock: a monotonic one.
     """
 
@@ -68,7 +68,7 @@ class Admission:
         in_flight: InFlight,
         meter: Meter,
         addressing: Addressing,
-        gate: Callable[[], Failure | None],
+        gate: Gate,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decoding = Decoding(settings)
@@ -106,7 +106,7 @@ class Admission:
             return self._repeat(known, request, arrival)
         key = session_key(address, request)
         replies = self._addressing.open(arrival, request, key)
-        failure = self._gate() or self._count(key, request)
+        failure = self._closed() or self._count(key, request)
         claim = None if failure is not None else self._sessions.claim(key)
         if claim is None:
             self._refuse(failure or Failure("session_busy"), replies)
@@ -122,11 +122,13 @@ class Admission:
             retry=retry,
             clock=self._clock,
         )
-        with ExitStack() as unless_admitted:
-            unless_admitted.callback(claim.release)
+        is_admitted = False
+        try:
             why_not = self._put_in_line(job)
-            if why_not is None:
-                unless_admitted.pop_all()
+            is_admitted = why_not is None
+        finally:
+            if not is_admitted:
+                claim.release()
         if isinstance(why_not, Failure):
             self._refuse(why_not, replies)
         return why_not != "in flight"
@@ -159,7 +161,7 @@ class Admission:
         failure = self._too_many_forms(job.request) or self._no_room(position, job)
         if failure is None and self._budget is not None:
             # To count tokens may have taken a while: whoever goes must not leave a job to nobody.
-            failure = self._budget.admit(job) or self._gate()
+            failure = self._budget.admit(job) or self._closed()
         if failure is not None or position is None:
             return failure
         if job.retry is not None and not self._recent.started(job.retry):
@@ -169,6 +171,9 @@ class Admission:
         self._in_flight.add(job)
         self._queue.put(job)
         return None
+
+    def _closed(self) -> Failure | None:
+        return self._gate.reason or (Failure("overloaded") if self._addressing.is_congested else None)
 
     def _count(self, key: SessionKey, request: Envelope) -> Failure | None:
         """Count a request in its windows, or refuse it."""
@@ -202,9 +207,11 @@ class Admission:
         if claim is None:
             self._refuse(Failure("session_busy"), replies)
             return
-        if not arrival.again:
-            claim.commit(Change(resets=True))
-        claim.release()
+        try:
+            if not arrival.again:
+                claim.commit(Change(resets=True))
+        finally:
+            claim.release()
         replies.end(Answered(RESET_TEXT))
 
     def _refuse(self, failure: Failure, replies: ReplyStream) -> None:

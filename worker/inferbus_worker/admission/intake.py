@@ -22,7 +22,7 @@ from inferbus_worker.state.protocols import Levels
 
 log = logging.getLogger("inferbus.intake")
 
-#: What an arrival takes besides its payload, in bytes; measured, rounded up.
+#: What an arrival takes besides what its requester has written, in bytes; measured, rounded up.
 _ARRIVAL_BYTES: Final = 1024
 #: A cancel is small and makes room: it finds this much more of the bound than a request, as a share.
 _FOR_CANCELS: Final = 1.125
@@ -36,6 +36,7 @@ class Intake:
         unanswered: told of each message that gets no reply; in the thread that handles it.
         max_bytes: bound on what waits.
         in_own_thread: whether admission may have to wait.
+        clock: the worker's monotonic one: what waits here counts as come when it came.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Intake:
         *,
         max_bytes: int,
         in_own_thread: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verbs = verbs
         self._unanswered = unanswered
         self._max_bytes = max_bytes
+        self._clock = clock
         self._waiting: deque[Arrival] = deque()
         self._bytes = 0
         self._is_stopped = False
@@ -64,6 +67,8 @@ class Intake:
         if self._thread is None:
             self._handle(arrival)
             return
+        if arrival.since is None:
+            arrival = arrival._replace(since=self._clock())
         size = _size(arrival)
         bound = self._max_bytes * (_FOR_CANCELS if arrival.address.kind is Kind.CANCEL else 1)
         with self._changed:
@@ -76,7 +81,7 @@ class Intake:
             self._refuse(arrival, Failure("shutting_down" if self._is_stopped else "overloaded"))
 
     def stop(self, timeout: float) -> None:
-        """Handle what waits, for at most `timeout` seconds; what is left then is refused."""
+        """Handle what waits, for at most `timeout` seconds; what is left then is refused, but for the one in hand."""
         deadline = time.monotonic() + timeout
         while self._waiting and self._thread is not None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -94,27 +99,25 @@ class Intake:
         return {"intakeBytes": (self._bytes, self._max_bytes)}
 
     def _work(self) -> None:
-        while arrived := self._take():
-            for arrival in arrived:
-                self._handle(arrival)
-                with self._changed:
-                    self._bytes -= _size(arrival)
+        while (arrival := self._take()) is not None:
+            self._handle(arrival)
+            with self._changed:
+                self._bytes -= _size(arrival)
 
-    def _take(self) -> list[Arrival]:
-        """All that has arrived, waiting for something; nothing at the end."""
+    def _take(self) -> Arrival | None:
+        """The one that has waited longest, waiting for one; None at the end. The others `stop` still finds."""
         with self._changed:
             while not self._waiting and not self._is_stopped:
                 self._changed.wait()
-            arrived = list(self._waiting)
-            self._waiting.clear()
-            return arrived
+            return self._waiting.popleft() if self._waiting else None
 
     def _handle(self, arrival: Arrival) -> None:
         try:
             is_answered = self._verbs.handle(arrival)
-        except Exception:
+        except BaseException:  # a tokenizer's panic is no `Exception`, and must not end the thread that all wait for
             log.exception("a message could not be handled")
-            is_answered = False
+            self._refuse(arrival, Failure("engine_error"))
+            return
         if not is_answered:
             self._unanswered(arrival)
 
@@ -129,4 +132,8 @@ class Intake:
 
 
 def _size(arrival: Arrival) -> int:
-    return _ARRIVAL_BYTES + len(arrival.message.payload) + len(arrival.message.topic)
+    message = arrival.message
+    # All that a stranger makes as long as he likes.
+    named = sum(len(name) + len(value) for name, value in message.user_properties)
+    replies = len(message.response_topic or "") + len(message.correlation_data or b"")
+    return _ARRIVAL_BYTES + len(message.payload) + len(message.topic) + replies + named

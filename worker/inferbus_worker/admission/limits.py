@@ -74,5 +74,5 @@ def _client(key: SessionKey, client_id: str | None) -> Hashable:
 
 
 def _nobody(_key: SessionKey, _client_id: str | None) -> Hashable:
-    """The key of a limiter with but one window."""
+    """The key of a limit with but one window."""
     return None

@@ -11,9 +11,9 @@ from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival
-from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.outcome import Answered
 from inferbus_worker.seldom import Seldom
@@ -25,7 +25,9 @@ MAX_CONTROL_BYTES = 4096
 
 
 class Verbs:
-    """Does what a message asks for. For the thread that admission runs in.
+    """Does what a message asks for.
+
+    `handle` is for the thread that admission runs in, `refuse` for the network thread as well.
 
     Args:
         admission: decides on requests.
@@ -33,7 +35,6 @@ class Verbs:
         in_flight: what a cancel may mean.
         queue: where it may wait.
         endings: writes the end of what it cancelled.
-        acknowledgements: tells on which connection a message came.
     """
 
     def __init__(
@@ -44,14 +45,12 @@ class Verbs:
         in_flight: InFlight,
         queue: RequestQueue,
         endings: Endings,
-        acknowledgements: Acknowledgements,
     ) -> None:
         self._admission = admission
         self._addressing = addressing
         self._in_flight = in_flight
         self._queue = queue
         self._endings = endings
-        self._acknowledgements = acknowledgements
         self._seldom = Seldom(log)
 
     def handle(self, arrival: Arrival) -> bool:
@@ -101,12 +100,18 @@ class Verbs:
         for job in self._in_flight.of(SessionKey(address.project, address.session or "", address.user)):
             if wanted is not None and wanted != job.replies.address.request_id:
                 continue
-            if arrival.again and not self._acknowledgements.is_of_this_connection(job.replies.address.receipt):
+            if arrival.again and not _on_one_connection(arrival, job):
                 continue
-            if job.mark(Failure("cancelled")):
+            # Here, and not in the thread that ran it: what comes next in this session finds it free.
+            if job.mark(Failure("cancelled"), finishes=True):
                 self._queue.remove(job)
-                # Here, and not in the thread that ran it: what comes next in this session finds it free.
-                self._endings.write(job)
+                self._endings.write_finished(job)
+
+
+def _on_one_connection(arrival: Arrival, job: Job) -> bool:
+    """Whether both came on the same connection; what has no receipt does not come on another."""
+    receipt, other = arrival.receipt, job.replies.address.receipt
+    return receipt is not None and other is not None and receipt.connection == other.connection
 
 
 def _control(message: Incoming) -> Control:

@@ -1,0 +1,1 @@
+"""The worker's place on the bus: its connection and presence, its acknowledgements, other workers."""

@@ -104,10 +104,6 @@ class Acknowledgements:
             self._attempts.forget(receipt.key)
         self._acknowledge(receipt.ack_id)
 
-    def is_of_this_connection(self, receipt: Receipt | None) -> bool:
-        """Whether a message came on this connection; without a receipt it does not come on another."""
-        return receipt is not None and receipt.connection == self._connection
-
     def came_up(self, *, remembered: bool) -> None:
         """A new connection. To a broker that has forgotten us nothing is acknowledged that it sent before."""
         self._connection += 1

@@ -16,8 +16,8 @@ from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.options import Will
 from inferbus_worker.bus.company import FILTERS, Company
 from inferbus_worker.bus.rivals import Rivals, new_instance
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.replies.stream import Outgoing
 from inferbus_worker.settings.worker import Settings
 
 log = logging.getLogger("inferbus.bus")
@@ -95,7 +95,7 @@ class Bus:
             raise self.link.fatal or lost from None
 
     def _join(self, stop: Callable[[], bool]) -> None:
-        # Before our own presence, which `replies` is to publish, replaces what is there.
+        # Before our own presence, which the sender is to publish, replaces what is there.
         self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
         self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
         self._listen_for_company(stop)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Final
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.flow.in_flight import InFlight
@@ -25,11 +26,20 @@ class Endings:
     """Any thread may use it. `start` and `stop` are for the thread's owner."""
 
     def __init__(self, *, in_flight: InFlight, meter: Meter, recent: Idempotency) -> None:
-        self._in_flight = in_flight
         self._meter = meter
         self._recent = recent
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="endings", daemon=True)
+        #: What follows from an end, in this order. Each is taken, whatever the ones before it raise.
+        self._steps: Final[tuple[Callable[[Job], None], ...]] = (
+            _remember_turn,
+            _release,
+            in_flight.remove,
+            self._measure,
+            _settle_charge,
+            self._remember_outcome,
+            _say,
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -58,26 +68,24 @@ class Endings:
             job: which.
             outcome: what it ends with, unless that has been decided before.
         """
-        job.settle(outcome or Failure("engine_error"))
-        if not job.finish():
-            return
-        # From the last step to the first; each is taken, whatever the ones before it raise.
-        with ExitStack() as steps:
-            steps.callback(lambda: job.replies.end(job.terminal()))
-            steps.callback(self._account, job)
-            steps.callback(job.claim.release)
-            if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
-                log.warning("a turn came too late to be remembered: its session has gone on without it")
+        if job.outcome is None:
+            job.settle(outcome or Failure("engine_error"))
+        if job.finish():
+            self.write_finished(job)
 
-    def _account(self, job: Job) -> None:
-        outcome = job.outcome or Failure("engine_error")
-        self._in_flight.remove(job)
-        self._meter.ended(job, outcome)
-        if job.charge is not None:
-            if isinstance(outcome, Answer):
-                job.charge.settle(outcome.usage.prompt_tokens + outcome.usage.completion_tokens)
-            elif not job.reached_engine:
-                job.charge.settle(0)
+    def write_finished(self, job: Job) -> None:
+        """As `write`, for whoever has been told that the end is his to write (`Job.mark`, `Job.finish`)."""
+        for step in self._steps:
+            try:
+                step(job)
+            except BaseException:  # a Rust library's panic is no `Exception`
+                log.exception("the end of a request could not be written as a whole")
+
+    def _measure(self, job: Job) -> None:
+        if job.outcome is not None:
+            self._meter.ended(job, job.outcome)
+
+    def _remember_outcome(self, job: Job) -> None:
         if job.retry is not None:
             self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
 
@@ -85,5 +93,27 @@ class Endings:
         while (job := self._waiting.get()) is not None:
             try:
                 self.write(job)
-            except Exception:
+            except BaseException:  # a Rust library's panic is no `Exception`, and others wait for this thread
                 log.exception("the end of a request could not be written")
+
+
+def _remember_turn(job: Job) -> None:
+    if isinstance(job.outcome, Answer) and not job.claim.commit(job.outcome.change):
+        log.warning("a turn came too late to be remembered: its session has gone on without it")
+
+
+def _release(job: Job) -> None:
+    job.claim.release()
+
+
+def _settle_charge(job: Job) -> None:
+    if job.charge is None:
+        return
+    if isinstance(job.outcome, Answer):
+        job.charge.settle(job.outcome.usage.prompt_tokens + job.outcome.usage.completion_tokens)
+    elif not job.reached_engine:
+        job.charge.settle(0)
+
+
+def _say(job: Job) -> None:
+    job.replies.end(job.terminal())

@@ -79,7 +79,8 @@ class Job:
         self.timings = Timings(0.0, None, 0.0)
         self._clock = clock
         self._generation: Generation | None = None
-        self._is_finished = False
+        #: Whether what follows from the end is written, or being written.
+        self.is_finished = False
         self._lock = threading.Lock()
 
     @property
@@ -109,25 +110,29 @@ class Job:
                 self.first_token_at = self._clock()
             self.replies.delta(text, reasoning)
 
-    def mark(self, failure: Failure) -> bool:
-        """Let the job end with a failure, and its engine stop; somebody else writes what follows. From any thread.
+    def mark(self, failure: Failure, *, finishes: bool = False) -> bool:
+        """Let the job end with a failure, and its engine stop. From any thread.
+
+        Args:
+            failure: what it ends with.
+            finishes: whether the caller writes what follows; else somebody else does.
 
         Returns:
             Whether this came before any other outcome.
         """
-        if not self.settle(failure):
+        if not self.settle(failure, finishes=finishes):
             return False
         generation = self._generation
         if generation is not None:
             generation.cancel()
         return True
 
-    def settle(self, outcome: Answer | Failure) -> bool:
-        """Decide what the job ends with; whether nothing else has before."""
+    def settle(self, outcome: Answer | Failure, *, finishes: bool = False) -> bool:
+        """Decide what the job ends with, and that the caller `finishes` it; whether nothing else has before."""
         with self._lock:
             if self.outcome is not None:
                 return False
-            self.outcome = outcome
+            self.outcome, self.is_finished = outcome, finishes
             ended = self._clock()
             self.timings = Timings(
                 queue=(self.taken_at or ended) - self.admitted_at,
@@ -139,7 +144,7 @@ class Job:
     def finish(self) -> bool:
         """Whether the caller is the one to write what follows from the end: the first who asks."""
         with self._lock:
-            first, self._is_finished = not self._is_finished, True
+            first, self.is_finished = not self.is_finished, True
         return first
 
     def terminal(self) -> Answered | Failure:

@@ -18,27 +18,53 @@ _TEMPLATE_TOKENS: Final = 8
 _IMAGE_TOKENS: Final = 1024
 
 
+class Prompts:
+    """Makes prompts for one engine.
+
+    Args:
+        engine: knows how long texts are, and how long a prompt may be.
+        settings: the worker's.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine = engine
+        self.projects: Mapping[str, ProjectSettings] = settings.projects
+        self.max_history_tokens = settings.max_history_tokens
+        #: What a request gets where it does not say.
+        self.sampling_of = {
+            name: Sampling(
+                _first(project.temperature, settings.temperature),
+                _first(project.top_p, settings.top_p),
+                settings.max_tokens_of(name),
+            )
+            for name, project in settings.projects.items()
+        }
+
+    def of(self, job: Job) -> Prompt:
+        """A job's prompt. It counts tokens, which may wait for the tokenizer."""
+        return Prompt(job, self)
+
+
 class Prompt:
-    """One job's prompt. To make one counts tokens, which may wait for the tokenizer.
+    """One job's prompt.
 
     Attributes:
         sampling: the request's, where it says, else the project's, else the worker's.
         skip: how many of the history's oldest messages are left out.
     """
 
-    def __init__(self, job: Job, engine: Engine, settings: Settings) -> None:
-        project = settings.projects[job.key.project]
+    def __init__(self, job: Job, prompts: Prompts) -> None:
         self._job = job
-        self._engine = engine
+        self._engine = prompts.engine
         self._history = job.claim.conversation
-        self._system = _system_prompt(job, project)
+        self._system = _system_prompt(job, prompts.projects[job.key.project])
         self._system_tokens = self._count(self._system) if self._system else 0
         self._question = remembered(
             {"role": "user", "content": job.request.content},
             self._count(job.request.text) + job.request.image_count * _IMAGE_TOKENS,
         )
-        self.sampling = _sampling(job, project, settings)
-        self.skip = self._history.excess(self._room(settings.max_history_tokens))
+        self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
+        self.skip = self._history.excess(self._room(prompts.max_history_tokens))
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -88,17 +114,19 @@ def _system_prompt(job: Job, project: ProjectSettings) -> str | None:
     return _first(job.request.system_prompt, job.claim.conversation.system_prompt, project.system_prompt) or None
 
 
-def _sampling(job: Job, project: ProjectSettings, settings: Settings) -> Sampling:
+def _sampling(job: Job, otherwise: Sampling) -> Sampling:
     request = job.request
-    extra: Mapping[str, Any] = {} if request.params is None else request.params.model_dump(exclude_none=True)
     return Sampling(
-        _first(request.temperature, project.temperature, settings.temperature),
-        _first(request.top_p, project.top_p, settings.top_p),
-        _first(request.max_tokens, settings.max_tokens_of(job.key.project)),
-        extra,
+        _first(request.temperature, otherwise.temperature),
+        _first(request.top_p, otherwise.top_p),
+        _first(request.max_tokens, otherwise.max_tokens),
+        otherwise.extra if request.params is None else request.params.model_dump(exclude_none=True),
     )
 
 
 def _first(*choices: Any) -> Any:
     """The first that was given; an explicit 0 is a 0."""
-    return next((choice for choice in choices if choice is not None), None)
+    for choice in choices:
+        if choice is not None:
+            return choice
+    return None

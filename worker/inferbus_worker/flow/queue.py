@@ -25,6 +25,23 @@ from inferbus_worker.state.protocols import Levels
 _FAR_DEADLINES = 64
 
 
+class _Taker:
+    """A thread that waits for work. A lock that starts out taken is the cheapest thing to sleep on."""
+
+    __slots__ = ("_sleep",)
+
+    def __init__(self) -> None:
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
+
+    def wait(self) -> None:
+        """Sleep until somebody wakes this one, or has since it last slept."""
+        self._sleep.acquire()
+
+    def wake(self) -> None:
+        self._sleep.release()
+
+
 class RequestQueue:
     """Bounded, fair, and closable. One thread puts; any number take."""
 
@@ -51,10 +68,10 @@ class RequestQueue:
         self._deadlines: list[tuple[float, int, Job]] = []
         self._counter = itertools.count()
         self._lock = threading.Lock()
-        # Takers that wait, each behind a lock of its own; the latest goes first, since its stack is still warm. One is
-        # woken at a time, and wakes the next when it has found work and sees more: where turns are short it does all of
-        # them before another could begin, and to wake one for every request cost a fifth of the worker's time.
-        self._idle: list[threading.Lock] = []
+        # The latest goes first, since its stack is still warm. One is woken at a time, and wakes the next when it has
+        # found work and sees more: where turns are short it does all of them before another could begin, and to wake
+        # one for every request cost a fifth of the worker's time.
+        self._idle: list[_Taker] = []
         self._waking = False
         self._closed = False
 
@@ -95,11 +112,11 @@ class RequestQueue:
                 self._sweep_deadlines()
             taker = self._next_taker()
         if taker is not None:
-            taker.release()
+            taker.wake()
 
     def take(self) -> Job | None:
         """The next request, waiting for one; None once the queue is closed and empty."""
-        woken = threading.Lock()
+        here: _Taker | None = None
         is_woken = False
         while True:
             with self._lock:
@@ -107,15 +124,16 @@ class RequestQueue:
                 lane = self._next_lane()
                 if lane is not None:
                     job = self._take_from(lane)
-                    taker = self._next_taker()
+                    other = self._next_taker()
                     break
                 if self._closed:
                     return None
-                woken.acquire(blocking=False)
-                self._idle.append(woken)
-            is_woken = woken.acquire()  # until `put`, `close` or another taker releases it
-        if taker is not None:
-            taker.release()
+                here = here or _Taker()
+                self._idle.append(here)
+            here.wait()  # until `put`, `close` or another taker wakes it
+            is_woken = True
+        if other is not None:
+            other.wake()
         return job
 
     def remove(self, job: Job) -> bool:
@@ -142,9 +160,9 @@ class RequestQueue:
             self._closed = True
             idle, self._idle = self._idle, []
         for taker in idle:
-            taker.release()
+            taker.wake()
 
-    def _next_taker(self) -> threading.Lock | None:
+    def _next_taker(self) -> _Taker | None:
         """Whom to wake now: nobody while one that was woken has not looked yet, or while there is nothing to take."""
         if self._waking or not self._length or not self._idle:
             return None

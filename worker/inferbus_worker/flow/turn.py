@@ -21,7 +21,8 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
-from inferbus_worker.flow.prompt import Prompt
+from inferbus_worker.flow.prompt import Prompt, Prompts
+from inferbus_worker.replies.address import Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 
@@ -37,15 +38,22 @@ class TurnRunner:
     Args:
         engine: answers.
         settings: the worker's.
+        prompts: makes prompts for it.
         endings: writes what each turn ends with.
-        begins: told of each job whose turn begins.
+        begins: told that the turn of a message begins, by its receipt.
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, endings: Endings, begins: Callable[[Job], None] = lambda _: None
+        self,
+        engine: Engine,
+        settings: Settings,
+        prompts: Prompts,
+        endings: Endings,
+        begins: Callable[[Receipt | None], None],
     ) -> None:
         self._engine = engine
         self._settings = settings
+        self._prompts = prompts
         self._endings = endings
         self._begins = begins
 
@@ -54,7 +62,7 @@ class TurnRunner:
         outcome: Answer | Failure | None = None
         try:
             if job.take():
-                self._begins(job)
+                self._begins(job.replies.address.receipt)
                 outcome = self._answer(job)
         except EngineError as error:
             outcome = _failure(error)
@@ -64,7 +72,7 @@ class TurnRunner:
             self._endings.write(job, outcome)
 
     def _answer(self, job: Job) -> Answer:
-        prompt = Prompt(job, self._engine, self._settings)
+        prompt = self._prompts.of(job)
         while True:
             try:
                 return self._generate(job, prompt)

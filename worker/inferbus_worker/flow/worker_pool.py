@@ -37,7 +37,7 @@ class WorkerPool:
         Args:
             size: how many threads; never more than the engine has slots: who takes a job can run it.
             run_turn: runs a job's turn.
-            ended: told afterwards, whatever that has raised: the job must not stay open.
+            ended: told of a job that was left open by that, whatever it has raised.
         """
         self._threads = [
             threading.Thread(target=self._work, args=(run_turn, ended), name=f"worker-{number}", daemon=True)
@@ -65,7 +65,8 @@ class WorkerPool:
                 try:
                     run_turn(job)
                 finally:
-                    ended(job)
+                    if not job.is_finished:
+                        ended(job)
             except BaseException:  # a Rust library's panic is no `Exception`
                 log.exception("a worker thread survived an error")
             finally:

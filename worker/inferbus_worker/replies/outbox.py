@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from inferbus_worker.replies.address import ReplyAddress
-from inferbus_worker.replies.stream import Backlog, Outgoing
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.stream import Backlog
 
 #: What a stream or a message takes in memory besides its texts; measured, rounded up.
 PER_MESSAGE: Final = 1024
@@ -51,6 +52,10 @@ class Source(Protocol):
 
     def shed(self) -> tuple[int, bool]:
         """Let go of what can be spared: how many messages that were, and whether something is still to be said."""
+        ...
+
+    def drop(self) -> int:
+        """Let go of everything: how many messages that were. Their numbers are used up: a gap is seen."""
         ...
 
 
@@ -117,9 +122,9 @@ class Outbox:
         # they leave at once.
         dropped = 0
         while self.congested and self._spare and len(self) > 1:
-            dropped += sum(1 for _ in self._spare.popleft()[1].outgoing())  # its numbers are used up: a gap is seen
+            dropped += self._spare.popleft()[1].drop()
         while self.congested and len(self._refusals) > _KEPT_REFUSALS:
-            dropped += sum(1 for _ in self._refusals.popleft()[1].outgoing())
+            dropped += self._refusals.popleft()[1].drop()
         kept = len(self._refusals) * PER_MESSAGE
         while self.bytes - kept > self._max_bytes and len(self._owed) > 1:
             number, source = self._owed.popleft()

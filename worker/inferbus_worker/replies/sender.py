@@ -1,9 +1,9 @@
 """The sender: everything that is published goes through here, and the bound on what waits for the broker.
 
-Worker threads leave their replies in the outbox; the link's network thread, which alone owns the socket, comes for them
-whenever the socket takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent
-messages has no bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that something has to go, and is
-counted.
+Whoever has something to say leaves it in the outbox: the engine's thread deltas, admission refusals, worker threads and
+`endings` terminal replies. The link's network thread, which alone owns the socket, comes for it whenever the socket
+takes more (concurrent publishing has interleaved two clients' bytes, and paho's own queue of unsent messages has no
+bound). What waits meanwhile is bounded by `max_outbound_bytes`: over that something has to go, and is counted.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import logging
 import math
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Final, Protocol, Unpack
 
 from inferbus_client.contract.topics import is_read_by_all
 from inferbus_client.mqtt.crossing import REFUSED
-from inferbus_client.mqtt.message import Handle, OnRefused, Packed
+from inferbus_client.mqtt.message import Handle, PublishOptions
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.plain_publish import variable_length
 from inferbus_worker.replies.address import Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source
+from inferbus_worker.replies.outgoing import Outgoing, instead_of
 from inferbus_worker.replies.packets import PackedProperties
-from inferbus_worker.replies.stream import Outgoing, ReplyStream, instead_of
+from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.replies.unacknowledged import Unacknowledged
 
 log = logging.getLogger("inferbus.replies")
@@ -38,16 +39,7 @@ _TEXT = b"text/plain; charset=utf-8"
 class Publisher(Protocol):
     """What the sender needs of the link. `send` and `has_room` are for the network thread."""
 
-    def send(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Packed | None = None,
-        on_refused: OnRefused | None = None,
-    ) -> Handle | None: ...
+    def send(self, topic: str, payload: bytes, **options: Unpack[PublishOptions]) -> Handle | None: ...
 
     def feed_from(self, feed: Feed) -> None: ...
 
@@ -83,7 +75,7 @@ def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
 
 
 class Sender:
-    """The inbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
+    """The outbox and its sender. `open` makes the reply stream of a request; `post` publishes anything else.
 
     Args:
         qos: of replies.
@@ -175,7 +167,6 @@ class Sender:
     def feed(self) -> None:
         """Acknowledge requests whose replies have arrived, and send while the socket takes it."""
         link = self._link
-        self.trim()
         self._settle()
         while link is not None and link.has_room and self._has_room:
             message = self._next()

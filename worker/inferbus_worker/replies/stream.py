@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from inferbus_client.contract.wire import (
     Accepted,
@@ -21,45 +21,12 @@ from inferbus_client.contract.wire import (
     Failure,
     Reply,
     Timing,
-    decode_reply,
 )
 from inferbus_client.contract.wire import Usage as WireUsage
 from inferbus_worker.chat import Usage
 from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
-
-
-class Outgoing(NamedTuple):
-    """One message for the broker. `status` is the contract's `ok` or failure code, None for what is no reply."""
-
-    topic: str
-    payload: bytes
-    json: bool = False
-    retain: bool = False
-    qos: int | None = None
-    status: str | None = None
-    terminal: bool = True
-    retry_after_ms: int | None = None
-    address: ReplyAddress | None = None
-
-    @property
-    def owed(self) -> bool:
-        """Presence is retained, and has to be right; anything else that is no reply can be spared."""
-        return self.retain
-
-    @property
-    def refuses(self) -> bool:
-        """A message of its own is no reply to a request."""
-        return False
-
-    def outgoing(self) -> Iterable[Outgoing]:
-        """A message is its own queue of one."""
-        return (self,)
-
-    def shed(self) -> tuple[int, bool]:
-        """See `outbox.Source`."""
-        return 0, True
-
+from inferbus_worker.replies.outgoing import Outgoing
 
 #: Instead of an answer that had to go, for want of room.
 _NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
@@ -217,6 +184,18 @@ class ReplyStream:
         self._backlog.add(kept - unsent.size)
         return dropped, bool(kept)
 
+    def drop(self) -> int:
+        """Let go of everything that waits. See `outbox.Source`."""
+        with self._lock:
+            unsent, self._unsent = self._unsent, None
+            self._is_submitted = False
+            if unsent is None:
+                return 0
+            dropped = (unsent.accepted is not None) + bool(unsent.deltas) + (unsent.terminal is not None)
+            self._seq += dropped
+        self._backlog.add(-unsent.size)
+        return dropped
+
     def _noting(self, size: int) -> tuple[_Unsent, int]:
         """What the sender has yet to say, and how much more memory it takes with `size` bytes noted; under the lock."""
         unsent = self._unsent
@@ -321,16 +300,3 @@ def _wire_timing(timings: Timings) -> Timing:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def instead_of(message: Outgoing) -> Outgoing | None:
-    """What to say where the broker takes no packet as large as `message`: nothing for a delta, an error for the end."""
-    address = message.address
-    if address is None or not message.terminal:
-        return None
-    failure = Failure("engine_error", "The answer is larger than the broker lets through.")
-    if not message.json:
-        return message._replace(payload=failure.sentence.encode(), status=failure.code)
-    seq = decode_reply(message.payload).seq
-    reply = ErrorReply.of(failure, request_id=address.request_id, session_id=address.session_id, seq=seq)
-    return message._replace(payload=reply.encode(), status=failure.code)

@@ -11,7 +11,8 @@ from collections import deque
 from typing import NamedTuple
 
 from inferbus_client.mqtt.message import Handle
-from inferbus_worker.replies.stream import Backlog, Outgoing
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.stream import Backlog
 
 
 class _Sent(NamedTuple):

@@ -1,0 +1,1 @@
+"""What workers may share: conversations and the claims on them, windows, budgets, outcomes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from inferbus_worker.chat import Message
@@ -57,8 +56,7 @@ class Change(NamedTuple):
     resets: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """A history at one moment.
 
     Attributes:
@@ -117,6 +115,8 @@ class Conversation:
 
 def _size(content: Any) -> int:
     """The memory of a message's content; an image counts as the data URI that it is."""
+    if isinstance(content, str):
+        return sys.getsizeof(content)
     if isinstance(content, Mapping):
         return _PART_BYTES + sum(_size(value) for value in content.values())
     if isinstance(content, list | tuple):

@@ -135,5 +135,5 @@ class Stores(NamedTuple):
     recent: Idempotency
 
     def levels(self) -> Levels:
-        """Of conversations and outcomes; windows and budgets are told by the limits that use them."""
+        """Of conversations and outcomes. Which windows are on, the rate limits know; budgets tell theirs."""
         return {**self.sessions.levels(), **self.recent.levels()}

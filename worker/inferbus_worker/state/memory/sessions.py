@@ -109,6 +109,8 @@ class MemorySessions:
 
 
 class _MemoryClaim:
+    __slots__ = ("_key", "_store", "conversation", "fence", "latest")
+
     def __init__(self, store: MemorySessions, key: SessionKey, fence: int, conversation: Conversation) -> None:
         self._store = store
         self._key = key

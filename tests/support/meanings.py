@@ -1,0 +1,104 @@
+"""What the keys of the contract mean, in docs/contract.md, where their models' docstrings have no `Attributes`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import BaseModel
+
+from inferbus_client.contract.presence import Latency, Level, Presence, Stats
+from inferbus_client.contract.wire import (
+    Accepted,
+    Control,
+    Delta,
+    Done,
+    Envelope,
+    ErrorReply,
+    Params,
+    Reply,
+    Request,
+    Timing,
+    Usage,
+)
+from inferbus_client.contract.wire.requests import ImagePart, ImageUrl, TextPart
+
+#: By model, then by the key's name on the wire.
+MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
+    Envelope: {
+        "sessionId": "whose conversation; a number is taken as text. Missing or blank: a fresh `default-…` id is made. "
+        "The session in the topic wins",
+        "requestId": "echoed in every reply; a number is taken as text; made up if missing",
+        "clientId": "who asks; a number is taken as text. With `requestId`, what makes a repeat a repeat",
+        "replyTopic": "where replies go, if that is [allowed](#where-replies-go)",
+        "reply": "which half of the contract the replies use",
+        "stream": 'deltas as the answer grows; implies `reply: "json"`',
+    },
+    Request: {
+        "message": "required, not blank",
+        "temperature": "an explicit 0 is a 0, and greedy",
+        "topP": "of the likeliest tokens, this share",
+        "maxTokens": "the longest answer; over the project's cap it is `invalid_request`",
+        "systemPrompt": "replaces the project's prompt in this session from now on; an empty one is none",
+        "deadlineMs": "the answer is worthless after so many milliseconds; MQTT 5's Message Expiry counts too, the "
+        "sooner wins",
+        "params": "by their OpenAI names; one off the list is `invalid_request`",
+    },
+    Control: {"reset": "on a `user_input` topic, without a `message`: forgets the conversation"},
+    Params: {
+        "stop": "what ends the answer",
+        "seed": "the same draws again",
+        "top_k": "of the likeliest tokens, so many; -1: all of them",
+        "min_p": "tokens less likely than this share of the likeliest are left out",
+        "presence_penalty": "against tokens that were there",
+        "frequency_penalty": "against tokens that were there often",
+        "repetition_penalty": "the same as a factor, the prompt's tokens too; 1: none",
+        "response_format": "OpenAI's `json_object` or `json_schema`, where the project allows it; "
+        "[bounded](#answers-in-a-given-form)",
+    },
+    TextPart: {"type": "", "text": "the words"},
+    ImagePart: {"type": "", "image_url": "the image"},
+    ImageUrl: {"url": "a data URI: the worker fetches nothing", "detail": "as OpenAI has it"},
+    Reply: {
+        "v": "the contract's version",
+        "type": "",
+        "requestId": "the request's, or the one that was made up for it",
+        "sessionId": "the request's, or the one that was made for it",
+        "seq": "0, 1, 2 … per request: a gap shows a loss",
+    },
+    Accepted: {
+        "queuePosition": "how many go before it, at most",
+        "etaMs": "the wait to expect before the first token; null while unknown",
+    },
+    Delta: {"text": "what is new since the last delta", "reasoning": "the same, where the project shows it"},
+    Done: {
+        "text": "the whole answer",
+        "finishReason": "`length`: it was cut at `maxTokens`",
+        "usage": "null where no model was asked (a reset, a new session)",
+        "timing": "null there, too",
+        "reasoning": "where the project shows it; else the key is missing",
+    },
+    ErrorReply: {
+        "code": "see [failures](#failures)",
+        "status": "the same as a number",
+        "message": "the sentence, and what is wrong with this request",
+        "retryable": "whether the same request may succeed later",
+        "retryAfterMs": "when, where that is known; else null",
+    },
+    Usage: {"promptTokens": "by the model's own tokenizer", "completionTokens": "the same"},
+    Timing: {
+        "queueMs": "from admission until a worker thread took it",
+        "firstTokenMs": "from admission; null for what is not streamed",
+        "totalMs": "from admission to the end",
+    },
+    Presence: {"v": "the contract's version", "worker": "its id", "state": "`ready`: it answers"},
+    Stats: {
+        "v": "the contract's version",
+        "worker": "its id",
+        "queueSize": "how many requests may wait",
+        "capacity": "how many requests its engine runs at once",
+        "levels": "everything that is bounded, by the names that [stand here](worker.md#what-is-bounded)",
+    },
+    Latency: {"avg": "the average", "p50": "half took at most so long", "p95": "19 of 20 did", "p99": "99 of 100 did"},
+    Level: {"now": "what it holds", "bound": "what it may hold"},
+}
