@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import random
 import re
 import threading
@@ -38,7 +39,11 @@ _CHARACTERS_PER_TOKEN = 4
 _COUNTED_MESSAGES = 8
 #: Seconds that the pacing thread sleeps at least, so that many tokens that are due cost it one waking.
 _QUANTUM: Final = 0.002
+#: Answers that nobody waits for any more, kept beyond as many again as are waited for, before they are swept out.
+_FAR_ECHOES: Final = 64
 _content = itemgetter("content")
+
+log = logging.getLogger("inferbus.simulated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +190,28 @@ class _Pacer:
 
     def add(self, echo: _PacedEcho, due: float) -> None:
         with self._changed:
-            self._under_way.add(echo)
-            heapq.heappush(self._due, (due, next(self._numbers), echo))
-            if due < self._sleeps_until:
-                self._changed.notify()
+            is_late = self._is_stopped
+            if not is_late:
+                self._under_way.add(echo)
+                heapq.heappush(self._due, (due, next(self._numbers), echo))
+                if due < self._sleeps_until:
+                    self._changed.notify()
+        if is_late:
+            echo.fail(EngineDeadError("the engine has stopped"))
 
     def drop(self, echo: _PacedEcho) -> None:
-        """It is not waited for any more; its place in the heap goes when it is due."""
+        """It is not waited for any more; its place in the heap goes when it is due, or with many others."""
         with self._changed:
             self._under_way.discard(echo)
+            if len(self._due) > 2 * len(self._under_way) + _FAR_ECHOES:
+                self._due = [entry for entry in self._due if entry[2] in self._under_way]
+                heapq.heapify(self._due)
 
     def _work(self) -> None:
         while (ready := self._wait()) is not None:
             again = []
             for due, number, echo in ready:
-                following = None if echo.is_over else echo.step(due)
+                following = None if echo.is_over else self._step(echo, due)
                 if following is not None:
                     again.append((following, number, echo))
                 else:
@@ -207,6 +219,15 @@ class _Pacer:
             with self._changed:
                 for entry in again:
                     heapq.heappush(self._due, entry)
+
+    def _step(self, echo: _PacedEcho, due: float) -> float | None:
+        """See `_PacedEcho.step`. Whoever is told of the answer and raises fails it, and no other."""
+        try:
+            return echo.step(due)
+        except Exception:
+            log.exception("a simulated answer could not be passed on")
+            echo.fail(EngineError("what is told of the answer has raised"))
+            return None
 
     def _wait(self) -> list[tuple[float, int, _PacedEcho]] | None:
         """Sleep until answers are due, and take them; None: the end."""
