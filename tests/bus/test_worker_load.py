@@ -14,6 +14,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from inferbus_client.contract import topics
+from support.bare_paho import leave
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.waiting import until
@@ -110,8 +111,7 @@ class ClosedLoop:
         self._paho.loop_start()
 
     def close(self) -> None:
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        leave(self._paho)
 
     def _send(self) -> None:
         self._left -= 1

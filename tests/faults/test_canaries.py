@@ -166,7 +166,7 @@ def test_what_the_engine_refuses_and_fails(
 def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A worker with a secret in each of its variables, run to its end."""
     own = f"leaky-{uuid.uuid4().hex[:8]}"
-    secrets = {"INFERBUS_PASSWORD": _CANARY, "MQTT_PASSWORD": _CANARY, **_HUB}
+    secrets = {"INFERBUS_USERNAME": "alice", "INFERBUS_PASSWORD": _CANARY, "MQTT_PASSWORD": _CANARY, **_HUB}
     if "--password-file" in arguments:
         del secrets["INFERBUS_PASSWORD"], secrets["MQTT_PASSWORD"]
     return subprocess.run(

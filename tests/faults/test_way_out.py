@@ -122,7 +122,8 @@ def test_a_slow_way_that_breaks(
         )
     assert (tally["corrupt"], tally["leaked"]) == (0, 0)
     assert tally["lost"] == 0 or (options["ack"], options["reply_qos"]) == ("on-receipt", 0)
-    assert tally["duplicate"] == 0 or options["ack"] == "after-reply"
+    # At QoS 1 MQTT itself sends a reply again whose acknowledgement was lost with the connection.
+    assert tally["duplicate"] == 0 or options["ack"] == "after-reply" or options["reply_qos"] == 1
 
 
 @pytest.mark.parametrize(("speed", "count", "length"), _SLOW.values(), ids=_SLOW)

@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from inferbus_client.contract.wire import Code, Failure
 from inferbus_client.mqtt.sockets import acknowledge_at_once, send_at_once
+from support.bare_paho import leave
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,7 @@ class FakeWorker:
         for cancelled in list(self._cancelled.values()):
             cancelled.set()
         self._pool.shutdown(cancel_futures=True)
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        leave(self._paho)
 
     def publish(self, topic: str, payload: bytes | str, *, retain: bool = False) -> None:
         self._paho.publish(topic, payload, 1, retain)

@@ -12,6 +12,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
+from support.bare_paho import leave
 from support.requester import Where
 from support.waiting import until
 
@@ -62,8 +63,7 @@ class Listener:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        leave(self._paho)
 
     def publish(
         self,

@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from support.bare_paho import leave
 from support.waiting import until
 
 WORKER_ID: Final = "inferbus-worker-w1"
@@ -98,8 +99,7 @@ class Peer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        leave(self._paho)
 
     def subscribe(self, *filters: str) -> bool:
         """Whether the broker granted all of them."""

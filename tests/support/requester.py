@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from support.bare_paho import leave
 from support.ledger import Ledger
 from support.waiting import until
 
@@ -69,8 +70,7 @@ class Requester:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._paho.disconnect()
-        self._paho.loop_stop()
+        leave(self._paho)
 
     def send(self, text: str | None = None, *, session: str | None = None, **fields: Any) -> str:
         """Send a request in JSON, in a session of its own unless one is named.

@@ -47,8 +47,8 @@ _GRACE: Final = 1.9
 _WARM_UP_TIMEOUT: Final = 120.0
 
 
-class State(Enum):
-    """Where the daemon is in its life."""
+class Phase(Enum):
+    """Where the daemon is in its life. What others may see of it is the presence's state."""
 
     LOADING = "loading"
     READY = "ready"
@@ -62,7 +62,7 @@ class Daemon:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
-        self._state = State.LOADING
+        self._phase = Phase.LOADING
         self._signals = 0
         house = build_house(settings, engine)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
@@ -94,19 +94,19 @@ class Daemon:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
         self._rooms.intake.start()
         self._rooms.endings.start()
-        self._bus.start(self._is_stopped)
+        self._bus.start(self._attend_start)
         log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
         if not self._load_engine():
             return Exit.OK
         self._start_workers()
         logs.be_discreet()
-        self._state, self._gate.reason = State.READY, None
+        self._phase, self._gate.reason = Phase.READY, None
         self._bus.link.call(self._rooms.reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=self._rooms.pool.size)
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
         return Exit.OK
 
-    def _is_stopped(self) -> bool:
+    def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
         self._reporter.answer()
         return self._signals > 0
@@ -157,7 +157,7 @@ class Daemon:
             complaint = self._engine.death or self._watchdog.complaint()
             if complaint is not None:
                 log.error("the engine is given up: %s", complaint)
-                self._state, self._gate.reason = State.DEAD, Failure("engine_unavailable")
+                self._phase, self._gate.reason = Phase.DEAD, Failure("engine_unavailable")
                 return Exit.FAILED
             self._watch_link()
             self._reporter.look()
@@ -208,8 +208,8 @@ class Daemon:
         return self._exit_status(status)
 
     def _close_admission(self) -> None:
-        if self._state is not State.DEAD:
-            served, self._state = self._state is State.READY, State.DRAINING
+        if self._phase is not Phase.DEAD:
+            served, self._phase = self._phase is Phase.READY, Phase.DRAINING
             self._gate.reason = Failure("shutting_down")
             most = format_duration(self._settings.drain_timeout)
             if served:
@@ -239,11 +239,11 @@ class Daemon:
 
     def _is_patient(self, deadline: float) -> bool:
         """Whether there is time, nobody forces the end, and there are an engine to answer and a broker to hear it."""
-        lost = self._state is State.DEAD or self._bus.link.fatal is not None
+        lost = self._phase is Phase.DEAD or self._bus.link.fatal is not None
         return time.monotonic() < deadline and not self._forced and not lost
 
     def _end_all(self) -> None:
-        failure = Failure("engine_unavailable" if self._state is State.DEAD else "shutting_down")
+        failure = Failure("engine_unavailable" if self._phase is Phase.DEAD else "shutting_down")
         for job in self._rooms.in_flight.all():
             if job.mark(failure) and self._rooms.queue.remove(job):
                 self._rooms.endings.later(job)

@@ -1,4 +1,4 @@
-"""Builds every room from the settings, and nothing else: no thread runs and no socket is open afterwards.
+"""Builds every room from the settings: afterwards no socket is open, and nothing runs but the writer of attempts.
 
 The tests build theirs with it too, with a clock that stands still and without a bus.
 """
