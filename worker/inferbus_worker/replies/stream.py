@@ -241,8 +241,7 @@ class ReplyStream:
             position, eta_ms = unsent.accepted
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
         if unsent.deltas:
-            text, reasoning = (_publishable("".join(parts)) for parts in zip(*unsent.deltas, strict=True))
-            yield self._delta(text, reasoning or None)
+            yield self._delta(unsent.deltas)
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
 
@@ -272,8 +271,10 @@ class ReplyStream:
         )
         return self._in_json(done, status="ok")
 
-    def _delta(self, text: str, reasoning: str | None) -> Outgoing:
+    def _delta(self, deltas: list[tuple[str, str]]) -> Outgoing:
         address = self.address
+        text = _publishable("".join([text for text, _ in deltas]))
+        reasoning = _publishable("".join([reasoning for _, reasoning in deltas])) or None
         if self._deltas is None:
             self._deltas = DeltaWriter(address.request_id, address.session_id)
         seq, self._seq = self._seq, self._seq + 1
@@ -302,7 +303,7 @@ def _memory(text: str, reasoning: str | None) -> int:
 
 def _publishable(text: str) -> str:
     """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _wire_usage(usage: Usage) -> WireUsage:
