@@ -7,7 +7,6 @@ paces all answers, as one loop drives all of a real engine's.
 from __future__ import annotations
 
 import heapq
-import itertools
 import logging
 import random
 import re
@@ -37,7 +36,7 @@ _CONTEXT_TOKENS = 32768
 # Prompts are estimated, not split into words: they hold whole histories, and this engine is to cost next to nothing.
 _CHARACTERS_PER_TOKEN = 4
 _COUNTED_MESSAGES = 8
-#: Seconds that the pacing thread sleeps at least, so that many tokens that are due cost it one waking.
+#: Seconds that a moment has: tokens that are due in the same one cost the pacing thread one waking.
 _QUANTUM: Final = 0.002
 #: Answers that nobody waits for any more, kept beyond as many again as are waited for, before they are swept out.
 _FAR_ECHOES: Final = 64
@@ -136,7 +135,11 @@ class _Echo:
 
 
 class _PacedEcho(PendingGeneration):
-    """An answer that comes token by token, from the pacing thread."""
+    """An answer that comes token by token, from the pacing thread.
+
+    Attributes:
+        due: when its next token is, in seconds on the monotonic clock.
+    """
 
     def __init__(
         self, pacer: _Pacer, answer: Completion, behaviour: Behaviour, call: ChatCall, on_delta: OnDelta | None
@@ -146,27 +149,29 @@ class _PacedEcho(PendingGeneration):
         self._tokens = _TOKEN.findall(answer.text)
         self._per_token = behaviour.per_token
         self._said = 0
-        first = behaviour.first_token + (behaviour.grammar if call.has_form else 0)
-        pacer.add(self, time.monotonic() + first)
+        self.due = time.monotonic() + behaviour.first_token + (behaviour.grammar if call.has_form else 0)
+        pacer.add(self)
 
-    def step(self, due: float) -> float | None:
-        """Say the next token, or all that is left where tokens take no time; when the one after it is due."""
-        until = self._said + 1 if self._per_token else len(self._tokens)
-        self.grow("".join(self._tokens[self._said : until]))
-        self._said = until
-        if until < len(self._tokens):
-            return due + self._per_token
+    def step(self) -> bool:
+        """Say the next token, or all that is left where tokens take no time; whether there is another one."""
+        said, tokens = self._said, self._tokens
+        until = self._said = said + 1 if self._per_token and tokens else len(tokens)
+        self.grow(tokens[said] if until == said + 1 else "".join(tokens[said:]))
+        if until < len(tokens):
+            self.due += self._per_token
+            return True
         self.complete(self._answer.finish_reason, self._answer.usage)
-        return None
+        return False
 
 
 class _Pacer:
-    """The thread `simulated-engine`."""
+    """The thread `simulated-engine`. Answers that are due in the same moment wait together: a wheel of moments."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, _PacedEcho]] = []
+        self._moments: list[int] = []  # a heap
+        self._due_at: dict[int, list[_PacedEcho]] = {}
+        self._waiting = 0
         self._under_way: set[_PacedEcho] = set()
-        self._numbers = itertools.count()
         self._sleeps_until = 0.0
         self._changed = threading.Condition(threading.Lock())
         self._is_stopped = False
@@ -188,59 +193,69 @@ class _Pacer:
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
-    def add(self, echo: _PacedEcho, due: float) -> None:
+    def add(self, echo: _PacedEcho) -> None:
         with self._changed:
             is_late = self._is_stopped
             if not is_late:
                 self._under_way.add(echo)
-                heapq.heappush(self._due, (due, next(self._numbers), echo))
-                if due < self._sleeps_until:
+                self._put(echo)
+                if echo.due < self._sleeps_until:
                     self._changed.notify()
         if is_late:
             echo.fail(EngineDeadError("the engine has stopped"))
 
     def drop(self, echo: _PacedEcho) -> None:
-        """It is not waited for any more; its place in the heap goes when it is due, or with many others."""
+        """It is not waited for any more; its place goes when it is due, or with many others."""
         with self._changed:
             self._under_way.discard(echo)
-            if len(self._due) > 2 * len(self._under_way) + _FAR_ECHOES:
-                self._due = [entry for entry in self._due if entry[2] in self._under_way]
-                heapq.heapify(self._due)
+            if self._waiting > 2 * len(self._under_way) + _FAR_ECHOES:
+                waiting = [echo for echoes in self._due_at.values() for echo in echoes if echo in self._under_way]
+                self._moments, self._due_at, self._waiting = [], {}, 0
+                for each in waiting:
+                    self._put(each)
+
+    def _put(self, echo: _PacedEcho) -> None:
+        moment = int(echo.due / _QUANTUM) + 1
+        echoes = self._due_at.get(moment)
+        if echoes is None:
+            echoes = self._due_at[moment] = []
+            heapq.heappush(self._moments, moment)
+        echoes.append(echo)
+        self._waiting += 1
 
     def _work(self) -> None:
         while (ready := self._wait()) is not None:
-            again = []
-            for due, number, echo in ready:
-                following = None if echo.is_over else self._step(echo, due)
-                if following is not None:
-                    again.append((following, number, echo))
-                else:
-                    self.drop(echo)
+            again: list[_PacedEcho] = []
+            ended: list[_PacedEcho] = []
+            for echo in ready:
+                (again if not echo.is_over and self._step(echo) else ended).append(echo)
             with self._changed:
-                for entry in again:
-                    heapq.heappush(self._due, entry)
+                self._under_way.difference_update(ended)
+                for echo in again:
+                    self._put(echo)
 
-    def _step(self, echo: _PacedEcho, due: float) -> float | None:
+    def _step(self, echo: _PacedEcho) -> bool:
         """See `_PacedEcho.step`. Whoever is told of the answer and raises fails it, and no other."""
         try:
-            return echo.step(due)
+            return echo.step()
         except Exception:
             log.exception("a simulated answer could not be passed on")
             echo.fail(EngineError("what is told of the answer has raised"))
-            return None
+            return False
 
-    def _wait(self) -> list[tuple[float, int, _PacedEcho]] | None:
+    def _wait(self) -> list[_PacedEcho] | None:
         """Sleep until answers are due, and take them; None: the end."""
         with self._changed:
             while not self._is_stopped:
                 now = time.monotonic()
-                ready = []
-                while self._due and self._due[0][0] <= now:
-                    ready.append(heapq.heappop(self._due))
+                ready: list[_PacedEcho] = []
+                while self._moments and self._moments[0] * _QUANTUM <= now:
+                    ready += self._due_at.pop(heapq.heappop(self._moments))
                 if ready:
+                    self._waiting -= len(ready)
                     return ready
-                pause = max(self._due[0][0] - now, _QUANTUM) if self._due else None
-                self._sleeps_until = now + pause if pause is not None else float("inf")
+                pause = self._moments[0] * _QUANTUM - now if self._moments else None
+                self._sleeps_until = float("inf") if pause is None else now + pause
                 self._changed.wait(pause)
             return None
 

@@ -75,7 +75,7 @@ class Outbox:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues)
+        return len(self._spare) + len(self._refusals) + len(self._owed) + len(self._small)
 
     @property
     def bytes(self) -> int:

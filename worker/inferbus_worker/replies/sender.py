@@ -34,6 +34,8 @@ _FLUSH_LOOK: Final = 0.01
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
+#: What has no status is JSON, and says nothing in its properties that it does not say itself.
+_OF_A_DELTA: Final = PackedProperties(_JSON, None, ())
 
 
 class Publisher(Protocol):
@@ -274,6 +276,8 @@ def _properties(message: Outgoing) -> PackedProperties | None:
     address = message.address
     if address is None:
         return None
+    if message.status is None and address.correlation_data is None:
+        return _OF_A_DELTA
     user: list[tuple[str, str]] = []
     if message.status is not None:
         if is_read_by_all(address.request_id):

@@ -28,6 +28,8 @@ from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
 
+#: So much of a stream's deltas, in bytes, the backlog learns only when they are submitted.
+_UNCOUNTED: Final = 4096
 #: Instead of an answer that had to go, for want of room.
 _NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
 
@@ -35,13 +37,15 @@ _NO_ROOM: Final = Failure("overloaded", "The answer could not be sent in time.")
 class _Unsent:
     """What the sender has yet to say."""
 
-    __slots__ = ("accepted", "deltas", "size", "terminal")
+    __slots__ = ("accepted", "counted", "deltas", "size", "terminal")
 
     def __init__(self) -> None:
         self.accepted: tuple[int, int | None] | None = None
         self.deltas: list[tuple[str, str]] = []
         self.terminal: Answered | Failure | None = None
         self.size = 0
+        #: How much of the size the backlog knows.
+        self.counted = 0
 
 
 class Backlog:
@@ -74,6 +78,7 @@ class ReplyStream:
             "_deltas",
             "_due",
             "_interval",
+            "_is_json",
             "_is_over",
             "_is_submitted",
             "_lock",
@@ -94,6 +99,7 @@ class ReplyStream:
         self._submit = submit
         self._backlog = backlog
         self._interval = delta_interval
+        self._is_json = address.json
         self._due = 0.0
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
@@ -126,15 +132,27 @@ class ReplyStream:
 
     def delta(self, text: str, reasoning: str = "") -> None:
         """More of the answer. The text half waits for the whole."""
-        if not self.address.json:
+        if not self._is_json:
             return
+        # Once for every token of every stream: what the others leave to helpers stands here.
         with self._lock:
             if self._is_over:
                 return
-            unsent, size = self._noting(_memory(text, reasoning))
+            unsent = self._unsent
+            if unsent is None:
+                unsent = self._unsent = _Unsent()
+                unsent.size = self._weight
             unsent.deltas.append((text, reasoning))
-            submits = (not self._interval or time.monotonic() >= self._due) and self._submits()
-        self._after_noting(size, submits=submits)
+            unsent.size += sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
+            submits = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
+            if submits:
+                self._is_submitted = True
+            size = unsent.size - unsent.counted
+            if submits or size > _UNCOUNTED:
+                unsent.counted = unsent.size
+                self._backlog.add(size)
+        if submits:
+            self._submit(self)
 
     def end(self, outcome: Answered | Failure) -> None:
         """The terminal reply."""
@@ -158,7 +176,7 @@ class ReplyStream:
                 self._due = time.monotonic() + self._interval
         if unsent is None:
             return ()
-        self._backlog.add(-unsent.size)
+        self._backlog.add(-unsent.counted)
         if self.address.json:
             return self._in_json_half(unsent)
         return () if unsent.terminal is None else (self._in_text(unsent.terminal),)
@@ -175,13 +193,14 @@ class ReplyStream:
             self._seq += dropped
             if unsent.terminal is not None:
                 self._unsent = _Unsent()
-                self._unsent.terminal, self._unsent.size = unsent.terminal, self._weight
+                self._unsent.terminal = unsent.terminal
+                self._unsent.size = self._unsent.counted = self._weight
                 if isinstance(unsent.terminal, Answered):
                     self._unsent.terminal = _NO_ROOM
                     dropped += 1
             kept = 0 if self._unsent is None else self._weight
             self._is_submitted = bool(kept)
-        self._backlog.add(kept - unsent.size)
+        self._backlog.add(kept - unsent.counted)
         return dropped, bool(kept)
 
     def drop(self) -> int:
@@ -193,7 +212,7 @@ class ReplyStream:
                 return 0
             dropped = (unsent.accepted is not None) + bool(unsent.deltas) + (unsent.terminal is not None)
             self._seq += dropped
-        self._backlog.add(-unsent.size)
+        self._backlog.add(-unsent.counted)
         return dropped
 
     def _noting(self, size: int) -> tuple[_Unsent, int]:
@@ -203,6 +222,7 @@ class ReplyStream:
             unsent = self._unsent = _Unsent()
             size += self._weight
         unsent.size += size
+        size, unsent.counted = unsent.size - unsent.counted, unsent.size
         return unsent, size
 
     def _submits(self) -> bool:
@@ -221,8 +241,7 @@ class ReplyStream:
             position, eta_ms = unsent.accepted
             yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
         if unsent.deltas:
-            text, reasoning = (_publishable("".join(parts)) for parts in zip(*unsent.deltas, strict=True))
-            yield self._delta(text, reasoning or None)
+            yield self._delta(unsent.deltas)
         if unsent.terminal is not None:
             yield self._terminal_in_json(unsent.terminal)
 
@@ -252,8 +271,10 @@ class ReplyStream:
         )
         return self._in_json(done, status="ok")
 
-    def _delta(self, text: str, reasoning: str | None) -> Outgoing:
+    def _delta(self, deltas: list[tuple[str, str]]) -> Outgoing:
         address = self.address
+        text = _publishable("".join([text for text, _ in deltas]))
+        reasoning = _publishable("".join([reasoning for _, reasoning in deltas])) or None
         if self._deltas is None:
             self._deltas = DeltaWriter(address.request_id, address.session_id)
         seq, self._seq = self._seq, self._seq + 1
@@ -282,7 +303,7 @@ def _memory(text: str, reasoning: str | None) -> int:
 
 def _publishable(text: str) -> str:
     """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _wire_usage(usage: Usage) -> WireUsage:
