@@ -72,20 +72,8 @@ class ReplyStream:
     """
 
     __slots__ = (
-        *(
-            "_accepted",
-            "_backlog",
-            "_deltas",
-            "_due",
-            "_interval",
-            "_is_json",
-            "_is_over",
-            "_is_submitted",
-            "_lock",
-            "_seq",
-            "_submit",
-        ),
-        *("_unsent", "_weight", "address"),
+        *("_accepted", "_backlog", "_deltas", "_due", "_interval", "_is_over", "_is_submitted", "_lock", "_seq"),
+        *("_submit", "_unsent", "_weight", "address"),
     )
 
     def __init__(
@@ -99,7 +87,6 @@ class ReplyStream:
         self._submit = submit
         self._backlog = backlog
         self._interval = delta_interval
-        self._is_json = address.json
         self._due = 0.0
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
@@ -125,32 +112,25 @@ class ReplyStream:
         self._accepted = True
         if self.address.json:
             with self._lock:
-                unsent, size = self._noting(0)
-                unsent.accepted = position, eta_ms
+                self._noting(0).accepted = position, eta_ms
+                self._count()
                 submits = self._submits()
-            self._after_noting(size, submits=submits)
+            if submits:
+                self._submit(self)
 
     def delta(self, text: str, reasoning: str = "") -> None:
         """More of the answer. The text half waits for the whole."""
-        if not self._is_json:
+        if not self.address.json:
             return
-        # Once for every token of every stream: what the others leave to helpers stands here.
         with self._lock:
             if self._is_over:
                 return
-            unsent = self._unsent
-            if unsent is None:
-                unsent = self._unsent = _Unsent()
-                unsent.size = self._weight
+            unsent = self._noting(_memory(text, reasoning))
             unsent.deltas.append((text, reasoning))
-            unsent.size += sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
-            submits = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
-            if submits:
-                self._is_submitted = True
-            size = unsent.size - unsent.counted
-            if submits or size > _UNCOUNTED:
-                unsent.counted = unsent.size
-                self._backlog.add(size)
+            is_due = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
+            submits = is_due and self._submits()
+            if submits or unsent.size - unsent.counted > _UNCOUNTED:
+                self._count()
         if submits:
             self._submit(self)
 
@@ -160,12 +140,12 @@ class ReplyStream:
             if self._is_over:
                 return
             self._is_over = True
-            unsent, size = self._noting(
-                _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
-            )
-            unsent.terminal = outcome
+            size = _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
+            self._noting(size).terminal = outcome
+            self._count()
             submits = self._submits()
-        self._after_noting(size, submits=submits)
+        if submits:
+            self._submit(self)
 
     def outgoing(self) -> Iterable[Outgoing]:
         """What is to be published now, in order. For the network thread alone."""
@@ -215,26 +195,25 @@ class ReplyStream:
         self._backlog.add(-unsent.counted)
         return dropped
 
-    def _noting(self, size: int) -> tuple[_Unsent, int]:
-        """What the sender has yet to say, and how much more memory it takes with `size` bytes noted; under the lock."""
+    def _noting(self, size: int) -> _Unsent:
+        """What the sender has yet to say, which takes `size` bytes more of memory now; under the lock."""
+        if self._unsent is None:
+            self._unsent = _Unsent()
+            self._unsent.size = self._weight
+        self._unsent.size += size
+        return self._unsent
+
+    def _count(self) -> None:
+        """Tell the backlog of all that waits here; under the lock."""
         unsent = self._unsent
-        if unsent is None:
-            unsent = self._unsent = _Unsent()
-            size += self._weight
-        unsent.size += size
-        size, unsent.counted = unsent.size - unsent.counted, unsent.size
-        return unsent, size
+        if unsent is not None:
+            self._backlog.add(unsent.size - unsent.counted)
+            unsent.counted = unsent.size
 
     def _submits(self) -> bool:
         """Whether the sender has to be called: it has not been since it last came; under the lock."""
         submits, self._is_submitted = not self._is_submitted, True
         return submits
-
-    def _after_noting(self, size: int, *, submits: bool) -> None:
-        if size:
-            self._backlog.add(size)
-        if submits:
-            self._submit(self)
 
     def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
