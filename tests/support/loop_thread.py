@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -15,7 +16,7 @@ _PATIENCE: Final = 5.0
 _CHUNK: Final = 65536
 
 
-class LoopThread:
+class LoopThread(ABC):
     """A context manager: inside, it listens at `port`. Whoever inherits answers there, and hangs up at the end."""
 
     def __init__(self, name: str) -> None:
@@ -30,13 +31,13 @@ class LoopThread:
     def url(self) -> str:
         return f"mqtt://{self.host}:{self.port}"
 
+    @abstractmethod
     async def _listen(self) -> asyncio.Server:
         """Begin to take connections."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _hang_up(self) -> None:
         """Close every connection; called in the loop."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._thread.start()

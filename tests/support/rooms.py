@@ -241,7 +241,10 @@ class Rooms:
 
     def sent(self) -> list[Outgoing]:
         """What the sender would publish now."""
-        self.endings.write_waiting()
+        while not self.endings._waiting.empty():
+            waited = self.endings._waiting.get()
+            assert waited is not None
+            self.endings.write(waited)
         streams = self.replies.streams.copy()
         self.replies.streams.clear()
         return [message for stream in streams for message in stream.outgoing()]

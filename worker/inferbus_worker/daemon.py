@@ -56,16 +56,25 @@ class Phase(Enum):
     DEAD = "dead"
 
 
+#: Why nothing is taken in a phase.
+_CLOSED: Final[dict[Phase, Failure | None]] = {
+    Phase.LOADING: Failure("engine_unavailable"),
+    Phase.READY: None,
+    Phase.DRAINING: Failure("shutting_down"),
+    Phase.DEAD: Failure("engine_unavailable"),
+}
+
+
 class Daemon:
     """One worker process: one engine, one bus, and the rooms between them."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
-        self._phase = Phase.LOADING
         self._signals = 0
         house = build_house(settings, engine)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
+        self._enter(Phase.LOADING)
         self._reporter, self._watchdog = house.reporter, house.watchdog
 
     def run(self) -> int:
@@ -100,7 +109,7 @@ class Daemon:
             return Exit.OK
         self._start_workers()
         logs.be_discreet()
-        self._phase, self._gate.reason = Phase.READY, None
+        self._enter(Phase.READY)
         self._bus.link.call(self._rooms.reception.release)
         self._bus.announce("ready", model=self._engine.model, capacity=self._rooms.pool.size)
         log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
@@ -110,6 +119,9 @@ class Daemon:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
         self._reporter.answer()
         return self._signals > 0
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase, self._gate.reason = phase, _CLOSED[phase]
 
     def _load_engine(self) -> bool:
         """Load and warm up, in a thread of its own so that a signal is heard meanwhile; False: told to stop."""
@@ -157,7 +169,7 @@ class Daemon:
             complaint = self._engine.death or self._watchdog.complaint()
             if complaint is not None:
                 log.error("the engine is given up: %s", complaint)
-                self._phase, self._gate.reason = Phase.DEAD, Failure("engine_unavailable")
+                self._enter(Phase.DEAD)
                 return Exit.FAILED
             self._watch_link()
             self._reporter.look()
@@ -167,7 +179,7 @@ class Daemon:
         """Mark jobs whose deadline passed in the queue; one that runs is ended by its own thread."""
         for job in self._rooms.queue.expired():
             if self._rooms.queue.remove(job):
-                job.mark(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+                job.expire()
                 self._rooms.endings.later(job)
 
     def _watch_link(self) -> None:
@@ -209,8 +221,8 @@ class Daemon:
 
     def _close_admission(self) -> None:
         if self._phase is not Phase.DEAD:
-            served, self._phase = self._phase is Phase.READY, Phase.DRAINING
-            self._gate.reason = Failure("shutting_down")
+            served = self._phase is Phase.READY
+            self._enter(Phase.DRAINING)
             most = format_duration(self._settings.drain_timeout)
             if served:
                 waits = "draining: %d in flight, for at most %s; a second signal ends at once"

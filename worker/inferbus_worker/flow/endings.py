@@ -54,13 +54,6 @@ class Endings:
         """Write the end of a job that has been marked while it waited. Does not wait."""
         self._waiting.put(job)
 
-    def write_waiting(self) -> None:
-        """Write what waits, here and now: where no thread does."""
-        while not self._waiting.empty():
-            job = self._waiting.get()
-            if job is not None:
-                self.write(job)
-
     def write(self, job: Job, outcome: Answer | Failure | None = None) -> None:
         """Write the end of a job, once: history, claim, accounts, and when all that is done, the terminal reply.
 

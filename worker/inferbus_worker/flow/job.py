@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from inferbus_client.contract.wire import Failure, FinishReason, Request
 from inferbus_worker.chat import Usage
@@ -19,6 +19,8 @@ from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.state.conversation import Change
 from inferbus_worker.state.keys import RetryKey, SessionKey
 from inferbus_worker.state.protocols import Charge, Claim
+
+_PASSED_IN_QUEUE: Final = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
 
 
 class Answer(NamedTuple):
@@ -91,7 +93,7 @@ class Job:
         """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
         self.taken_at = self._clock()
         if self.deadline is not None and self.taken_at >= self.deadline:
-            self.settle(Failure("deadline_exceeded", "It passed while the request waited in the queue."))
+            self.settle(_PASSED_IN_QUEUE)
         return self.outcome is None
 
     def attach(self, generation: Generation) -> None:
@@ -126,6 +128,10 @@ class Job:
         if generation is not None:
             generation.cancel()
         return True
+
+    def expire(self) -> bool:
+        """Mark a job whose deadline passed while it waited."""
+        return self.mark(_PASSED_IN_QUEUE)
 
     def settle(self, outcome: Answer | Failure, *, finishes: bool = False) -> bool:
         """Decide what the job ends with, and that the caller `finishes` it; whether nothing else has before."""
