@@ -12,7 +12,7 @@ from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Content
+from inferbus_client.exchange.call import Content, Messages
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -72,13 +72,17 @@ class AsyncClient(CoreProperties):
 
     # --- the verbs ---
 
-    async def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
+    async def ask(
+        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+    ) -> Answer:
         """Ask, and wait for the whole answer; see `Client.ask`."""
-        return await self._finish(self._core.request(message, options, stream=False), options)
+        return await self._finish(self._core.request(message, options, stream=False, messages=messages), options)
 
-    def stream(self, message: Content, **options: Unpack[AskOptions]) -> AsyncStream:
+    def stream(
+        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+    ) -> AsyncStream:
         """Ask, and iterate (`async for`) over the answer as it is generated; see `Client.stream`."""
-        errand = self._core.request(message, options, stream=True)
+        errand = self._core.request(message, options, stream=True, messages=messages)
         return AsyncStream(self._core, errand, _drive(errand.steps, options))
 
     async def cancel(self, session: str | None = None, request_id: str | None = None) -> None:

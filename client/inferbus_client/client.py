@@ -14,7 +14,7 @@ from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Content
+from inferbus_client.exchange.call import Content, Messages
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
@@ -88,11 +88,15 @@ class Client(CoreProperties):
 
     # --- the verbs ---
 
-    def ask(self, message: Content, **options: Unpack[AskOptions]) -> Answer:
+    def ask(
+        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+    ) -> Answer:
         """Ask, and wait for the whole answer.
 
         Args:
             message: text, or a list of OpenAI content parts.
+            messages: instead, a whole conversation as OpenAI's chat messages. The worker keeps nothing of it, so such
+                requests wait for no turn, and any number may be under way at once.
             **options: `temperature`, `max_tokens`, `session`, `timeout`, …: see `AskOptions` and `TurnOptions`.
 
         Raises:
@@ -101,14 +105,16 @@ class Client(CoreProperties):
             BrokerError: there is no connection, or it is gone for good.
             OptionTypeError, OptionValueError: there is no such option, or it cannot have this value.
         """
-        return self._finish(self._core.request(message, options, stream=False), options)
+        return self._finish(self._core.request(message, options, stream=False, messages=messages), options)
 
-    def stream(self, message: Content, **options: Unpack[AskOptions]) -> Stream:
+    def stream(
+        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+    ) -> Stream:
         """Ask, and iterate over the answer as it is generated. Raises what `ask` raises, here or while iterating.
 
         The request is sent when the iteration begins. Breaking it off (leaving the `with`, `close`) cancels it.
         """
-        errand = self._core.request(message, options, stream=True)
+        errand = self._core.request(message, options, stream=True, messages=messages)
         return Stream(self._core, errand, _drive(errand.steps, options))
 
     def cancel(self, session: str | None = None, request_id: str | None = None) -> None:

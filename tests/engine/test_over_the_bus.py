@@ -57,6 +57,23 @@ def test_sixty_four_conversations_remember_their_own_name_and_no_other(replies: 
     assert {(name, other) for name in NAMES for other in NAMES if other != name and other in answers[name]} == set()
 
 
+def test_a_conversation_that_is_brought_along_is_all_that_the_model_sees(replies: Listener) -> None:
+    ask(replies, "brought", "My name is Kirtin")
+    told = replies.wait(1, 30)[0].text
+    for number, name in enumerate(("Zorvek", "Belmik"), 2):
+        said = [
+            ("user", f"My name is {name}"),
+            ("assistant", told.replace("Kirtin", name)),
+            ("user", "What is my name?"),
+        ]
+        messages = [{"role": role, "content": content} for role, content in said]
+        fields = {"messages": messages, "temperature": 0, "maxTokens": 48}
+        replies.publish(f"{PROJECT}/user_input/brought", json.dumps(fields))
+        assert name in replies.wait(number, 30)[-1].text
+    ask(replies, "brought", "What is my name?")
+    assert "Kirtin" in replies.wait(4, 30)[-1].text
+
+
 def test_deltas_join_to_the_whole_answer(replies: Listener) -> None:
     ask(replies, "streamed", "What can you do?", stream=True)
     until(lambda: ended(replies.heard, 1), 30)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from inferbus_worker.chat import Message
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -145,6 +146,23 @@ def test_a_reader_who_leaves_in_the_middle_stops_the_engine(engine: VllmEngine) 
     assert begun.wait(60)
     generation.cancel()
     assert eventually(lambda: engine.running == 0)
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Graz"}', "", '{"half": ', "[1]", "[" * 150 + "]" * 150])
+def test_a_conversation_in_which_a_tool_was_called_is_taken(engine: VllmEngine, arguments: str) -> None:
+    called = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    said: list[Message] = [
+        {"role": "system", "content": [{"type": "text", "text": "You answer."}]},
+        {"role": "user", "content": "What is the weather?"},
+        {"role": "assistant", "tool_calls": [called]},
+        {"role": "user", "content": "Hello"},
+    ]
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=8)
+    assert whole(engine, ChatCall(said, sampling)).usage.completion_tokens
+    result: Message = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+    # It gets as far as the model's own template, which knows no tools.
+    with pytest.raises(InvalidCallError, match="knows the roles system, user and assistant, not tool"):
+        whole(engine, ChatCall([*said[:3], result], sampling))
 
 
 def test_a_prompt_that_cannot_fit_is_refused(engine: VllmEngine) -> None:

@@ -44,6 +44,7 @@ _SETTINGS: Final[dict[str, tuple[object, ...]]] = {
     "workers": (1, 8, 64),
     "queue_size": (1, 10, 1000),
     "max_message_bytes": (256, 4096, 65536),
+    "max_conversation_bytes": (256, 65536, 1048576),
     "max_outbound_bytes": (65536, 67108864),
     "max_sessions": (1, 1000),
     "max_history_bytes": (65536, 268435456),

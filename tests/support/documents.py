@@ -10,7 +10,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
@@ -33,7 +33,17 @@ from inferbus_client.contract.wire import (
     Usage,
     schemas,
 )
-from inferbus_client.contract.wire.requests import ImagePart, ImageUrl, TextPart
+from inferbus_client.contract.wire.messages import (
+    AssistantMessage,
+    CalledFunction,
+    ImagePart,
+    ImageUrl,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from support.meanings import MEANINGS
 from support.scripts import ROOT
 
@@ -129,6 +139,18 @@ def _rows(model: type[BaseModel], *, own: bool = False, within: str = "") -> lis
     return [(f"`{within}{key}`", _kind(schema["properties"][key]), _meaning(model, key)) for key in keys]
 
 
+def _message() -> str:
+    """The messages of a conversation, by their roles."""
+    kinds = (SystemMessage, UserMessage, AssistantMessage, ToolMessage)
+    rows = [
+        (f"`{get_args(kind.model_fields['role'].annotation)[0]}`", *row)
+        for kind in kinds
+        for row in _rows(kind)
+        if row[0] != "`role`"
+    ]
+    return _table(["role", "key", "type", "meaning"], rows)
+
+
 def _meaning(model: type[BaseModel], key: str) -> str:
     for kind in model.__mro__:
         if issubclass(kind, BaseModel) and kind is not BaseModel:
@@ -157,7 +179,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
     """A JSON schema in words. Whether something may be null is said where it means something."""
     choices = schema.get("anyOf", schema.get("oneOf"))
     if choices is not None:
-        return ", or ".join(_kind(choice) for choice in choices if choice.get("type") != "null")
+        return ", or ".join(dict.fromkeys(_kind(choice) for choice in choices if choice.get("type") != "null"))
     if "$ref" in schema:
         title = _TITLES[schema["$ref"].rpartition("/")[2]]
         return f"[{title}](#{title.replace(' ', '-')})"
@@ -177,7 +199,7 @@ def _type(schema: Mapping[str, Any]) -> str:
             return "text" if most is None else f"text of {least} to {most:,} characters"
         case "array":
             most, least = schema.get("maxItems"), schema.get("minItems", 0)
-            return ("list of " if most is None else f"list of {least} to {most}: ") + _kind(schema["items"])
+            return ("list of " if most is None else f"list of {least} to {most:,}: ") + _kind(schema["items"])
         case "object" if isinstance(schema.get("additionalProperties"), Mapping):
             return f"object of {_kind(schema['additionalProperties'])}"
     return kind + _range(schema)
@@ -199,6 +221,12 @@ _TITLES: Final = {
     "TextPart": "a piece of text",
     "ImagePart": "an image",
     "ImageUrl": "an image",
+    "SystemMessage": "a message",
+    "UserMessage": "a message",
+    "AssistantMessage": "a message",
+    "ToolMessage": "a message",
+    "ToolCall": "a tool call",
+    "CalledFunction": "a tool call",
     "Params": "sampling parameters",
     "Usage": "usage",
     "Timing": "timing",
@@ -233,6 +261,8 @@ _BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "params": lambda: _keys(*_rows(Params)),
     "text part": lambda: _keys(*_rows(TextPart)),
     "image part": lambda: _keys(*_rows(ImagePart), *_rows(ImageUrl, within="image_url.")),
+    "message": _message,
+    "tool call": lambda: _keys(*_rows(ToolCall), *_rows(CalledFunction, within="function.")),
     "bounds": _bounds,
     "reply": lambda: _keys(*_rows(Reply)),
     "accepted": lambda: _keys(*_rows(Accepted, own=True)),

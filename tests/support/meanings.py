@@ -21,7 +21,18 @@ from inferbus_client.contract.wire import (
     Timing,
     Usage,
 )
-from inferbus_client.contract.wire.requests import ImagePart, ImageUrl, TextPart
+from inferbus_client.contract.wire.messages import (
+    MAX_VALUES,
+    AssistantMessage,
+    CalledFunction,
+    ImagePart,
+    ImageUrl,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 
 #: By model, then by the key's name on the wire.
 MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
@@ -35,16 +46,19 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "stream": 'deltas as the answer grows; implies `reply: "json"`',
     },
     Request: {
-        "message": "required, not blank",
+        "message": "not blank; this or `messages` is required",
+        "messages": "instead of `message`: [a whole conversation](#a-whole-conversation), oldest first; at most "
+        f"{MAX_VALUES:,} keys and entries of lists in all of it",
         "temperature": "an explicit 0 is a 0, and greedy",
         "topP": "of the likeliest tokens, this share",
         "maxTokens": "the longest answer; over the project's cap it is `invalid_request`",
-        "systemPrompt": "replaces the project's prompt in this session from now on; an empty one is none",
+        "systemPrompt": "replaces the project's prompt in this session from now on, or beside `messages` in this "
+        "request; an empty one is none",
         "deadlineMs": "the answer is worthless after so many milliseconds; MQTT 5's Message Expiry counts too, the "
         "sooner wins",
         "params": "by their OpenAI names; one off the list is `invalid_request`",
     },
-    Control: {"reset": "on a `user_input` topic, without a `message`: forgets the conversation"},
+    Control: {"reset": "on a `user_input` topic, without `message` and `messages`: forgets the conversation"},
     Params: {
         "stop": "what ends the answer",
         "seed": "the same draws again",
@@ -59,6 +73,19 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
     TextPart: {"type": "", "text": "the words"},
     ImagePart: {"type": "", "image_url": "the image"},
     ImageUrl: {"url": "a data URI: the worker fetches nothing", "detail": "as OpenAI has it"},
+    SystemMessage: {"role": "", "content": "what the model is told; stands in the place of the project's prompt"},
+    UserMessage: {"role": "", "content": "what is asked; not blank"},
+    AssistantMessage: {
+        "role": "",
+        "content": "what the model said; may be missing beside `tool_calls`",
+        "tool_calls": "what it called, which tools have answered after it",
+    },
+    ToolMessage: {"role": "", "content": "what the tool said", "tool_call_id": "which call it answers"},
+    ToolCall: {"id": "by which its result names it", "type": "", "function": ""},
+    CalledFunction: {
+        "name": "the tool's: letters, digits, `_.:/-`, at most 128",
+        "arguments": "what it was called with, as the model wrote it: JSON, at best",
+    },
     Reply: {
         "v": "the contract's version",
         "type": "",

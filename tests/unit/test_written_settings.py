@@ -332,6 +332,10 @@ class TestPairs:
                 "max_message_bytes: 2 MiB\nmax_history_bytes: 1 MiB",
                 "max_history_bytes must be max_message_bytes or more",
             ),
+            (
+                "max_conversation_bytes: 9 MiB\nmax_intake_bytes: 17 MiB",
+                "max_intake_bytes must be twice max_conversation_bytes or more",
+            ),
             ("ack: after-reply\nrequest_qos: 0", "--ack after-reply needs --request-qos 1"),
             ("broker_timeout: 0", "broker_timeout: must be more than 0"),
             ("broker_timeout: 1e10", "broker_timeout: must be at most 315360000"),

@@ -155,6 +155,7 @@ def build_rooms(
         users=settings.identity == "topic",
         max_held=at_once,
         max_held_bytes=settings.max_message_bytes,
+        max_conversation_bytes=settings.conversation_bytes,
         clock=clock,
     )
     return Rooms(

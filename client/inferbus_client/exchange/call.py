@@ -15,8 +15,12 @@ from inferbus_client.errors import InvalidRequestError
 
 #: What is asked: text, or OpenAI content parts.
 Content = str | Sequence[Mapping[str, Any]]
+#: A whole conversation, as OpenAI's chat messages.
+Messages = Sequence[Mapping[str, Any]]
 
 _FIELDS: Final = {
+    "message": "message",
+    "messages": "messages",
     "temperature": "temperature",
     "top_p": "topP",
     "max_tokens": "maxTokens",
@@ -35,6 +39,8 @@ class Call:
         request_id: the same for every attempt, so that the worker never answers it twice.
         session: the conversation; None where a new one is asked for.
         cancel_topic: where it is cancelled; None where that makes no sense.
+        fields: what is published.
+        line: the session whose requests take turns with it; None where it waits for no other.
     """
 
     topic: str
@@ -43,6 +49,7 @@ class Call:
     session: str | None
     cancel_topic: str | None
     fields: Mapping[str, Any]
+    line: str | None = None
 
     def payload(self, deadline_ms: int) -> bytes:
         return json.dumps({**self.fields, "deadlineMs": max(deadline_ms, 1)}).encode()
@@ -73,28 +80,37 @@ class Addresses:
 
     def request(
         self,
-        message: Content,
+        message: Content | None,
         session: str,
         *,
         stream: bool,
+        messages: Messages | None = None,
         request_id: str | None = None,
         **options: Any,
     ) -> Call:
         """A request for an answer; `options` by their Python names (`temperature`, `max_tokens`, …).
 
+        Args:
+            message: what is asked in the session.
+            session: the conversation; with `messages`, no more than where the replies are heard.
+            stream: whether deltas are wanted.
+            messages: a whole conversation instead of `message`. The worker keeps nothing of it.
+            request_id: the caller's own.
+            **options: see above.
+
         Raises:
             InvalidRequestError: the worker would refuse it.
         """
+        options = {"message": message, "messages": messages, **options}
         wanted = {_FIELDS[name]: value for name, value in options.items() if value is not None}
-        call = self._in_session(
-            session, request_id, {"message": message, **wanted, **({"stream": True} if stream else {})}
-        )
+        fields = {**wanted, **({"stream": True} if stream else {})}
+        call = self._in_session(session, request_id, fields, line=session if messages is None else None)
         _check(call)
         return call
 
     def reset(self, session: str) -> Call:
         """A request to forget the conversation."""
-        return self._in_session(session, None, {"reset": True})
+        return self._in_session(session, None, {"reset": True}, line=session)
 
     def new_session(self) -> Call:
         """A request for a session id."""
@@ -126,7 +142,7 @@ class Addresses:
             raise _invalid("sessionId: must match [A-Za-z0-9_.:-]{1,128}.")
         return topics.cancel(self.scope, session)
 
-    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any]) -> Call:
+    def _in_session(self, session: str, request_id: str | None, fields: Mapping[str, Any], *, line: str | None) -> Call:
         cancel_topic = self.cancel_topic(session)
         reply_topic = self.reply_topic(session)
         request_id = request_id or self._request_ids.next()
@@ -137,6 +153,7 @@ class Addresses:
             session=session,
             cancel_topic=cancel_topic,
             fields={"sessionId": session, **self._envelope(reply_topic, request_id), **fields},
+            line=line,
         )
 
     def _envelope(self, reply_topic: str, request_id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from inferbus_client.contract import topics
 from inferbus_client.errors import ClientClosedError, NotConnectedError, SettingsError
 from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.assembly import AnyReply
-from inferbus_client.exchange.call import Addresses, Call, Content
+from inferbus_client.exchange.call import Addresses, Call, Content, Messages
 from inferbus_client.exchange.errand import Errand, hear
 from inferbus_client.exchange.exchange import Exchange
 from inferbus_client.exchange.options import (
@@ -113,10 +113,13 @@ class ClientCore:
 
     # --- errands ---
 
-    def request(self, message: Content, options: AskOptions, *, stream: bool) -> Errand:
+    def request(
+        self, message: Content | None, options: AskOptions, *, stream: bool, messages: Messages | None = None
+    ) -> Errand:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
-        call = self._addresses.request(message, session, stream=stream, **request_fields(options))
+        fields = request_fields(options)
+        call = self._addresses.request(message, session, stream=stream, messages=messages, **fields)
         return self._errand(call, options, options.get("when_busy"))
 
     def reset(self, options: TurnOptions) -> Errand:

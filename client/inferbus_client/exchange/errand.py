@@ -29,7 +29,7 @@ class Errand:
         self, exchange: Exchange, transport: Transport, turns: Turns, caller: object, when_busy: WhenBusy | None
     ) -> None:
         self.exchange = exchange
-        self.place = Place(exchange.call.session, caller)
+        self.place = Place(exchange.call.line, caller)
         self._transport = transport
         self._turns = turns
         self._when_busy = when_busy

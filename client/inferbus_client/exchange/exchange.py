@@ -138,7 +138,7 @@ class Exchange:
         return end
 
     def _send(self) -> Steps:
-        while (wait := self._pacer.take(self.call.session)) > 0:
+        while (wait := self._pacer.take(self.call.line)) > 0:
             if wait <= self.remaining:
                 yield from self._pause(wait, until_heard=self._outstanding)
             elif self._outstanding:

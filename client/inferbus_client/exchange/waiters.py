@@ -42,7 +42,7 @@ class Waiters:
         on_stray: called with every reply that nobody waits for (late, or a repeat), in the network thread.
 
     Attributes:
-        by_topic: the request that waits on each reply topic.
+        by_topic: the requests that wait on each reply topic: one of a session, any number that are in none.
         repeats_are_safe: whether the worker is known to drop a repeat of a request id.
     """
 
@@ -51,7 +51,7 @@ class Waiters:
         # Re-entrant, since the garbage collector may close an abandoned stream here, while its thread is in here too.
         self._lock = threading.RLock()
         self._by_request: dict[str, Waiter] = {}
-        self.by_topic: dict[str, str] = {}
+        self.by_topic: dict[str, dict[str, None]] = {}
         self.repeats_are_safe = False
 
     @contextmanager
@@ -66,14 +66,16 @@ class Waiters:
             with self._lock:
                 if self._by_request.setdefault(call.request_id, waiter) is not waiter:
                     raise InvalidRequestError(Failure("invalid_request", "requestId: it is in flight already."))
-                self.by_topic[call.reply_topic] = call.request_id
+                self.by_topic.setdefault(call.reply_topic, {})[call.request_id] = None
             yield waiter
         finally:
             with self._lock:
                 if self._by_request.get(call.request_id) is waiter:
                     del self._by_request[call.request_id]
-                if self.by_topic.get(call.reply_topic) == call.request_id:
-                    del self.by_topic[call.reply_topic]
+                    here = self.by_topic.get(call.reply_topic, {})
+                    here.pop(call.request_id, None)
+                    if not here:
+                        self.by_topic.pop(call.reply_topic, None)
 
     def of(self, request_id: str) -> Waiter | None:
         return self._by_request.get(request_id)
@@ -84,8 +86,7 @@ class Waiters:
 
     def on(self, topic: str) -> list[Waiter]:
         """Those who wait on one reply topic."""
-        request_id = self.by_topic.get(topic)
-        return [waiter for waiter in self.all() if waiter.call.request_id == request_id]
+        return [waiter for waiter in self.all() if waiter.call.reply_topic == topic]
 
     # --- in the network thread ---
 
@@ -111,13 +112,15 @@ class Waiters:
             self._on_stray(reply)
 
     def _received_text(self, message: Incoming) -> None:
-        """A reply in text names its request in a user property, at best; else it is for whoever waits there.
+        """A reply in text names its request in a user property, at best; else it is for whoever alone waits there.
 
         Once the worker has spoken JSON, text that names no request is somebody else's noise.
         """
         request_id = dict(message.user_properties).get("requestId")
         if request_id is None and not self.repeats_are_safe:
-            request_id = self.by_topic.get(message.topic)
+            with self._lock:
+                here = list(self.by_topic.get(message.topic, ()))
+            request_id = here[0] if len(here) == 1 else None
         waiter = self._by_request.get(request_id) if request_id is not None else None
         if waiter is None or not waiter.open:
             log.debug("a reply in text that nobody waits for, on %s", message.topic)

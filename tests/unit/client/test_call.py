@@ -36,6 +36,16 @@ def test_an_own_request_id_is_kept() -> None:
     assert ADDRESSES.request("hello", "s1", stream=False, request_id="mine").request_id == "mine"
 
 
+def test_a_whole_conversation_waits_for_no_turn() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+    call = ADDRESSES.request(None, "s1", stream=False, messages=messages)
+    request = decode_request(call.payload(deadline_ms=1500))
+    assert isinstance(request, Request)
+    assert [one.as_openai() for one in request.messages or ()] == messages
+    assert (call.session, call.line, call.cancel_topic) == ("s1", None, "general/cancel/s1")
+    assert ADDRESSES.request("hello", "s1", stream=False).line == ADDRESSES.reset("s1").line == "s1"
+
+
 def test_reset_and_new_session() -> None:
     reset = json.loads(ADDRESSES.reset("s1").payload(1000))
     assert (reset["reset"], reset["reply"]) == (True, "json")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from inferbus_client.contract.wire import Accepted, Done
-from inferbus_client.errors import InvalidRequestError
+from inferbus_client.errors import BrokerRefusedError, InvalidRequestError
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Addresses, Call
 from inferbus_client.exchange.steps import Event, TextReply
@@ -88,6 +88,25 @@ def test_text_goes_to_whoever_waits_on_its_topic(desk: Desk) -> None:
         desk.receive("Grüße".encode(), session="s2")
         desk.receive(b"a second answer", session="s2")
     assert (first, second) == ([], [TextReply("Grüße")])
+
+
+def test_nameless_text_goes_to_nobody_where_several_wait(desk: Desk) -> None:
+    with desk.waiting("s1") as (_, first):
+        with desk.waiting("s1") as (_, second):
+            desk.receive(b"whose?")
+        assert (first, second) == ([], [])
+        desk.receive(b"the first one's")
+    assert first == [TextReply("the first one's")]
+
+
+def test_a_topic_is_in_use_until_the_last_one_there_has_its_answer(desk: Desk) -> None:
+    in_use, topic = desk.transport._waiters.by_topic, ADDRESSES.reply_topic("s1")
+    with desk.waiting("s1") as (_, first):
+        with desk.waiting("s1") as (_, second):
+            desk.transport._refused(topic, BrokerRefusedError("no"))
+            assert len(first) == len(second) == 1
+        assert topic in in_use
+    assert topic not in in_use
 
 
 def test_text_that_names_its_request_goes_there(desk: Desk) -> None:

@@ -32,6 +32,7 @@ from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.conversation import Change
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.protocols import Finished, Stores
+from inferbus_worker.state.stateless import NO_CLAIM
 
 log = logging.getLogger("inferbus.admission")
 
@@ -107,7 +108,7 @@ class Admission:
         key = session_key(address, request)
         replies = self._addressing.open(arrival, request, key)
         failure = self._closed() or self._count(key, request)
-        claim = None if failure is not None else self._sessions.claim(key)
+        claim = None if failure is not None else NO_CLAIM if request.is_stateless else self._sessions.claim(key)
         if claim is None:
             self._refuse(failure or Failure("session_busy"), replies)
             return True
@@ -141,7 +142,7 @@ class Admission:
             envelope = refusal.envelope
         self._refuse(failure, self._addressing.open(arrival, envelope, session_key(arrival.address, envelope)))
 
-    def _repeat(self, known: Finished | Literal["in flight"], request: Envelope, arrival: Arrival) -> bool:
+    def _repeat(self, known: Finished | Literal["in flight"], request: Request, arrival: Arrival) -> bool:
         """Answer a repeat from memory, which counts like a request, or leave it to the one that runs."""
         self._meter.repeated()
         if isinstance(known, str):
@@ -175,9 +176,9 @@ class Admission:
     def _closed(self) -> Failure | None:
         return self._gate.reason or (Failure("overloaded") if self._addressing.is_congested else None)
 
-    def _count(self, key: SessionKey, request: Envelope) -> Failure | None:
+    def _count(self, key: SessionKey, request: Request) -> Failure | None:
         """Count a request in its windows, or refuse it."""
-        wait = self._limits.admit(key, request.client_id)
+        wait = self._limits.admit(key, request.client_id, in_session=not request.is_stateless)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
 
     def _too_many_forms(self, request: Request) -> Failure | None:

@@ -9,8 +9,8 @@ from inferbus_client.contract.wire import (
     Failure,
     InvalidPayloadError,
     Request,
+    decode_fields,
     decode_object,
-    decode_request,
 )
 from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.settings.worker import Settings
@@ -24,6 +24,8 @@ class Decoding:
         self._projects = settings.projects
         self._max_tokens_caps = {name: settings.max_tokens_cap_of(name) for name in settings.projects}
         self._max_message_bytes = settings.max_message_bytes
+        self._max_conversation_bytes = settings.conversation_bytes
+        self._largest = settings.largest_request_bytes
         self._readable_bytes = settings.readable_bytes
 
     def decode(self, address: Address, message: Incoming) -> Request | Control:
@@ -32,16 +34,25 @@ class Decoding:
         Raises:
             InvalidPayloadError: with the refusal, and as much of its envelope as could be read.
         """
-        if message.cut or len(message.payload) > self._max_message_bytes:
+        if message.cut or len(message.payload) > self._largest:
             raise InvalidPayloadError(Failure("message_too_large"), self._envelope_of_large(message.payload))
         resets = not message.payload and address.session is not None
-        request = Control(reset=True) if resets else decode_request(message.payload)
+        request = Control(reset=True) if resets else self._decode(message.payload)
         if address.session is not None and not is_session(address.session):
             detail = "The topic's session must match [A-Za-z0-9_.:-]{1,128}."
             raise InvalidPayloadError(Failure("invalid_request", detail), request)
         if isinstance(request, Request):
             self._check_allowed(address.project, request)
         return request
+
+    def _decode(self, payload: bytes) -> Request | Control:
+        """What a payload asks for that is not too large for everything."""
+        fields = decode_object(payload)
+        is_conversation = not isinstance(fields, str) and fields.get("messages") is not None
+        if len(payload) > (self._max_conversation_bytes if is_conversation else self._max_message_bytes):
+            envelope = Envelope() if isinstance(fields, str) else Envelope.salvage(fields)
+            raise InvalidPayloadError(Failure("message_too_large"), envelope)
+        return decode_fields(fields)
 
     def _check_allowed(self, project: str, request: Request) -> None:
         wants_format = request.params is not None and request.params.response_format is not None

@@ -3,7 +3,8 @@
 A request that one of them refuses counts in none of them. What a client is depends on who vouches for it: with the
 identity in the topic it is the topic's user, in all projects together; else it is the payload's `clientId`, which is
 the requester's word and no more. Requests that name no client are one client of their project, so that leaving the
-name out is no way around; making names up is one, and there only the project's limit and the total one hold.
+name out is no way around; making names up is one, and there only the project's limit and the total one hold. A request
+that brings its whole conversation along is in no session, and the session's limit is none of its business.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class RateLimits:
     def __init__(self, settings: Settings, windows: Windows) -> None:
         self._windows = windows
         self._max_keys = settings.rate_limit_sessions
-        self._active: dict[str, tuple[tuple[str, RateLimit, _KeyOf], ...]] = {}
+        # By project, and by whether the request is in a session.
+        self._active: dict[tuple[str, bool], tuple[tuple[str, RateLimit, _KeyOf], ...]] = {}
         growing = (
             ("rateLimitSessions", settings.rate_limit, _session),
             ("rateLimitClients", settings.client_rate_limit, _client),
@@ -42,19 +44,22 @@ class RateLimits:
                 (f"project {name}", settings.project_rate_limit_of(name), _nobody),
                 ("total", settings.total_rate_limit, _nobody),
             )
-            self._active[name] = tuple((table, rate, key_of) for table, rate, key_of in every if rate is not None)
+            active = tuple((table, rate, key_of) for table, rate, key_of in every if rate is not None)
+            self._active[name, True] = active
+            self._active[name, False] = tuple(one for one in active if one[2] is not _session)
 
-    def admit(self, key: SessionKey, client_id: str | None) -> float | None:
+    def admit(self, key: SessionKey, client_id: str | None, *, in_session: bool = True) -> float | None:
         """Count a request in every window that it belongs to, or refuse it uncounted.
 
         Args:
             key: its session.
             client_id: who its payload says that asks.
+            in_session: whether it takes part in that session; else the key only says where its replies go.
 
         Returns:
             None: admitted. Otherwise the seconds until the last of the windows that are full has room.
         """
-        active = self._active[key.project]
+        active = self._active[key.project, in_session]
         if not active:
             return None
         return self._windows.admit([Window(table, key_of(key, client_id), rate) for table, rate, key_of in active])

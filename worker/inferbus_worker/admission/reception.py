@@ -42,6 +42,7 @@ class Reception:
         users: whether the identity is in the topic.
         max_held: QoS 1 messages that `hold` keeps; what comes beyond hears at once that there is no model yet.
         max_held_bytes: of each; a larger one is refused in any case, and need not wait for that.
+        max_conversation_bytes: the same for one that may bring its whole conversation along.
         clock: a monotonic one.
     """
 
@@ -54,6 +55,7 @@ class Reception:
         users: bool = False,
         max_held: int = _MAX_HELD,
         max_held_bytes: int = 65536,
+        max_conversation_bytes: int = 65536,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._projects = projects
@@ -62,6 +64,7 @@ class Reception:
         self._users = users
         self._max_held = max_held
         self._max_held_bytes = max_held_bytes
+        self._max_conversation_bytes = max_conversation_bytes
         self._clock = clock
         # In their order, by packet identifier; what has none is numbered downwards from 0.
         self._held: dict[int, _Held] | None = None
@@ -109,7 +112,7 @@ class Reception:
     def _holds(self, message: Incoming, held: dict[int, _Held]) -> bool:
         """Keep the message, if it is to be kept. One that comes again, after a reconnect, has its place already."""
         if message.qos:
-            return message.ack_id in held or self._keeps(message, message.ack_id, held, self._max_held_bytes)
+            return message.ack_id in held or self._keeps(message, message.ack_id, held, self._largest(message))
         # A cancel must not overtake the request that it means.
         address = topics.parse(message.topic)
         if address is None or address.kind is not Kind.CANCEL:
@@ -117,6 +120,12 @@ class Reception:
         if self._numbered < _MAX_HELD and self._keeps(message, -self._numbered, held, MAX_CONTROL_BYTES):
             self._numbered += 1
         return True
+
+    def _largest(self, message: Incoming) -> int:
+        """How large it may be, by its look: to parse it is for admission."""
+        if len(message.payload) > self._max_held_bytes and b'"messages"' in message.payload:
+            return self._max_conversation_bytes
+        return self._max_held_bytes
 
     def _keeps(self, message: Incoming, number: int, held: dict[int, _Held], largest: int) -> bool:
         if message.cut or len(message.payload) > largest or len(held) >= self._max_held + _MAX_HELD:

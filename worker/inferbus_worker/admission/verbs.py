@@ -86,7 +86,7 @@ class Verbs:
         self._addressing.open(arrival, control, key).end(Answered(key.session))
 
     def _cancel(self, arrival: Arrival) -> None:
-        """End the session's request, queued or running. One that has ended, or has another id, stays as it is.
+        """End the session's requests, queued or running. One that has ended, or has another id, stays as it is.
 
         A cancel that comes again was meant for a request before it. That may have come again as well, on the same
         connection; what was taken in before is a later one, for which it was not meant.

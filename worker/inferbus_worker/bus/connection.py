@@ -264,7 +264,7 @@ def receive_maximum(settings: Settings) -> int:
 def _delivery(settings: Settings) -> dict[str, Any]:
     """How requests are taken in and replies sent: how much of each, and what acknowledging after the reply takes."""
     # What admission reads of a request that is too large, and once its limit for all that a packet holds besides.
-    largest = settings.readable_bytes + settings.max_message_bytes
+    largest = settings.readable_bytes + settings.largest_request_bytes
     always = {"own_window": True, "max_incoming_bytes": largest}
     if settings.ack == "on-receipt":
         return always

@@ -12,10 +12,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import (
@@ -40,7 +39,6 @@ _COUNTED_MESSAGES = 8
 _QUANTUM: Final = 0.002
 #: Answers that nobody waits for any more, kept beyond as many again as are waited for, before they are swept out.
 _FAR_ECHOES: Final = 64
-_content = itemgetter("content")
 
 log = logging.getLogger("inferbus.simulated")
 
@@ -263,12 +261,18 @@ class _Pacer:
 def _estimate(messages: Sequence[Message]) -> int:
     """A prompt's length in tokens; what is older than the latest messages counts as much as they do on average."""
     latest = messages[-_COUNTED_MESSAGES:]
-    characters = sum(map(len, map(_content, latest)))
+    characters = sum(len(_content(message)) for message in latest)
     return characters * len(messages) // len(latest) // _CHARACTERS_PER_TOKEN + 1
 
 
 def _last_text(call: ChatCall) -> str:
-    content = call.messages[-1]["content"]
+    content = _content(call.messages[-1])
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _content(message: Message) -> str | Sequence[Mapping[str, Any]]:
+    """What a message says; one that calls tools may say nothing."""
+    content: str | Sequence[Mapping[str, Any]] | None = message.get("content")
+    return content or ""

@@ -16,7 +16,8 @@ class InFlight:
     """Any thread may use it."""
 
     def __init__(self) -> None:
-        # Each dictionary is its session's jobs in their order: one, but for a moment in which a claim has gone on.
+        # Each dictionary is its session's jobs in their order: one, but for a moment in which a claim has gone on,
+        # and any number that claim nothing.
         self._jobs: dict[SessionKey, dict[Job, None]] = {}
         self._count = self._forms = 0
         self._lock = threading.Lock()

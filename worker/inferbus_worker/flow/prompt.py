@@ -1,4 +1,7 @@
-"""What of a conversation goes to the engine: the system prompt, as much of the history as fits, the question."""
+"""What of a conversation goes to the engine: the system prompt, as much of the history as fits, the question.
+
+Of a conversation that the request brings along, all of it: nobody but the requester knows what may be left out.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,9 @@ class Prompts:
             for name, project in settings.projects.items()
         }
 
-    def of(self, job: Job) -> Prompt:
+    def of(self, job: Job) -> Prompt | BroughtPrompt:
         """A job's prompt. It counts tokens, which may wait for the tokenizer."""
-        return Prompt(job, self)
+        return BroughtPrompt(job, self) if job.request.is_stateless else Prompt(job, self)
 
 
 class Prompt:
@@ -104,6 +107,47 @@ class Prompt:
         context = self._engine.context_tokens
         answer = min(self.sampling.max_tokens, context // 2)
         return min(max_history_tokens, context - self._system_tokens - self._question.tokens - answer)
+
+    def _count(self, text: str) -> int:
+        return self._engine.count_tokens(text) + _TEMPLATE_TOKENS
+
+
+class BroughtPrompt:
+    """The prompt of a job whose request brings its whole conversation along: as it is, or not at all. See `Prompt`."""
+
+    def __init__(self, job: Job, prompts: Prompts) -> None:
+        request = job.request
+        self._engine = prompts.engine
+        self._said = request.messages or []
+        self._system = None
+        if not request.brings_system_prompt:
+            self._system = _system_prompt(job, prompts.projects[job.key.project])
+        self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The whole prompt, oldest first."""
+        system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
+        return [*system, *(one.as_openai() for one in self._said)]
+
+    @property
+    def longest(self) -> Usage:
+        """As `Prompt.longest`. What is far too long is not counted to its end: the engine refuses it."""
+        context = self._engine.context_tokens
+        prompt = self._count(self._system) if self._system else 0
+        for one in self._said:
+            prompt += self._count(one.text) + one.image_count * _IMAGE_TOKENS
+            if prompt > context:
+                break
+        return Usage(prompt, min(self.sampling.max_tokens, max(context - prompt, 0)))
+
+    def shorten(self) -> bool:
+        """Nothing may be left out."""
+        return False
+
+    def change(self, answer: str, tokens: int) -> Change:  # noqa: ARG002
+        """Nothing is kept."""
+        return Change()
 
     def _count(self, text: str) -> int:
         return self._engine.count_tokens(text) + _TEMPLATE_TOKENS

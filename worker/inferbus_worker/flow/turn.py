@@ -21,7 +21,7 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
-from inferbus_worker.flow.prompt import Prompt, Prompts
+from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
 from inferbus_worker.replies.address import Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
@@ -81,7 +81,7 @@ class TurnRunner:
                 if not prompt.shorten():
                     raise
 
-    def _generate(self, job: Job, prompt: Prompt) -> Answer:
+    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt) -> Answer:
         form_timeout = self._settings.form_timeout if job.request.has_form else None
         call = ChatCall(
             messages=prompt.messages,
@@ -99,7 +99,10 @@ class TurnRunner:
 
 
 def _cache_salt(key: SessionKey) -> str:
-    """Prefix-cache entries are shared within a session alone: their timing would tell one user of another."""
+    """Prefix-cache entries are shared within a session alone: their timing would tell one user of another.
+
+    It is the same over a conversation that its requests bring along, as long as they name the same session.
+    """
     return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
 
 

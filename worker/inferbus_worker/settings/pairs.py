@@ -33,6 +33,12 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
             "max_intake_bytes must be twice max_message_bytes or more: else a message that is allowed finds no room",
             *("max_intake_bytes", "max_message_bytes"),
         )
+    if settings.max_intake_bytes < 2 * settings.conversation_bytes:
+        yield ConflictError(
+            "max_intake_bytes must be twice max_conversation_bytes or more: else a conversation that is allowed finds "
+            "no room",
+            *("max_intake_bytes", "max_conversation_bytes"),
+        )
     yield from _budgets_too_small(settings)
 
 

@@ -123,6 +123,11 @@ class Settings(ConnectionSettings):
         description="Largest request payload.",
         json_schema_extra={"default": "64 KiB", "metavar": "SIZE"},
     )
+    max_conversation_bytes: Annotated[Size, Field(ge=64, le=256_000_000)] = Field(
+        1024 * 1024,
+        description="Largest payload of a request that brings its whole conversation along (messages).",
+        json_schema_extra={"default": "1 MiB", "metavar": "SIZE"},
+    )
     max_sessions: Annotated[int, Field(ge=1)] = Field(
         1000, description="Conversations kept; least recently used goes first."
     )
@@ -256,8 +261,20 @@ class Settings(ConnectionSettings):
 
     @property
     def readable_bytes(self) -> int:
-        """Up to here a payload over `max_message_bytes` is still read for its sender's address, to refuse it there."""
-        return 16 * self.max_message_bytes
+        """Up to here a payload that is too large is still read for its sender's address, to refuse it there."""
+        return max(16 * self.max_message_bytes, 2 * self.conversation_bytes)
+
+    @property
+    def largest_request_bytes(self) -> int:
+        """The largest payload that may be taken in, whatever it asks for."""
+        return max(self.max_message_bytes, self.conversation_bytes)
+
+    @property
+    def conversation_bytes(self) -> int:
+        """The largest conversation that is taken in. A default fits into the intake: it is nobody's wish."""
+        if "max_conversation_bytes" in self.model_fields_set:
+            return self.max_conversation_bytes
+        return min(self.max_conversation_bytes, self.max_intake_bytes // 2)
 
     def max_tokens_cap_of(self, project: str) -> int | None:
         """The longest answer that a request in this project may ask for; None: any."""

@@ -26,6 +26,7 @@ from inferbus_client.contract.wire.requests import (
     Params,
     Request,
     decode_control,
+    decode_fields,
     decode_object,
     decode_request,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "Timing",
     "Usage",
     "decode_control",
+    "decode_fields",
     "decode_object",
     "decode_reply",
     "decode_request",

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.contract.topics import is_mqtt_string, is_session
 from inferbus_client.contract.wire.failures import Failure
+from inferbus_client.contract.wire.messages import Content, Messages, bounded, check_not_blank, images_in, text_of
 from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
 from inferbus_client.wording import is_wrong_type, wording
 
@@ -49,6 +50,9 @@ def _blank_to_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+#: What pydantic calls the branches of a union, besides `str`.
+_BRANCHES = ("constrained", "list[")
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -60,31 +64,6 @@ def _printable(value: str) -> str:
 
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
 _OptionalIdentifier = Annotated[_Identifier | None, BeforeValidator(_blank_to_none)]
-
-
-class TextPart(BaseModel):
-    """A piece of text in a message of several parts (OpenAI's content part)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    url: Annotated[str, Field(pattern=r"^data:image/[a-z0-9.+-]+;base64,")]
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class ImagePart(BaseModel):
-    """An image, as a data URI: the worker never fetches anything."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Params(BaseModel):
@@ -165,30 +144,46 @@ class Envelope(BaseModel):
 class Request(Envelope):
     """A request as it came, checked. What it leaves open (None) the project's settings decide."""
 
-    message: Annotated[str, Field(min_length=1)] | Annotated[list[ContentPart], Field(min_length=1, max_length=64)]
+    message: Content | None = None
+    messages: Messages | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     system_prompt: str | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
-    params: Params | None = None
+    params: Annotated[Params | None, BeforeValidator(bounded)] = None
 
     @model_validator(mode="after")
-    def _message_is_not_blank(self) -> Self:
-        if not self.text.strip() and not self.image_count:
-            raise PydanticCustomError("blank", "the message is blank")
+    def _asks_one_thing(self) -> Self:
+        if self.message is not None:
+            check_not_blank(self.message)
+        if self.message is None and self.messages is None:
+            raise PydanticCustomError("nothing_asked", "Field required", {"where": "message"})
+        if self.message is not None and self.messages is not None:
+            raise PydanticCustomError("both_asked", "excludes message", {"where": "messages"})
+        if self.system_prompt is not None and self.brings_system_prompt:
+            raise PydanticCustomError("two_prompts", "excludes a system message", {"where": "systemPrompt"})
         return self
 
     @property
+    def is_stateless(self) -> bool:
+        """Whether it brings its whole conversation along, and leaves nothing of it behind."""
+        return self.messages is not None
+
+    @property
+    def brings_system_prompt(self) -> bool:
+        """Whether a message of its conversation stands in the place of all other system prompts."""
+        return any(one.role == "system" for one in self.messages or ())
+
+    @property
     def text(self) -> str:
-        """The message's words, without its images."""
-        if isinstance(self.message, str):
-            return self.message
-        return "\n".join(part.text for part in self.message if isinstance(part, TextPart))
+        """The message's words, without its images; of a conversation, those of all its messages."""
+        return text_of(self.message) if self.messages is None else "\n".join(one.text for one in self.messages)
 
     @property
     def image_count(self) -> int:
-        return 0 if isinstance(self.message, str) else sum(isinstance(part, ImagePart) for part in self.message)
+        """How many images the message has, or all messages of a conversation."""
+        return images_in(self.message) if self.messages is None else sum(one.image_count for one in self.messages)
 
     @property
     def has_form(self) -> bool:
@@ -197,11 +192,12 @@ class Request(Envelope):
         return shape is not None and shape["type"] != "text"
 
     @property
-    def content(self) -> str | list[dict[str, Any]]:
-        """The message as the content of an OpenAI chat message."""
-        if isinstance(self.message, str):
-            return self.message
-        return [part.model_dump(exclude_none=True) for part in self.message]
+    def content(self) -> str | list[dict[str, Any]] | None:
+        """The message, or the last one of a conversation, as the content of an OpenAI chat message."""
+        content = self.message if self.messages is None else self.messages[-1].content
+        if isinstance(content, list):
+            return [part.model_dump(exclude_none=True) for part in content]
+        return content
 
     def encode(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True).encode()
@@ -255,10 +251,14 @@ def decode_request(payload: bytes) -> Request | Control:
     Raises:
         InvalidPayloadError: with the failure to answer, and whom to answer.
     """
-    fields = decode_object(payload)
+    return decode_fields(decode_object(payload))
+
+
+def decode_fields(fields: dict[str, Any] | str) -> Request | Control:
+    """As `decode_request`, of what `decode_object` has made of the payload."""
     if isinstance(fields, str):
         fields = {"message": fields}
-    elif fields.get("reset") is True and "message" not in fields:
+    elif fields.get("reset") is True and fields.keys().isdisjoint({"message", "messages"}):
         return decode_control(fields)
     return _validate(Request, fields)
 
@@ -289,7 +289,9 @@ def _what_is_wrong(error: ValidationError) -> str:
     worst = max(
         error.errors(include_url=False, include_input=False), key=lambda one: (len(one["loc"]), not is_wrong_type(one))
     )
-    where = ".".join(str(step) for step in worst["loc"] if not str(step).startswith(("constrained", "list[")))
+    # What a request says as a whole names the key that it is about itself.
+    steps = [str(step) for step in worst["loc"]] or [worst.get("ctx", {}).get("where", "")]
+    where = ".".join(step for step in steps if not step.startswith(_BRANCHES) and step != "str")
     what = wording(worst)
     text = f"{where}: {what}." if where else f"{what.capitalize()}."
     return _CONTROL.sub(" ", text.encode(errors="replace").decode())[:_MAX_DETAIL]
