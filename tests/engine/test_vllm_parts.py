@@ -20,8 +20,8 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
+from inferbus_worker.engines.loop_generation import Chunk, LoopGeneration
 from inferbus_worker.engines.vllm.chat import check_messages, checked_parameters, finish_reason
-from inferbus_worker.engines.vllm.generation import Chunk, LoopGeneration
 
 END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 

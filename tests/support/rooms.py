@@ -115,6 +115,10 @@ class ScriptedEngine:
     context_tokens: int = 1000
     running: int = 0
     death: EngineDeadError | None = None
+    headroom: float | None = None
+    leaked: int = 0
+    counts_exactly: bool = True
+    memory_bytes: int | None = None
     calls: list[ChatCall] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 

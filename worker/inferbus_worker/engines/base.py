@@ -9,7 +9,8 @@ it is told to. Everything that may go wrong inside is one of the errors below:
     ├── CancelledGenerationError  somebody called `Generation.cancel`
     ├── GenerationTimeoutError    the deadline passed while it was generated
     │   └── FirstTokenTimeoutError  the first token did not come in the time that the call gives it (`within`)
-    └── EngineDeadError       the engine will never answer again; the process should end
+    ├── BackendError          a server across the network has failed it; another one, or a later try, may answer it
+    └── EngineDeadError       the engine will never answer again
     EngineStartError          the engine did not come up (raised by `Engine.start` alone)
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
 
@@ -54,8 +55,30 @@ class FirstTokenTimeoutError(GenerationTimeoutError):
         self.within = within
 
 
+#: How a server across the network fails a request, as it is counted: by its answer, or by the connection.
+BackendFault = Literal["429", "503", "529", "5xx", "connection", "cut", "timeout"]
+
+
+class BackendError(EngineError):
+    """A server across the network has failed the request. The text is for the log, and never quotes the request.
+
+    Attributes:
+        fault: in which way.
+        retry_after: seconds that the server asks to be left alone for; None where it does not say.
+        may_retry: False where the server says that no later try will do (a spent budget, `x-should-retry: false`).
+    """
+
+    def __init__(
+        self, text: str, fault: BackendFault, *, retry_after: float | None = None, may_retry: bool = True
+    ) -> None:
+        super().__init__(text)
+        self.fault: BackendFault = fault
+        self.retry_after = retry_after
+        self.may_retry = may_retry
+
+
 class EngineDeadError(EngineError):
-    """Final: this engine answers no more. The supervisor restarts the process."""
+    """Final: this engine answers no more. Where it is the only one the supervisor restarts the process."""
 
 
 class EngineStartError(Exception):
@@ -156,6 +179,26 @@ class Engine(Protocol):
     @property
     def death(self) -> EngineDeadError | None:
         """Why the engine will never answer again, or None while it lives."""
+        ...
+
+    @property
+    def headroom(self) -> float | None:
+        """What is left of the least of a backend's rate-limit windows, from 0 to 1; None where none is told."""
+        ...
+
+    @property
+    def leaked(self) -> int:
+        """How many generations were given up since the start and went on in the backend all the same."""
+        ...
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether `count_tokens` counts; else it estimates."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the engine has taken of this host's memory (a GPU's, if it is on one); None while not known."""
         ...
 
     def start(self) -> None:

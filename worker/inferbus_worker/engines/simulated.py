@@ -64,6 +64,10 @@ class SimulatedEngine:
     model = "simulated"
     context_tokens = _CONTEXT_TOKENS
     death: EngineDeadError | None = None
+    headroom: float | None = None
+    leaked = 0
+    counts_exactly = False
+    memory_bytes: int | None = None
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour

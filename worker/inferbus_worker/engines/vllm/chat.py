@@ -14,9 +14,9 @@ from typing import Any
 
 from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
+from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
-from inferbus_worker.engines.vllm.generation import Chunk
 
 #: Parameters of a request that reach vLLM. What is not here (`n`, `min_tokens`, `logit_bias`,
 #: `chat_template_kwargs`, …) lets one request starve the others or rewrite the prompt around them.

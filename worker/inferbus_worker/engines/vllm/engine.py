@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from inferbus_worker import logs
 from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartError, OnDelta
+from inferbus_worker.engines.loop_generation import GENERATION_TASK, LoopGeneration
 from inferbus_worker.engines.vllm.arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm.chat import ChatServing
 from inferbus_worker.engines.vllm.errors import start_failure
-from inferbus_worker.engines.vllm.generation import GENERATION_TASK, LoopGeneration
 from inferbus_worker.engines.vllm.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm.output import EngineOutput
-from inferbus_worker.engines.vllm.processes import engine_processes, kill
+from inferbus_worker.engines.vllm.processes import engine_processes, kill, memory_of
 from inferbus_worker.engines.vllm.template import check_template
 
 if TYPE_CHECKING:
@@ -73,9 +73,18 @@ class VllmEngine:
         self._chat: ChatServing
         self._tokenizer: Any
 
+    #: No server across the network: it tells of no rate limits, and what is aborted ends.
+    headroom: float | None = None
+    leaked = 0
+    counts_exactly = True
+
     @property
     def model(self) -> str:
         return self._served_name
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return memory_of(self._processes) if self._processes else None
 
     @property
     def capacity(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from inferbus_worker.engines.base import InvalidCallError
-from inferbus_worker.engines.vllm.generation import Chunk
+from inferbus_worker.engines.loop_generation import Chunk
 
 _TYPES: Final = frozenset({"text", "json_object", "json_schema"})
 #: Without it guidance, unlike other compilers, takes no `oneOf`, which is how many tools write a choice of records.

@@ -1,0 +1,191 @@
+"""Models by name, and the slots that serve them: what the file says below `models:`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from inferbus_client.units import Duration, Size, Written
+from inferbus_worker.settings.vllm_options import VllmOptions
+
+#: The servers across the network that we know how to speak to; what differs between them says `engines.remote`.
+Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
+BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
+
+#: How a model may be called. A hub's names have a slash, and Ollama's a colon.
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+_MAX_SLOTS: Final = 64
+
+Concurrency = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
+
+
+class Manage(Written):
+    """How the worker starts a slot's server itself.
+
+    In `command` and `environment`, `{port}`, `{model}`, `{path}` and `{concurrency}` stand for what the slot has.
+    Without a command the backend's usual one is run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    command: list[str] | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+    start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
+
+
+class SlotSettings(Written):
+    """One place that serves a model: an engine in this process, or a server.
+
+    Attributes:
+        engine: in this process: vLLM (at most one of all slots) or a simulated one.
+        backend: else, which kind of server it is.
+        url: where the server listens; its usual address where that is left out.
+        model: how the server calls the model; as we do, where that is left out.
+        path: the model's files: for vLLM in this process, and for a server that the worker starts.
+        concurrency: requests at once; `auto` finds it out between 1 and the backend's natural number, which holds
+            where nothing is said.
+        options: vLLM's options (in this process, or when the server is started), else what goes into each request.
+        api_key_env: the environment variable that holds the key.
+        api_key_file: or the file.
+        context: the longest prompt and answer in tokens, where the backend does not tell.
+        memory: what it takes of the host's memory, for `memory_budget`.
+        manage: how the worker starts the server; `path` alone is enough where the backend's usual command will do.
+        when: whether such a server is always there, or started when its model is asked for.
+        idle_stop: how long it may idle before it is stopped, if started on demand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    engine: Literal["vllm", "simulated"] | None = None
+    backend: Backend | None = None
+    url: str | None = None
+    model: str | None = None
+    path: str | None = None
+    concurrency: Concurrency | None = None
+    options: VllmOptions = Field(default_factory=dict)
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+    context: Annotated[int, Field(ge=16)] | None = None
+    memory: Size | None = None
+    manage: Manage | None = None
+    when: Literal["always", "on-demand"] = "always"
+    idle_stop: Annotated[Duration, Field(gt=0)] = 600.0
+    first_token: Duration = 0.0
+    per_token: Duration = 0.0
+    capacity: Annotated[int, Field(ge=1)] = 256
+    failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether the worker starts the server itself."""
+        return self.backend is not None and (self.manage is not None or self.path is not None)
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        _check_place(self)
+        return self
+
+
+#: Keys of a slot that mean nothing in another kind of slot: the kind, and its name.
+_ONLY_FOR: Final[Mapping[str, tuple[Any, str]]] = {
+    **dict.fromkeys(
+        ("url", "api_key_env", "api_key_file", "context", "model", "manage"),
+        (lambda slot: slot.backend is not None, "a backend"),
+    ),
+    **dict.fromkeys(
+        ("first_token", "per_token", "capacity", "failure_rate"),
+        (lambda slot: slot.engine == "simulated", "engine: simulated"),
+    ),
+    **dict.fromkeys(
+        ("when", "idle_stop"), (lambda slot: slot.is_managed, "a server that the worker starts (manage or path)")
+    ),
+}
+
+
+def _check_place(slot: SlotSettings) -> None:
+    if (slot.engine is None) == (slot.backend is None):
+        raise ValueError("a slot has an engine (vllm, simulated) or a backend: say one of the two")
+    for name in sorted(slot.model_fields_set & _ONLY_FOR.keys()):
+        holds, needed = _ONLY_FOR[name]
+        if not holds(slot):
+            raise ValueError(f"{name} has no meaning without {needed}")
+    if slot.engine == "vllm" and slot.path is None:
+        raise ValueError("engine: vllm needs a path: a folder, a model's name on the hub, or demo")
+    if slot.is_managed and slot.url is not None:
+        raise ValueError("a server that the worker starts gets a port of its own: leave the url out")
+    if slot.is_managed and slot.backend in {"openai", "anthropic"}:
+        raise ValueError(f"there is no server of {slot.backend}'s to start: leave manage and path out")
+    if slot.api_key_env is not None and slot.api_key_file is not None:
+        raise ValueError("say api_key_env or api_key_file, not both")
+
+
+class SlotRange(Written):
+    """How many servers of one kind the worker starts for a model: as many as its queue asks for and memory allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    min: Annotated[int, Field(ge=0, le=_MAX_SLOTS)] = 0
+    max: Annotated[int, Field(ge=1, le=_MAX_SLOTS)] = 1
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError("min must be max or less")
+        return self
+
+
+class ModelSettings(SlotSettings):
+    """One model: its only slot, written at its own place; or several of them, as a list or as a range of like ones.
+
+    Attributes:
+        slots: the list, or the range.
+        fallback: models that answer in its place while none of its slots can, in this order.
+    """
+
+    slots: Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS)] | SlotRange | None = None
+    fallback: list[str] = Field(default_factory=list)
+
+    @property
+    def places(self) -> list[SlotSettings]:
+        """Its slots, as many as there may be."""
+        if isinstance(self.slots, list):
+            return self.slots
+        own = self.model_fields_set & SlotSettings.model_fields.keys()
+        one = SlotSettings.model_validate({name: getattr(self, name) for name in own})
+        return [one] * (1 if self.slots is None else self.slots.max)
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:  # in the place of a slot's own
+        if isinstance(self.slots, list):
+            doubled = sorted(self.model_fields_set & SlotSettings.model_fields.keys())
+            if doubled:
+                raise ValueError(f"{doubled[0]} belongs into each of the slots, where they are listed")
+            return self
+        _check_place(self)
+        if isinstance(self.slots, SlotRange) and not self.is_managed:
+            raise ValueError("slots with min and max need a server that the worker starts (manage or path)")
+        return self
+
+
+def _check_models(models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+    for name, model in models.items():
+        if _MODEL.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no model's name: it must match {_MODEL.pattern}")
+        for other in model.fallback:
+            if other not in models:
+                raise ValueError(f"{name}.fallback: there is no model {other} here")
+            if other == name:
+                raise ValueError(f"{name}.fallback: a model cannot stand in for itself")
+    inner = [name for name, model in models.items() for slot in model.places if slot.engine == "vllm"]
+    if len(inner) > 1:
+        raise ValueError(
+            f"{' and '.join(inner)}: one engine of vLLM's fits into this process; make the others backend: vllm"
+        )
+    return models
+
+
+Models = Annotated[
+    dict[str, Annotated[ModelSettings, BeforeValidator(lambda value: {} if value is None else value)]],
+    AfterValidator(_check_models),
+]
