@@ -40,7 +40,7 @@ def serve(
     from inferbus_worker import logs  # noqa: PLC0415
     from inferbus_worker.config_check import remarks  # noqa: PLC0415
     from inferbus_worker.daemon import Daemon  # noqa: PLC0415
-    from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
+    from inferbus_worker.engines.factory import make_lineup  # noqa: PLC0415
 
     if model is not None and model.startswith("-"):
         # click takes the first word that it does not know for MODEL, also an option of the engine's.
@@ -50,13 +50,23 @@ def serve(
     if check_config:
         places = Settings.places(given(Settings, flags), config)
         return _check(settings, places, model, context.args, _vllm_places(settings, config))
-    if settings.engine == "vllm" and model is None:
-        raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
+    _check_model(settings, model)
     logs.configure(settings.log_format, settings.log_level)
     for remark in remarks(settings):
         log.warning("%s", remark)
-    engine = make_engine(settings, model, context.args, _vllm_places(settings, config))
-    return _leave(Daemon(settings, engine).run())
+    lineup = make_lineup(settings, model, context.args, _vllm_places(settings, config))
+    return _leave(Daemon(settings, lineup).run())
+
+
+def _check_model(settings: Settings, model: str | None) -> None:
+    """MODEL is named where it has to be, and nowhere else."""
+    if settings.models:
+        if model is not None:
+            raise click.UsageError(f"{model}: models: in the file names what is served; leave MODEL out.")
+    elif model is None and settings.backend is not None:
+        raise click.UsageError(f"which model? Say what {settings.backend} calls it.")
+    elif model is None and settings.engine == "vllm":
+        raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
 
 
 def _vllm_places(settings: Settings, config: Path | None) -> dict[str, str]:
@@ -73,11 +83,12 @@ def _check(
     vllm_places: Mapping[str, str],
 ) -> int:
     from inferbus_worker.config_check import describe, remarks  # noqa: PLC0415
-    from inferbus_worker.engines.factory import make_engine  # noqa: PLC0415
+    from inferbus_worker.engines.factory import make_lineup  # noqa: PLC0415
 
     settings.link_options("check")  # reads the password file
-    if settings.engine == "simulated":
-        make_engine(settings, model, options)  # which takes no options of vLLM's
+    _check_model(settings, model or ("demo" if settings.backend is None and not settings.models else None))
+    if settings.models or settings.backend is not None or settings.engine == "simulated":
+        make_lineup(settings, model, options)  # reads the keys, and refuses options that nobody takes
     elif (settings.vllm or options) and find_spec("vllm") is not None:
         from inferbus_worker.engines.vllm.arguments import parse_options  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ The stop order, and why:
 4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
    long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
-6. stop the engine: last, since everything before may still need it.
+6. stop the engines: last, since everything before may still need them.
 
 A second signal skips the waiting. A guard ends the process if any step hangs.
 """
@@ -21,6 +21,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from enum import Enum
 from types import FrameType
 from typing import Final
@@ -30,8 +31,8 @@ from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.units import format_duration
 from inferbus_worker import logs
-from inferbus_worker.engines.base import Engine, EngineStartError
-from inferbus_worker.engines.watchdog import probe
+from inferbus_worker.engines.base import EngineStartError
+from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.wiring import build_house
 
@@ -44,7 +45,6 @@ _DISCONNECT: Final = 0.2
 _ENGINE_STOP: Final = 0.5
 #: The flush takes at least `_FLUSH`. Promise 4: the process ends within `drain_timeout` plus this.
 _GRACE: Final = 1.9
-_WARM_UP_TIMEOUT: Final = 120.0
 
 
 class Phase(Enum):
@@ -66,16 +66,17 @@ _CLOSED: Final[dict[Phase, Failure | None]] = {
 
 
 class Daemon:
-    """One worker process: one engine, one bus, and the rooms between them."""
+    """One worker process: its engines, one bus, and the rooms between them."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, lineup: Lineup) -> None:
         self._settings = settings
-        self._engine = engine
+        self._lineup = lineup
         self._signals = 0
-        house = build_house(settings, engine)
+        house = build_house(settings, lineup.models)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._enter(Phase.LOADING)
-        self._reporter, self._watchdog = house.reporter, house.watchdog
+        self._reporter, self._lives = house.reporter, house.lives
+        self._states: Mapping[str, str] = {}
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -104,16 +105,25 @@ class Daemon:
         self._rooms.intake.start()
         self._rooms.endings.start()
         self._bus.start(self._attend_start)
-        log.info("connected to %s; loading %s", self._settings.broker, self._engine.model)
-        if not self._load_engine():
+        log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
+        if not self._load():
             return Exit.OK
         self._start_workers()
         logs.be_discreet()
         self._enter(Phase.READY)
         self._bus.link.call(self._rooms.reception.release)
-        self._bus.announce("ready", model=self._engine.model, capacity=self._rooms.pool.size)
-        log.info("ready: serving %s to %s", self._engine.model, ", ".join(self._settings.projects))
+        self._announce_ready()
+        served = ", ".join(name for name, state in self._states.items() if state == "ready")
+        log.info("ready: serving %s to %s", served, ", ".join(self._settings.projects))
         return Exit.OK
+
+    def _announce_ready(self) -> None:
+        """Say which models answer, and again when that has changed."""
+        states = self._rooms.registry.states()
+        if states != self._states:
+            self._states = states
+            name, capacity = self._rooms.registry.default.name, self._rooms.slots.size
+            self._bus.announce("ready", model=name, capacity=capacity, models=states)
 
     def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
@@ -123,41 +133,29 @@ class Daemon:
     def _enter(self, phase: Phase) -> None:
         self._phase, self._gate.reason = phase, _CLOSED[phase]
 
-    def _load_engine(self) -> bool:
-        """Load and warm up, in a thread of its own so that a signal is heard meanwhile; False: told to stop."""
-        failure: list[BaseException] = []
-
-        def load() -> None:
-            try:
-                self._engine.start()
-                self._warm_up()
-            except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
-                failure.append(error)
-
-        loader = threading.Thread(target=load, name="engine-start", daemon=True)
-        loader.start()
-        while loader.is_alive() and not self._signals:
-            loader.join(_TICK)
+    def _load(self) -> bool:
+        """Bring the slots up, until a model answers; False: told to stop."""
+        if self._lineup.loop is not None:
+            self._lineup.loop.start()
+        self._lives.start()
+        models = self._rooms.registry.models.values()
+        while not self._signals and not any(model.may_serve for model in models):
+            time.sleep(_TICK)
             self._watch_link()
             self._reporter.answer()
-        if failure and not self._signals:
-            raise failure[0]
+            self._lives.look()
+            failure = self._lives.failure()
+            if failure is not None and not self._signals:
+                raise failure
         return not self._signals
 
-    def _warm_up(self) -> None:
-        """One real answer: `ready` means that the next one will come."""
-        error = probe(self._engine, _WARM_UP_TIMEOUT)
-        if error is not None:
-            raise EngineStartError(f"the model loaded but does not answer: {error or type(error).__name__}") from error
-
     def _start_workers(self) -> None:
-        settings, slots = self._settings, self._engine.capacity
-        size = min(settings.workers, slots)
-        if size < settings.workers:
-            log.warning(
-                "the engine runs %d requests at once; %d worker threads would wait for it", slots, settings.workers
-            )
-        self._rooms.pool.start(size, self._rooms.turns.run, self._rooms.endings.write)
+        settings, rooms = self._settings, self._rooms
+        rest = min(settings.workers, rooms.slots.threads)
+        if rest < settings.workers and "workers" in settings.model_fields_set:
+            waits = "%d requests may run at once; %d worker threads would wait for each other"
+            log.warning(waits, rooms.slots.threads, settings.workers)
+        rooms.pool.start(rest, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
 
     # --- serve ---
 
@@ -165,22 +163,18 @@ class Daemon:
         """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
         while not self._signals:
             time.sleep(_TICK)
-            self._expire()
-            complaint = self._engine.death or self._watchdog.complaint()
-            if complaint is not None:
-                log.error("the engine is given up: %s", complaint)
-                self._enter(Phase.DEAD)
-                return Exit.FAILED
+            self._lives.look()
+            self._rooms.overdue.look()
+            loss = self._lives.lost_here()
+            if loss is not None:
+                log.error("the engine is given up: %s", loss)
+                if not any(model.may_serve for model in self._rooms.registry.models.values()):
+                    self._enter(Phase.DEAD)
+                return Exit.FAILED  # what other models have in hand is drained before
+            self._announce_ready()
             self._watch_link()
             self._reporter.look()
         return Exit.OK
-
-    def _expire(self) -> None:
-        """Mark jobs whose deadline passed in the queue; one that runs is ended by its own thread."""
-        for job in self._rooms.queue.expired():
-            if self._rooms.queue.remove(job):
-                job.expire()
-                self._rooms.endings.later(job)
 
     def _watch_link(self) -> None:
         if self._bus.link.fatal is not None:
@@ -214,7 +208,7 @@ class Daemon:
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._rooms.acknowledgements.close()
-        self._engine.stop(_ENGINE_STOP)
+        self._stop_engines(_ENGINE_STOP)
         guard.cancel()
         log.info("stopped")
         return self._exit_status(status)
@@ -234,7 +228,8 @@ class Daemon:
     def _drain(self, deadline: float) -> None:
         """Let requests in flight finish; end what is left with an error, never with half an answer."""
         while self._is_patient(deadline) and not self._rooms.in_flight.wait_empty(_TICK):
-            self._expire()
+            self._lives.look()
+            self._rooms.overdue.look()
             self._trim()
             self._reporter.answer()
         self._end_all()
@@ -260,12 +255,17 @@ class Daemon:
             if job.mark(failure) and self._rooms.queue.remove(job):
                 self._rooms.endings.later(job)
 
+    def _stop_engines(self, timeout: float) -> None:
+        self._lives.stop(timeout)
+        if self._lineup.loop is not None:
+            self._lineup.loop.stop(timeout)
+
     def _start_guard(self, status: int) -> threading.Timer:
         """The last resort: whatever hangs, the process ends within the promised time."""
 
         def give_up() -> None:
             log.error("the shutdown hangs; ending the process")
-            self._engine.stop(0)
+            self._stop_engines(0)
             os._exit(status or Exit.FAILED)
 
         guard = threading.Timer(self._settings.drain_timeout + _GRACE, give_up)

@@ -16,10 +16,11 @@ class Timings(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The good terminal state of a request, as its replies tell it. A reset or a new session has no usage."""
+    """The good terminal state of a request, as its replies tell it. A reset or a new session has no usage, or model."""
 
     text: str
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
     timings: Timings | None = None
     reasoning: str | None = None
+    model: str | None = None

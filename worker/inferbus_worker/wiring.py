@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -24,11 +24,15 @@ from inferbus_worker.admission.verbs import Verbs
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.bus.connection import Bus, receive_maximum
-from inferbus_worker.engines.base import Engine
-from inferbus_worker.engines.watchdog import Watchdog
+from inferbus_worker.chat import Usage
+from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slot_lives import SlotLives
+from inferbus_worker.engines.slots import Model, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.overdue import Overdue
 from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
@@ -52,9 +56,12 @@ class Rooms:
     stores: Stores
     queue: RequestQueue
     in_flight: InFlight
+    registry: Registry
+    slots: SlotTable
     pool: WorkerPool
     turns: TurnRunner
     endings: Endings
+    overdue: Overdue
     meter: Meter
     sender: Sender
 
@@ -72,7 +79,7 @@ class Rooms:
 
 def build_rooms(
     settings: Settings,
-    engine: Engine,
+    models: Mapping[str, Model],
     *,
     gate: Gate,
     acknowledge: Callable[[int], None],
@@ -87,7 +94,7 @@ def build_rooms(
 
     Args:
         settings: the worker's.
-        engine: answers.
+        models: what answers, by key.
         gate: whether admission takes anything now.
         acknowledge: tells the broker of a message by its packet identifier; called in the network thread.
         in_network_thread: has that thread do something.
@@ -108,20 +115,30 @@ def build_rooms(
         delta_interval=settings.delta_interval,
         answered=acknowledgements.answered,
     )
-    queue = RequestQueue(settings.queue_size, settings.projects, ageing=settings.ageing, clock=clock)
+    registry = Registry(models, settings.projects)
+    slots = SlotTable(models, max_threads=settings.max_workers, clock=clock)
+    queue = RequestQueue(
+        settings.queue_size,
+        settings.projects,
+        models=registry.lanes,
+        places=slots,
+        ageing=settings.ageing,
+        clock=clock,
+    )
     in_flight, pool = InFlight(), WorkerPool(queue)
-    meter = Meter(pool, clock=clock)
+    meter = Meter(slots, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
-    prompts = Prompts(engine, settings)
-    turns = TurnRunner(engine, settings, prompts, endings, acknowledgements.turn_begins)
+    prompts = Prompts(settings)
+    turns = TurnRunner(slots, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)
-    budget = _token_budget(settings, prompts, stores)
+    budget = _token_budget(settings, prompts, stores, models)
     addressing = Addressing(sender, settings.reply_topics)
     admission = Admission(
         settings=settings,
         stores=stores,
         limits=limits,
         budget=budget,
+        registry=registry,
         queue=queue,
         in_flight=in_flight,
         meter=meter,
@@ -167,18 +184,27 @@ def build_rooms(
         stores=stores,
         queue=queue,
         in_flight=in_flight,
+        registry=registry,
+        slots=slots,
         pool=pool,
         turns=turns,
         endings=endings,
+        overdue=Overdue(registry, queue, in_flight, endings, settings.slot_timeout_in_force, clock),
         meter=meter,
         sender=sender,
     )
 
 
-def _token_budget(settings: Settings, prompts: Prompts, stores: Stores) -> TokenBudget | None:
+def _token_budget(
+    settings: Settings, prompts: Prompts, stores: Stores, models: Mapping[str, Model]
+) -> TokenBudget | None:
     if settings.token_budget is None or stores.budgets is None:
         return None
-    return TokenBudget(settings.token_budget, lambda job: prompts.of(job).longest, stores.budgets)
+
+    def longest(job: Job) -> Usage:
+        return prompts.of(job, models[job.model].counting).longest
+
+    return TokenBudget(settings.token_budget, longest, stores.budgets)
 
 
 @dataclass(frozen=True)
@@ -189,10 +215,10 @@ class House:
     rooms: Rooms
     bus: Bus
     reporter: Reporter
-    watchdog: Watchdog
+    lives: SlotLives
 
 
-def build_house(settings: Settings, engine: Engine) -> House:
+def build_house(settings: Settings, models: Mapping[str, Model]) -> House:
     """A whole worker, not yet started.
 
     Raises:
@@ -212,7 +238,7 @@ def build_house(settings: Settings, engine: Engine) -> House:
 
     rooms = build_rooms(
         settings,
-        engine,
+        models,
         gate=gate,
         acknowledge=acknowledge,
         in_network_thread=in_network_thread,
@@ -226,7 +252,7 @@ def build_house(settings: Settings, engine: Engine) -> House:
         receive=rooms.reception.receive,
         asked=stats_asked,
         came_up=lambda: rooms.reception.came_up(remembered=bus.link.session_present),
-        model=engine.model,
+        model=rooms.registry.default.name,
     )
     reporter = Reporter(
         settings,
@@ -239,14 +265,8 @@ def build_house(settings: Settings, engine: Engine) -> House:
         unreadable=lambda: bus.link.unreadable,
         publish=bus.publish_stats,
     )
-    watchdog = Watchdog(
-        engine,
-        settings.engine_silence,
-        active=lambda: rooms.pool.active,
-        finished=lambda: rooms.meter.finished,
-        forms_given_up=lambda: rooms.meter.forms_given_up,
-    )
-    return House(gate, rooms, bus, reporter, watchdog)
+    lives = SlotLives(rooms.slots.slots, settings.engine_silence)
+    return House(gate, rooms, bus, reporter, lives)
 
 
 def _open_attempts(settings: Settings) -> Attempts:

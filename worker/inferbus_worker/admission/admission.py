@@ -22,6 +22,8 @@ from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key,
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
+from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slots import Model
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
@@ -50,6 +52,7 @@ class Admission:
         stores: conversations, and the outcomes of requests.
         limits: the rate limits.
         budget: the token budget, where there is one.
+        registry: the models.
         queue: where requests wait.
         in_flight: the requests that have not ended.
         meter: counts.
@@ -65,6 +68,7 @@ class Admission:
         stores: Stores,
         limits: RateLimits,
         budget: TokenBudget | None,
+        registry: Registry,
         queue: RequestQueue,
         in_flight: InFlight,
         meter: Meter,
@@ -74,10 +78,12 @@ class Admission:
     ) -> None:
         self._decoding = Decoding(settings)
         self._form_share = settings.form_share
+        self._slot_timeout = settings.slot_timeout_in_force
         self._sessions = stores.sessions
         self._recent = stores.recent
         self._limits = limits
         self._budget = budget
+        self._registry = registry
         self._queue = queue
         self._in_flight = in_flight
         self._meter = meter
@@ -107,7 +113,12 @@ class Admission:
             return self._repeat(known, request, arrival)
         key = session_key(address, request)
         replies = self._addressing.open(arrival, request, key)
-        failure = self._closed() or self._count(key, request)
+        model = self._registry.meant(address.project, request.model)
+        if isinstance(model, Failure):
+            self._refuse(model, replies)
+            return True
+        serving = self._registry.serving(model)
+        failure = self._closed() or (_unavailable(model) if serving is None else self._count(key, request))
         claim = None if failure is not None else NO_CLAIM if request.is_stateless else self._sessions.claim(key)
         if claim is None:
             self._refuse(failure or Failure("session_busy"), replies)
@@ -121,8 +132,12 @@ class Admission:
             admitted_at=now,
             deadline=deadline_of(request, arrival.message.expiry, now if arrival.since is None else arrival.since),
             retry=retry,
+            model=(serving or model).key,
             clock=self._clock,
         )
+        if self._slot_timeout is not None:
+            slot_by = now + self._slot_timeout
+            job.look_at = slot_by if job.deadline is None else min(job.deadline, slot_by)
         is_admitted = False
         try:
             why_not = self._put_in_line(job)
@@ -158,8 +173,8 @@ class Admission:
 
     def _put_in_line(self, job: Job) -> Failure | Literal["in flight"] | None:
         """Put a job into the queue, or say why not."""
-        position = self._queue.position(job.key.project, job.owner)
-        failure = self._too_many_forms(job.request) or self._no_room(position, job)
+        position = self._queue.position(job.key.project, job.owner, job.model)
+        failure = self._too_many_forms(job) or self._no_room(position, job)
         if failure is None and self._budget is not None:
             # To count tokens may have taken a while: whoever goes must not leave a job to nobody.
             failure = self._budget.admit(job) or self._closed()
@@ -168,7 +183,7 @@ class Admission:
         if job.retry is not None and not self._recent.started(job.retry):
             self._meter.repeated()
             return "in flight"
-        job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position)))
+        job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position, job.model)))
         self._in_flight.add(job)
         self._queue.put(job)
         return None
@@ -181,22 +196,23 @@ class Admission:
         wait = self._limits.admit(key, request.client_id, in_session=not request.is_stateless)
         return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
 
-    def _too_many_forms(self, request: Request) -> Failure | None:
-        """Answers in a given form never take up all workers: the grammars that they need can keep an engine busy."""
-        if not request.has_form or self._form_share == 1:
+    def _too_many_forms(self, job: Job) -> Failure | None:
+        """Answers in a given form never take up a whole model: the grammars that they need can keep an engine busy."""
+        if not job.request.has_form or self._form_share == 1:
             return None
-        slots = self._meter.slots or 1
-        if self._in_flight.forms < max(1, int(slots * self._form_share)):
+        slots = self._meter.at_once(job.model) or 1
+        if self._in_flight.forms(job.model) < max(1, int(slots * self._form_share)):
             return None
-        wait = max(self._meter.wait_estimate(slots) or 0, _LEAST_WAIT)
+        wait = max(self._meter.wait_estimate(slots, job.model) or 0, _LEAST_WAIT)
         detail = "As many answers in a given form as may be are under way."
         return Failure("overloaded", detail, retry_after_ms=_milliseconds(wait))
 
     def _no_room(self, position: int | None, job: Job) -> Failure | None:
         if position is None:
-            wait = self._meter.wait_estimate(0)
-            return Failure("overloaded", retry_after_ms=_milliseconds(wait) if wait else None)
-        if job.deadline is not None and job.admitted_at + (self._meter.wait_estimate(position) or 0) > job.deadline:
+            soonest = self._meter.wait_estimate(0, job.model)
+            return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
+        wait = self._meter.wait_estimate(position, job.model) or 0
+        if job.deadline is not None and job.admitted_at + wait > job.deadline:
             return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
         return None
 
@@ -219,6 +235,11 @@ class Admission:
         self._meter.rejected(failure.code)
         log.debug("refused a request: %s", failure.message)
         replies.end(failure)
+
+
+def _unavailable(model: Model) -> Failure:
+    """Neither the model nor any that stands in for it can answer."""
+    return Failure("engine_unavailable", retry_after_ms=_milliseconds(max(model.retry_after, _LEAST_WAIT)))
 
 
 def _milliseconds(seconds: float | None) -> int | None:

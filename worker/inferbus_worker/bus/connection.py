@@ -103,10 +103,27 @@ class Bus:
         self._look_around(stop)
         self._subscribe(dict.fromkeys(self._requests, self._settings.request_qos), stop)
 
-    def announce(self, state: State, *, model: str | None = None, capacity: int | None = None) -> None:
-        """Publish a new state, retained."""
+    def announce(
+        self,
+        state: State,
+        *,
+        model: str | None = None,
+        capacity: int | None = None,
+        models: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish a new state, retained; what is not said stays as it was.
+
+        Args:
+            state: the worker's.
+            model: the one that answers where a request names none.
+            capacity: how many requests run at once.
+            models: what each model does, by name.
+        """
         before = self._presence
-        self._presence = self._presence_as(state, model or before.model, capacity or before.capacity)
+        said = before.models if models is None else dict(models)
+        presence = self._presence_as(state, model or before.model, capacity or before.capacity)
+        since = before.since if state == before.state else presence.since
+        self._presence = presence.model_copy(update={"models": said, "since": since})
         self._say_presence()
 
     def watch_hearing(self) -> None:
@@ -258,7 +275,7 @@ class Bus:
 
 def receive_maximum(settings: Settings) -> int:
     """What can be held unacknowledged: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3)."""
-    return min(settings.queue_size + settings.workers, 65535)
+    return min(settings.queue_size + (settings.max_workers or 4096), 65535)
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:

@@ -1,16 +1,76 @@
-"""Which engine the settings ask for."""
+"""Which models, slots and engines the settings ask for. None is started here."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
 from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
+from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
+from inferbus_worker.engines.slots import Model, Slot
+from inferbus_worker.settings.models import Concurrency, ModelSettings, SlotSettings
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
+
+if TYPE_CHECKING:
+    from inferbus_worker.engines.managed.keeper import Keeper
+    from inferbus_worker.engines.remote.loop import RemoteLoop
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What serves.
+
+    Attributes:
+        models: by key.
+        loop: where the engines across the network run, if there are any.
+        keeper: starts and stops the servers that are ours, if there are any.
+    """
+
+    models: Mapping[str, Model]
+    loop: RemoteLoop | None = None
+    keeper: Keeper | None = None
+
+
+def only(engine: Engine, concurrency: Concurrency | None = None) -> Lineup:
+    """One model in one slot."""
+    model = Model("")
+    model.slots.append(Slot(model, "engine", engine, concurrency=concurrency))
+    return Lineup({"": model})
+
+
+def make_lineup(
+    settings: Settings, model: str | None, options: Sequence[str], places: Mapping[str, str] | None = None
+) -> Lineup:
+    """The models that the settings ask for.
+
+    Args:
+        settings: the worker's.
+        model: a folder, a hub name, `demo`, or the name of a model at `--backend`; the simulated engine needs none.
+        options: what the command line gave beyond our own options; they are the engine's.
+        places: where the options in the file stand, by name.
+
+    Raises:
+        click.UsageError: an option that no one knows.
+        SettingsError: a key cannot be read.
+    """
+    if settings.models:
+        _refuse(options, "models: in the file names the models, and each slot has options of its own")
+        return _lineup(settings, settings.models)
+    if settings.backend is not None:
+        _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
+        given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}
+        said = {name: value for name, value in given.items() if value is not None}
+        one = ModelSettings(backend=settings.backend, model=model, concurrency=settings.concurrency, **said)
+        return _lineup(settings, {str(model): one})
+    return only(make_engine(settings, model, options, places), settings.concurrency)
 
 
 def make_engine(
@@ -31,12 +91,7 @@ def make_engine(
         from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
 
         return VllmEngine(model or "demo", [*arguments(settings.vllm), *options], places)
-    from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine  # noqa: PLC0415
-
-    if options:
-        name = options[0].partition("=")[0]
-        meant = nearest(name, flags_of(Settings)) or "; the simulated engine takes none of vLLM's"
-        raise click.UsageError(f"no such option: {name}{meant}")
+    _refuse(options, "the simulated engine takes none of vLLM's")
     return SimulatedEngine(
         Behaviour(
             settings.simulated_first_token,
@@ -46,3 +101,56 @@ def make_engine(
             settings.simulated_grammar,
         )
     )
+
+
+def _refuse(options: Sequence[str], why: str) -> None:
+    if options:
+        name = options[0].partition("=")[0]
+        raise click.UsageError(f"no such option: {name}{nearest(name, flags_of(Settings)) or f'; {why}'}")
+
+
+def _lineup(settings: Settings, models: Mapping[str, ModelSettings]) -> Lineup:
+    """The models of the file. What only some of them need is made with the first that does."""
+    loop: RemoteLoop | None = None
+    if any(place.backend is not None for one in models.values() for place in one.places):
+        from inferbus_worker.engines.remote.loop import RemoteLoop  # noqa: PLC0415 - heavy, and not for every worker
+
+        loop = RemoteLoop()
+    lineup: dict[str, Model] = {}
+    for name, one in models.items():
+        model = lineup[name] = Model(name, one.fallback, name)
+        kinds = Counter(_kind(place) for place in one.places)
+        numbers: Counter[str] = Counter()
+        for place in one.places:
+            kind = _kind(place)
+            numbers[kind] += 1
+            label = f"{name}/{kind}" + (f"-{numbers[kind]}" if kinds[kind] > 1 else "")
+            engine = _engine(name, label, place, loop)
+            model.slots.append(Slot(model, label, engine, place, concurrency=place.concurrency, host=_host(place)))
+    return Lineup(lineup, loop)
+
+
+def _kind(place: SlotSettings) -> str:
+    return str(place.backend or place.engine)
+
+
+def _host(place: SlotSettings) -> str:
+    """Where a slot runs: slots of one host share what it has."""
+    return (urlsplit(place.url).hostname or "") if place.url is not None else ""
+
+
+def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None) -> Engine:
+    if place.engine == "simulated":
+        return SimulatedEngine(
+            Behaviour(place.first_token, place.per_token, place.capacity, place.failure_rate), model
+        )
+    if place.engine == "vllm":
+        from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import
+
+        places = {name: f"models.{model}.options" for name in place.options}
+        return VllmEngine(place.path or "demo", arguments(place.options), places)
+    from inferbus_worker.engines.remote.engine import RemoteEngine  # noqa: PLC0415
+    from inferbus_worker.engines.remote.place import remote_place  # noqa: PLC0415
+
+    assert loop is not None  # noqa: S101 - `_lineup` has made it
+    return RemoteEngine(remote_place(place, label), loop)

@@ -61,7 +61,6 @@ class Behaviour:
 class SimulatedEngine:
     """See `engines.base.Engine`."""
 
-    model = "simulated"
     context_tokens = _CONTEXT_TOKENS
     death: EngineDeadError | None = None
     headroom: float | None = None
@@ -69,8 +68,9 @@ class SimulatedEngine:
     counts_exactly = False
     memory_bytes: int | None = None
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, model: str = "simulated") -> None:
         self.behaviour = behaviour
+        self.model = model
         self.capacity = behaviour.capacity
         self._pacer = _Pacer()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from typing import Final
 
 from inferbus_worker.flow.job import Job
@@ -19,7 +20,8 @@ class InFlight:
         # Each dictionary is its session's jobs in their order: one, but for a moment in which a claim has gone on,
         # and any number that claim nothing.
         self._jobs: dict[SessionKey, dict[Job, None]] = {}
-        self._count = self._forms = 0
+        self._count = 0
+        self._forms: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -29,7 +31,7 @@ class InFlight:
         with self._lock:
             self._jobs.setdefault(job.key, {})[job] = None
             self._count += 1
-            self._forms += job.request.has_form
+            self._forms[job.model] += job.request.has_form
 
     def remove(self, job: Job) -> None:
         with self._lock:
@@ -40,12 +42,19 @@ class InFlight:
             if not jobs:
                 del self._jobs[job.key]
             self._count -= 1
-            self._forms -= job.request.has_form
+            self._forms[job.model] -= job.request.has_form
 
-    @property
-    def forms(self) -> int:
-        """Those whose answer must keep to a given form."""
-        return self._forms
+    def forms(self, model: str) -> int:
+        """A model's whose answer must keep to a given form."""
+        return self._forms[model]
+
+    def moved(self, job: Job, model: str) -> None:
+        """Another model stands in for the job's."""
+        with self._lock:
+            if job in self._jobs.get(job.key, {}):
+                self._forms[job.model] -= job.request.has_form
+                self._forms[model] += job.request.has_form
+            job.model = model
 
     def of(self, key: SessionKey) -> list[Job]:
         """The jobs of a session, oldest first."""

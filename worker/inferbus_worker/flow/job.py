@@ -8,12 +8,14 @@ written in one place, `endings`, by the thread that worked on it.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from inferbus_client.contract.wire import Failure, FinishReason, Request
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import Generation
+from inferbus_worker.engines.slots import Lease
 from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.state.conversation import Change
@@ -44,10 +46,16 @@ class Job:
         admitted_at: seconds on the worker's monotonic clock.
         deadline: on the same clock, or None.
         retry: what a repeat of it is known by.
+        model: the key of the model that it is for.
         clock: that clock.
 
     Attributes:
         charge: the tokens that it has been charged with, where there is a budget.
+        lease: the place that it runs in, or ran in last.
+        attempts: how often each place has begun to answer it, by the place's name.
+        may_repeat_at: from when on a place may have it that has failed it before.
+        waits_since: when it last came into the queue.
+        look_at: when somebody has to see whether it waits in vain; None: never.
         first_token_at: when the first token came that its requester was sent.
         answering: whether anything of the answer has come, a hidden thought included.
         timings: where the time went; of a job that has an outcome.
@@ -64,6 +72,7 @@ class Job:
         deadline: float | None,
         clock: Callable[[], float],
         retry: RetryKey | None = None,
+        model: str = "",
     ) -> None:
         self.request = request
         self.key = key
@@ -73,6 +82,12 @@ class Job:
         self.admitted_at = admitted_at
         self.deadline = deadline
         self.retry = retry
+        self.model = model
+        self.lease: Lease | None = None
+        self.attempts: Counter[str] = Counter()
+        self.may_repeat_at = 0.0
+        self.look_at = deadline
+        self.waits_since = admitted_at
         self.charge: Charge | None = None
         self.taken_at: float | None = None
         self.first_token_at: float | None = None
@@ -91,8 +106,9 @@ class Job:
 
     def take(self) -> bool:
         """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
-        self.taken_at = self._clock()
-        if self.deadline is not None and self.taken_at >= self.deadline:
+        now = self._clock()
+        self.taken_at = self.taken_at or now
+        if self.deadline is not None and now >= self.deadline:
             self.settle(_PASSED_IN_QUEUE)
         return self.outcome is None
 
@@ -104,9 +120,18 @@ class Job:
         if marked:
             generation.cancel()
 
+    def detach(self) -> None:
+        """The generation has failed, and there may be another one."""
+        with self._lock:
+            self._generation = None
+            self.answering = False
+
     def heard(self, text: str, reasoning: str) -> None:
         """Pass on what is new of the answer. In the engine's thread: this notes, and never waits."""
-        self.answering = True
+        if not self.answering:
+            self.answering = True
+            if self.lease is not None:
+                self.lease.first_token_at = self._clock()
         if self.request.stream and (text or reasoning):
             if self.first_token_at is None:
                 self.first_token_at = self._clock()
@@ -157,5 +182,6 @@ class Job:
         """What the terminal reply says. There must be an outcome."""
         outcome = self.outcome
         if isinstance(outcome, Answer):
-            return Answered(outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
+            said = (outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
+            return Answered(*said, self.lease and self.lease.slot.model.name)
         return outcome or Failure("engine_error")

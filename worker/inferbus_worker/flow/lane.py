@@ -1,4 +1,4 @@
-"""One project's requests in the queue. Those who ask take turns there, and none of them can have all of the room.
+"""One project's requests for one model in the queue. Those who ask take turns, and none can have all of the room.
 
 An owner is whoever asks: the topic's user, whom the broker vouches for; else the `clientId`, which is the requester's
 word; and those who name nobody are one owner together. Each has a turn for one request, then the next one has it. An
@@ -11,6 +11,7 @@ alone gets most of the room and never all of it, many who want it all get the sa
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from inferbus_worker.flow.job import Job
@@ -25,13 +26,15 @@ class Lane:
     """Any thread may use it, under its queue's lock. Nothing here takes longer, however many wait.
 
     Attributes:
+        model: which one these requests are for, by its key.
         weight: turns in proportion to other lanes' weights.
         priority: of the project.
         reserved: places that are kept for this lane.
         turn: its virtual time: it grows by 1/weight with every request taken.
     """
 
-    def __init__(self, weight: float, priority: int, reserved: int) -> None:
+    def __init__(self, weight: float, priority: int, reserved: int, model: str = "") -> None:
+        self.model = model
         self.weight = weight
         self.priority = priority
         self.reserved = reserved
@@ -39,10 +42,14 @@ class Lane:
         # Ordered dictionaries throughout: their first entry is found, and any entry removed, in constant time.
         self._jobs: OrderedDict[Job, None] = OrderedDict()  # oldest first
         self._owners: OrderedDict[str | None, OrderedDict[Job, None]] = OrderedDict()  # next turn first
+        self._returned: OrderedDict[Job, None] = OrderedDict()  # have had their turn, and go before all others
         self._named_until = 0.0
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
 
     def __contains__(self, job: Job) -> bool:
         return job in self._jobs
@@ -70,11 +77,25 @@ class Lane:
         self._jobs[job] = None
         self._owners.setdefault(job.owner, OrderedDict())[job] = None
 
-    def take(self) -> Job:
-        """The oldest request of the owner whose turn it is; there must be one."""
+    def give_back(self, job: Job) -> None:
+        """Put a request that was taken at the head: it goes on as soon as something serves it."""
+        self._jobs[job] = None
+        self._jobs.move_to_end(job, last=False)
+        self._returned[job] = None
+
+    def take(self, accept: Callable[[Job], bool]) -> Job | None:
+        """The first that is accepted: of those that came back, else the oldest of the owner whose turn it is."""
+        for job in self._returned:
+            if accept(job):
+                del self._jobs[job], self._returned[job]
+                return job
+        if not self._owners:
+            return None
         owner, jobs = next(iter(self._owners.items()))
-        job, _ = jobs.popitem(last=False)
-        del self._jobs[job]
+        job = next(iter(jobs))
+        if not accept(job):
+            return None
+        del self._jobs[job], jobs[job]
         if jobs:
             self._owners.move_to_end(owner)
         else:
@@ -86,6 +107,9 @@ class Lane:
         if job not in self._jobs:
             return False
         del self._jobs[job]
+        if job in self._returned:
+            del self._returned[job]
+            return True
         jobs = self._owners[job.owner]
         del jobs[job]
         if not jobs:

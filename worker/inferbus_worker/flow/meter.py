@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from inferbus_client.contract.histogram import BOUNDS_MS, LABELS, Histogram
 from inferbus_client.contract.presence import Latency, Level, Stats
@@ -17,7 +17,6 @@ from inferbus_worker.flow.job import Answer, Job
 
 # Latencies kept for one interval's percentiles; more requests than that are sampled by their latest.
 _SAMPLES = 10_000
-_GIVEN_UP: Final = frozenset({"cancelled", "deadline_exceeded"})
 # Turns that the estimate of the wait looks back on, about.
 _RECENT_TURNS = 64
 
@@ -39,6 +38,20 @@ class Counting:
         return Histogram(sum_ms=round(self._sum_ms, 1), buckets=buckets)
 
 
+class _Turns:
+    """How long a model's turns take: a running mean that forgets. It is asked for with every request, at no cost."""
+
+    __slots__ = ("count", "mean")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count = min(self.count + 1, _RECENT_TURNS)
+        self.mean += (seconds - self.mean) / self.count
+
+
 class _Rates(NamedTuple):
     """What the last interval came to."""
 
@@ -55,6 +68,10 @@ class Occupancy(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    def of(self, model: str) -> tuple[int, int]:
+        """The same of one model alone."""
+        ...
 
 
 class Meter:
@@ -76,9 +93,7 @@ class Meter:
         self._rates = _Rates()
         self._ended_before = self._tokens_before = self._rejected_before = 0
         self._latencies: deque[float] = deque(maxlen=_SAMPLES)
-        self._forms_given_up = 0
-        self._turns = 0
-        self._mean_turn = 0.0
+        self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)
 
     def rejected(self, code: str) -> None:
         with self._lock:
@@ -101,42 +116,28 @@ class Meter:
                 self._processed += 1
                 self._prompt_tokens += outcome.usage.prompt_tokens
                 self._completion_tokens += outcome.usage.completion_tokens
-                # A running mean that forgets: the estimate is asked for with every request, and must cost nothing.
-                self._turns = min(self._turns + 1, _RECENT_TURNS)
-                self._mean_turn += (timings.total - timings.queue - self._mean_turn) / self._turns
+                self._turns[job.model].add(timings.total - timings.queue)
             else:
                 self._errors += 1
-                was_taken = job.taken_at is not None
-                if job.request.has_form and was_taken and not job.answering and outcome.code in _GIVEN_UP:
-                    self._forms_given_up += 1
 
-    def wait_estimate(self, position: int) -> float | None:
-        """Seconds that a request at this place in the queue will wait, by the latest turns; None while unknown."""
-        slots = self._pool.size or 1
-        ahead = position + self._pool.active - slots + 1
+    def wait_estimate(self, position: int, model: str = "") -> float | None:
+        """Seconds that a request at this place of its model's will wait, by the latest turns; None while unknown."""
+        active, slots = self._pool.of(model)
+        slots = slots or 1
+        ahead = position + active - slots + 1
         if ahead <= 0:
             return 0.0
-        return ahead / slots * self._mean_turn if self._turns else None
+        turns = self._turns.get(model)
+        return ahead / slots * turns.mean if turns is not None else None
 
-    @property
-    def slots(self) -> int:
-        """How many turns may run at once; 0 until that is known."""
-        return self._pool.size
-
-    @property
-    def active(self) -> int:
-        """Turns under way now."""
-        return self._pool.active
+    def at_once(self, model: str) -> int:
+        """How many turns of a model's may run at once; 0 until that is known."""
+        return self._pool.of(model)[1]
 
     @property
     def finished(self) -> int:
         """Admitted requests that have ended, well or not."""
         return self._processed + self._errors
-
-    @property
-    def forms_given_up(self) -> int:
-        """Answers in a given form that nobody waited for any more before they had begun: perhaps they never would."""
-        return self._forms_given_up
 
     @property
     def quiet(self) -> bool:

@@ -22,15 +22,13 @@ _IMAGE_TOKENS: Final = 1024
 
 
 class Prompts:
-    """Makes prompts for one engine.
+    """Makes prompts.
 
     Args:
-        engine: knows how long texts are, and how long a prompt may be.
         settings: the worker's.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine = engine
+    def __init__(self, settings: Settings) -> None:
         self.projects: Mapping[str, ProjectSettings] = settings.projects
         self.max_history_tokens = settings.max_history_tokens
         #: What a request gets where it does not say.
@@ -43,9 +41,14 @@ class Prompts:
             for name, project in settings.projects.items()
         }
 
-    def of(self, job: Job) -> Prompt | BroughtPrompt:
-        """A job's prompt. It counts tokens, which may wait for the tokenizer."""
-        return BroughtPrompt(job, self) if job.request.is_stateless else Prompt(job, self)
+    def of(self, job: Job, engine: Engine) -> Prompt | BroughtPrompt:
+        """A job's prompt. It counts tokens, which may wait for the tokenizer.
+
+        Args:
+            job: which.
+            engine: knows how long texts are, and how long a prompt may be.
+        """
+        return BroughtPrompt(job, self, engine) if job.request.is_stateless else Prompt(job, self, engine)
 
 
 class Prompt:
@@ -56,9 +59,9 @@ class Prompt:
         skip: how many of the history's oldest messages are left out.
     """
 
-    def __init__(self, job: Job, prompts: Prompts) -> None:
+    def __init__(self, job: Job, prompts: Prompts, engine: Engine) -> None:
         self._job = job
-        self._engine = prompts.engine
+        self._engine = engine
         self._history = job.claim.conversation
         self._system = _system_prompt(job, prompts.projects[job.key.project])
         self._system_tokens = self._count(self._system) if self._system else 0
@@ -115,9 +118,9 @@ class Prompt:
 class BroughtPrompt:
     """The prompt of a job whose request brings its whole conversation along: as it is, or not at all. See `Prompt`."""
 
-    def __init__(self, job: Job, prompts: Prompts) -> None:
+    def __init__(self, job: Job, prompts: Prompts, engine: Engine) -> None:
         request = job.request
-        self._engine = prompts.engine
+        self._engine = engine
         self._said = request.messages or []
         self._system = None
         if not request.brings_system_prompt:

@@ -1,10 +1,13 @@
 """The bounded fair queue: the only place where a request ever waits.
 
+Every project has a lane for each of its models. A request is taken only together with a place that serves its model
+(see `Places`), so a model whose places are all busy holds up its own lanes and no other: nobody wakes for them.
+
 Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a priority, so that projects get turns in
 proportion to their weights; between priorities the class goes first whose oldest request has the highest priority plus
 age, so that nothing waits for ever. Room is fair as well: half of it is for whoever comes, the other half is kept for
-the projects by weight, so that one project's flood cannot have all of it. Within a project it is fair between those who
-ask: see `lane`.
+the lanes by weight, so that no flood of one project, or for one slow model, can have all of it. Within a lane it is fair
+between those who ask: see `lane`.
 """
 
 from __future__ import annotations
@@ -14,15 +17,38 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.lane import Lane
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.protocols import Levels
 
-# Deadlines of requests that wait no more, kept beyond as many again as wait, before they are swept out.
-_FAR_DEADLINES = 64
+# Looks at requests that wait no more, kept beyond as many again as wait, before they are swept out.
+_FAR_LOOKS = 64
+
+
+class Places(Protocol):
+    """Where requests run. Called under the queue's lock: nothing here waits."""
+
+    def has_free(self, model: str) -> bool:
+        """Whether a request for this model could be taken now."""
+        ...
+
+    def acquire(self, job: Job) -> bool:
+        """Give the request a place of its model's (`Job.lease`); False where there is none for it now."""
+        ...
+
+
+class _Everywhere:
+    """Places without number."""
+
+    def has_free(self, model: str) -> bool:  # noqa: ARG002
+        return True
+
+    def acquire(self, job: Job) -> bool:  # noqa: ARG002
+        return True
 
 
 class _Taker:
@@ -34,38 +60,60 @@ class _Taker:
         self._sleep = threading.Lock()
         self._sleep.acquire()
 
-    def wait(self) -> None:
-        """Sleep until somebody wakes this one, or has since it last slept."""
-        self._sleep.acquire()
+    def wait(self, timeout: float = -1) -> bool:
+        """Sleep until somebody wakes this one, or has since it last slept; False after `timeout` seconds."""
+        return self._sleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
         self._sleep.release()
 
 
 class RequestQueue:
-    """Bounded, fair, and closable. One thread puts; any number take."""
+    """Bounded, fair, and closable. One thread puts; any number take.
+
+    Args:
+        size: how many requests may wait.
+        projects: whose.
+        models: the models of each project, by their keys; where nothing is said each has one, without a name.
+        places: what a request is taken with.
+        ageing: seconds of waiting that make up for one step of priority.
+        clock: a monotonic one.
+
+    Attributes:
+        when_short: called when there is a place for a request and nobody to take it; under the queue's lock.
+    """
 
     def __init__(
         self,
         size: int,
         projects: Mapping[str, ProjectSettings],
         *,
+        models: Mapping[str, Sequence[str]] | None = None,
+        places: Places | None = None,
         ageing: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         total = sum(project.weight for project in projects.values())
+        models = models or {name: [""] for name in projects}
         self._lanes = {
-            name: Lane(project.weight, project.priority, int(size / 2 * project.weight / total))
+            (name, model): Lane(
+                project.weight,
+                project.priority,
+                int(size / 2 * project.weight / total / len(models[name])),
+                model,
+            )
             for name, project in projects.items()
+            for model in models[name]
         }
         self._shared = size - sum(lane.reserved for lane in self._lanes.values())
         self._size = size
+        self._places: Places = places or _Everywhere()
         self._ageing = max(ageing, 0.001)
         self._clock = clock
-        self._length = 0
-        # The virtual time of each priority: lanes of different priorities never compete, so they share none.
-        self._turns = dict.fromkeys((lane.priority for lane in self._lanes.values()), 0.0)
-        self._deadlines: list[tuple[float, int, Job]] = []
+        self._length = self._taken = 0
+        # The virtual time of each model and priority: other lanes never compete, so they share none.
+        self._turns = dict.fromkeys(((lane.model, lane.priority) for lane in self._lanes.values()), 0.0)
+        self._looks: list[tuple[float, int, Job]] = []
         self._counter = itertools.count()
         self._lock = threading.Lock()
         # The latest goes first, since its stack is still warm. One is woken at a time, and wakes the next when it has
@@ -74,6 +122,7 @@ class RequestQueue:
         self._idle: list[_Taker] = []
         self._waking = False
         self._closed = False
+        self.when_short: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return self._length
@@ -85,14 +134,19 @@ class RequestQueue:
     def levels(self) -> Levels:
         return {"queue": (self._length, self._size)}
 
-    def position(self, project: str, owner: str | None = None) -> int | None:
+    @property
+    def taken(self) -> int:
+        """How many requests have been taken since the start."""
+        return self._taken
+
+    def position(self, project: str, owner: str | None = None, model: str = "") -> int | None:
         """The place that a request of this owner would get (0: next), or None where there is no room.
 
         It counts those who go before it in the order of turns, rather too many than too few. Takers only make room, and
         one thread alone puts: what this says holds until that thread's next `put`.
         """
         with self._lock:
-            lane, now = self._lanes[project], self._clock()
+            lane, now = self._lanes[project, model], self._clock()
             if not lane.has_room(owner, self._free(lane), now):
                 return None
             place = lane.place(owner)
@@ -101,58 +155,102 @@ class RequestQueue:
     def put(self, job: Job) -> None:
         """Append a request, after `position` said that there is room."""
         with self._lock:
-            lane = self._lanes[job.key.project]
+            lane = self._lane_of(job)
             if not lane:
                 # A project that was away starts level with the others: idling earns no credit.
-                lane.turn = max(lane.turn, self._turns[lane.priority])
+                lane.turn = max(lane.turn, self._turns[lane.model, lane.priority])
             lane.put(job)
-            self._length += 1
-            if job.deadline is not None:
-                heapq.heappush(self._deadlines, (job.deadline, next(self._counter), job))
-                self._sweep_deadlines()
-            taker = self._next_taker()
+            taker = self._came(job, lane)
         if taker is not None:
             taker.wake()
 
-    def take(self) -> Job | None:
-        """The next request, waiting for one; None once the queue is closed and empty."""
+    def give_back(self, job: Job) -> None:
+        """Put a request that was taken at the head of its lane, for another try.
+
+        It takes nobody's room: its place was given away when it was taken, and it is one of few.
+        """
+        with self._lock:
+            lane = self._lane_of(job)
+            lane.give_back(job)
+            taker = self._came(job, lane)
+        if taker is not None:
+            taker.wake()
+
+    def take(self, patience: float | None = None) -> Job | None:
+        """The next request, waiting for one.
+
+        Args:
+            patience: seconds to wait; None: any time.
+
+        Returns:
+            None once the queue is closed and nothing can be taken, or when the patience is at its end.
+        """
         here: _Taker | None = None
         is_woken = False
         while True:
             with self._lock:
                 self._waking = self._waking and not is_woken
-                lane = self._next_lane()
-                if lane is not None:
-                    job = self._take_from(lane)
+                job = self._take_next()
+                if job is not None:
                     other = self._next_taker()
+                    if not self._idle and self._length and self._can_take():
+                        self.when_short()
                     break
                 if self._closed:
                     return None
                 here = here or _Taker()
                 self._idle.append(here)
-            here.wait()  # until `put`, `close` or another taker wakes it
-            is_woken = True
+            # until `put`, `look`, `close` or another taker wakes it
+            is_woken = here.wait(-1 if patience is None else patience) or not self._leaves(here)
+            if not is_woken:
+                return None
         if other is not None:
             other.wake()
         return job
 
+    def look(self) -> None:
+        """Wake who can take something, after places have become free in another way than by their takers."""
+        if not self._length:
+            return
+        with self._lock:
+            taker = self._next_taker()
+        if taker is not None:
+            taker.wake()
+
+    def could_start(self) -> int:
+        """How many of those that wait a new taker could take now, at most: those whose model has a free place."""
+        with self._lock:
+            return sum(len(lane) for lane in self._lanes.values() if lane and self._places.has_free(lane.model))
+
+    def waiting_for(self, model: str) -> list[Job]:
+        """The requests that wait for a model."""
+        if not self._length:
+            return []
+        with self._lock:
+            return [job for lane in self._lanes.values() if lane.model == model for job in lane]
+
     def remove(self, job: Job) -> bool:
         """Take a waiting request out (it was cancelled, or its deadline passed); False where it waits no more."""
         with self._lock:
-            if not self._lanes[job.key.project].remove(job):
+            if not self._lane_of(job).remove(job):
                 return False
             self._length -= 1
             return True
 
-    def expired(self) -> list[Job]:
-        """The requests whose deadline has passed, perhaps also some that wait no more; each is named once."""
+    def due(self) -> list[Job]:
+        """The requests whose `Job.look_at` has passed, perhaps also some that wait no more; each is named once."""
         now = self._clock()
         with self._lock:
-            self._sweep_deadlines()
+            self._sweep_looks()
             passed = []
-            while self._deadlines and self._deadlines[0][0] <= now:
-                passed.append(heapq.heappop(self._deadlines)[2])
+            while self._looks and self._looks[0][0] <= now:
+                passed.append(heapq.heappop(self._looks)[2])
             return passed
+
+    def look_again(self, job: Job) -> None:
+        """Let `due` name a request that waits once more, at its new `Job.look_at`."""
+        with self._lock:
+            self._watch(job)
 
     def close(self) -> None:
         """Let the takers end, after the requests that were put before."""
@@ -162,18 +260,62 @@ class RequestQueue:
         for taker in idle:
             taker.wake()
 
+    def _lane_of(self, job: Job) -> Lane:
+        return self._lanes[job.key.project, job.model]
+
+    def _came(self, job: Job, lane: Lane) -> _Taker | None:
+        """Count a request that waits from now on; whom to wake."""
+        self._length += 1
+        self._watch(job)
+        if self._idle:
+            return self._next_taker()
+        if not self._waking and self._places.has_free(lane.model):
+            self.when_short()
+        return None
+
+    def _watch(self, job: Job) -> None:
+        if job.look_at is not None:
+            heapq.heappush(self._looks, (job.look_at, next(self._counter), job))
+            self._sweep_looks()
+
+    def _leaves(self, taker: _Taker) -> bool:
+        """Whether a taker whose patience is at its end may go; not one that somebody has just chosen to wake."""
+        with self._lock:
+            if taker in self._idle:
+                self._idle.remove(taker)
+                return True
+        taker.wait()
+        return False
+
     def _next_taker(self) -> _Taker | None:
         """Whom to wake now: nobody while one that was woken has not looked yet, or while there is nothing to take."""
-        if self._waking or not self._length or not self._idle:
+        if self._waking or not self._length or not self._idle or not self._can_take():
             return None
         self._waking = True
         return self._idle.pop()
 
-    def _take_from(self, lane: Lane) -> Job:
-        self._length -= 1
-        self._turns[lane.priority] = lane.turn
-        lane.turn += 1 / lane.weight
-        return lane.take()
+    def _can_take(self) -> bool:
+        has_free = self._places.has_free
+        return any(lane and has_free(lane.model) for lane in self._lanes.values())
+
+    def _take_next(self) -> Job | None:
+        if not self._length:
+            return None
+        has_free = self._places.has_free
+        waiting = [lane for lane in self._lanes.values() if lane and has_free(lane.model)]
+        while waiting:
+            lane = waiting[0]
+            if len(waiting) > 1:
+                lane = min(self._first_class(waiting), key=lambda lane: lane.turn)
+            job = lane.take(self._places.acquire)
+            if job is not None:
+                self._length -= 1
+                self._taken += 1
+                self._turns[lane.model, lane.priority] = lane.turn
+                lane.turn += 1 / lane.weight
+                return job
+            waiting.remove(lane)
+        return None
 
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
@@ -182,10 +324,11 @@ class RequestQueue:
 
     def _ahead(self, lane: Lane, place: int, now: float) -> int:
         """How many requests of other lanes go before the one at `place` in its own."""
-        turn = (lane.turn if lane else max(lane.turn, self._turns[lane.priority])) + place / lane.weight
+        latest = self._turns[lane.model, lane.priority]
+        turn = (lane.turn if lane else max(lane.turn, latest)) + place / lane.weight
         ahead = 0
         for other in self._lanes.values():
-            if other is lane or not other:
+            if other is lane or not other or other.model != lane.model:
                 continue
             if other.priority != lane.priority:
                 ahead += len(other) if self._urgency(other, now) > lane.priority else 0
@@ -193,18 +336,12 @@ class RequestQueue:
                 ahead += min(len(other), math.floor((turn - other.turn) * other.weight) + 1)
         return ahead
 
-    def _sweep_deadlines(self) -> None:
-        """Let go of requests that left long before a far deadline; seldom enough to cost next to nothing."""
-        if len(self._deadlines) <= 2 * self._length + _FAR_DEADLINES:
+    def _sweep_looks(self) -> None:
+        """Let go of requests that left long before; seldom enough to cost next to nothing."""
+        if len(self._looks) <= 2 * self._length + _FAR_LOOKS:
             return
-        self._deadlines = [entry for entry in self._deadlines if entry[2] in self._lanes[entry[2].key.project]]
-        heapq.heapify(self._deadlines)
-
-    def _next_lane(self) -> Lane | None:
-        waiting = [lane for lane in self._lanes.values() if lane]
-        if len(waiting) <= 1:
-            return waiting[0] if waiting else None
-        return min(self._first_class(waiting), key=lambda lane: lane.turn)
+        self._looks = [entry for entry in self._looks if entry[2] in self._lane_of(entry[2])]
+        heapq.heapify(self._looks)
 
     def _first_class(self, waiting: Iterable[Lane]) -> list[Lane]:
         """The lanes of the priority whose oldest request counts most."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.base import (
+    BackendError,
     CancelledGenerationError,
     ChatCall,
     ContextTooLongError,
@@ -19,9 +23,11 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
+from inferbus_worker.engines.slots import Slot, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
+from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.replies.address import Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
@@ -30,58 +36,82 @@ log = logging.getLogger("inferbus.turn")
 
 _NOT_BEGUN: Final = "The answer in a given form did not begin in the time that the worker allows for it."
 _NOT_ENDED: Final = "It passed while the answer was generated."
+#: Seconds, about, before a slot gets a request again that it has failed once; twice as many the next time.
+_FIRST_REST: Final = 0.2
+#: How a generation ends that nobody waited for any more.
+_GIVEN_UP: Final = (CancelledGenerationError, GenerationTimeoutError)
 
 
 class TurnRunner:
-    """Runs turns on one engine. Stateless between turns; any number of threads may call `run`.
+    """Runs turns. Stateless between turns; any number of threads may call `run`.
 
     Args:
-        engine: answers.
+        slots: where they run.
         settings: the worker's.
-        prompts: makes prompts for it.
+        prompts: makes prompts.
+        queue: where a request waits for another try.
         endings: writes what each turn ends with.
         begins: told that the turn of a message begins, by its receipt.
+        clock: a monotonic one.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        slots: SlotTable,
         settings: Settings,
         prompts: Prompts,
+        queue: RequestQueue,
         endings: Endings,
         begins: Callable[[Receipt | None], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._slots = slots
         self._settings = settings
         self._prompts = prompts
+        self._queue = queue
         self._endings = endings
         self._begins = begins
+        self._clock = clock
 
     def run(self, job: Job) -> None:
-        """Answer the job. Whatever happens, it has ended when this returns."""
+        """Answer the job in the slot that it has. Afterwards it has ended, or waits for another try."""
         outcome: Answer | Failure | None = None
+        is_first = job.taken_at is None
+        lease = job.lease
+        assert lease is not None  # noqa: S101 - the queue gives no job without
+        error: BaseException | None = CancelledGenerationError()
+        goes_again = False
         try:
             if job.take():
-                self._begins(job.replies.address.receipt)
-                outcome = self._answer(job)
-        except EngineError as error:
-            outcome = _failure(error)
-        except Exception:
+                if is_first:
+                    self._begins(job.replies.address.receipt)
+                outcome, error = self._answer(job, lease.slot.engine), None
+        except EngineError as failure:
+            error, outcome = failure, _failure(failure)
+            goes_again = self._may_go_again(job, lease.slot, failure)
+        except Exception as failure:
+            error = failure
             log.exception("a turn failed")
         finally:
-            self._endings.write(job, outcome)
+            if job.request.has_form and not job.answering and isinstance(error, _GIVEN_UP):
+                lease.slot.forms_given_up += 1
+            lease.end(error)
+            if goes_again:
+                self._go_again(job)
+            else:
+                self._endings.write(job, _in_time(outcome, lease.slot))
 
-    def _answer(self, job: Job) -> Answer:
-        prompt = self._prompts.of(job)
+    def _answer(self, job: Job, engine: Engine) -> Answer:
+        prompt = self._prompts.of(job, engine)
         while True:
             try:
-                return self._generate(job, prompt)
+                return self._generate(job, prompt, engine)
             except ContextTooLongError:
                 # What is left of the history pays for it.
                 if not prompt.shorten():
                     raise
 
-    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt) -> Answer:
+    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, engine: Engine) -> Answer:
         form_timeout = self._settings.form_timeout if job.request.has_form else None
         call = ChatCall(
             messages=prompt.messages,
@@ -91,11 +121,31 @@ class TurnRunner:
             thinking=self._settings.projects[job.key.project].thinking,
             first_token_within=form_timeout,
         )
-        generation = self._engine.generate(call, job.heard)
+        generation = engine.generate(call, job.heard)
         job.attach(generation)
         done = generation.wait(job.deadline)
         change = prompt.change(done.text, done.usage.completion_tokens)
         return Answer(done.text, done.finish_reason, done.usage, change, done.reasoning or None)
+
+    def _may_go_again(self, job: Job, slot: Slot, error: EngineError) -> bool:
+        """Whether another try is worth it: nothing has been shown, time and tries are left, and somebody may answer."""
+        is_lost = isinstance(error, EngineDeadError) and self._slots.others(slot, job)
+        if not is_lost and not (isinstance(error, BackendError) and error.may_retry):
+            return False
+        now = self._clock()
+        has_time = now - job.admitted_at < self._settings.retry_for and (job.deadline is None or now < job.deadline)
+        return has_time and job.first_token_at is None and job.attempts.total() <= self._settings.max_retries
+
+    def _go_again(self, job: Job) -> None:
+        """Back to the head of its lane: to another slot at once, to the same one after a rest."""
+        tries = job.attempts.total()
+        job.waits_since = self._clock()
+        job.may_repeat_at = job.waits_since + _FIRST_REST * 2 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        job.detach()
+        self._queue.give_back(job)
+        # A mark that came meanwhile found it nowhere, and left it to us.
+        if job.outcome is not None and self._queue.remove(job):
+            self._endings.write(job)
 
 
 def _cache_salt(key: SessionKey) -> str:
@@ -104,6 +154,14 @@ def _cache_salt(key: SessionKey) -> str:
     It is the same over a conversation that its requests bring along, as long as they name the same session.
     """
     return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
+
+
+def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure | None:
+    """A refusal that says when to ask again: when the slot is asked again."""
+    if not isinstance(outcome, Failure) or outcome.code not in {"overloaded", "engine_unavailable"}:
+        return outcome
+    wait = max(slot.pause_left, slot.breaker.retry_after)
+    return replace(outcome, retry_after_ms=round(wait * 1000)) if wait else outcome
 
 
 def _failure(error: EngineError) -> Failure:
@@ -119,6 +177,12 @@ def _failure(error: EngineError) -> Failure:
             is_first = isinstance(error, FirstTokenTimeoutError)
             return Failure("deadline_exceeded", _NOT_BEGUN if is_first else _NOT_ENDED)
         case EngineDeadError():
+            return Failure("engine_unavailable")
+        case BackendError(fault="429" | "503" | "529"):
+            log.warning("a backend refused a request: %s", error)
+            return Failure("overloaded")
+        case BackendError(fault="connection"):
+            log.warning("a backend could not be reached: %s", error)
             return Failure("engine_unavailable")
         case _:
             log.error("the engine failed a request: %s", error)

@@ -1,4 +1,4 @@
-"""N named threads that take requests and run turns."""
+"""Named threads that take requests and run turns: as many as rest, and more while requests wait for a thread alone."""
 
 from __future__ import annotations
 
@@ -6,24 +6,43 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
 
 log = logging.getLogger("inferbus.worker_pool")
 
+#: Seconds in which the threads that there are may see to what waits, before there are more.
+_PATIENCE: Final = 0.005
+#: Seconds after which a thread goes that nobody needed.
+_IDLE: Final = 30.0
+
 
 class WorkerPool:
-    """Threads `worker-0` … `worker-N-1`, from `start` on."""
+    """Threads `worker-0` … `worker-N-1` from `start` on, and the thread `worker-pool` that starts more.
 
-    def __init__(self, queue: RequestQueue) -> None:
+    A thread costs little while its turn waits for the engine, and much where turns are short: they would only take the
+    interpreter from each other. So there are more of them only where those that there are all wait.
+    """
+
+    def __init__(self, queue: RequestQueue, *, idle: float = _IDLE) -> None:
         self._queue = queue
-        self._threads: list[threading.Thread] = []
+        self._idle = idle
+        self._rest = 0
+        self._most: Callable[[], int] = lambda: 0
+        self._run_turn: Callable[[Job], None]
+        self._ended: Callable[[Job], None]
+        self._threads: dict[int, threading.Thread] = {}
         self._under_way: set[Job] = set()
+        self._lock = threading.Lock()
+        self._short = threading.Event()
+        self._is_stopped = False
+        self._grower = threading.Thread(target=self._grow, name="worker-pool", daemon=True)
 
     @property
     def size(self) -> int:
-        """How many turns may run at once; 0 until that is known."""
+        """How many threads there are."""
         return len(self._threads)
 
     @property
@@ -31,20 +50,27 @@ class WorkerPool:
         """Turns under way now."""
         return len(self._under_way)
 
-    def start(self, size: int, run_turn: Callable[[Job], None], ended: Callable[[Job], None]) -> None:
+    def start(
+        self,
+        rest: int,
+        run_turn: Callable[[Job], None],
+        ended: Callable[[Job], None],
+        most: Callable[[], int] | None = None,
+    ) -> None:
         """Begin to take requests.
 
         Args:
-            size: how many threads; never more than the engine has slots: who takes a job can run it.
-            run_turn: runs a job's turn.
-            ended: told of a job that was left open by that, whatever it has raised.
+            rest: how many threads there are at rest.
+            run_turn: runs a job's turn; a job that it has given back to the queue is not its any more.
+            ended: told of a job that was left open by an error.
+            most: how many there may be now; where it is not given, as many as at rest.
         """
-        self._threads = [
-            threading.Thread(target=self._work, args=(run_turn, ended), name=f"worker-{number}", daemon=True)
-            for number in range(size)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._rest, self._most = rest, most or (lambda: rest)
+        self._run_turn, self._ended = run_turn, ended
+        for _ in range(rest):
+            self._add()
+        self._queue.when_short = self._short.set
+        self._grower.start()
 
     def stop(self, timeout: float) -> bool:
         """Let every thread finish its turn and end; one deadline for all of them.
@@ -53,21 +79,67 @@ class WorkerPool:
             Whether all ended within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
+        self._is_stopped = True
+        self._short.set()
         self._queue.close()
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads.values())
+        if self._grower.ident is not None:
+            threads.append(self._grower)
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
-    def _work(self, run_turn: Callable[[Job], None], ended: Callable[[Job], None]) -> None:
-        while (job := self._queue.take()) is not None:
-            self._under_way.add(job)
+    def _add(self) -> None:
+        with self._lock:
+            if self._is_stopped:
+                return
+            number = next(number for number in range(len(self._threads) + 1) if number not in self._threads)
+            thread = threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
+            self._threads[number] = thread
+        thread.start()
+
+    def _grow(self) -> None:
+        """Start threads while requests wait for nothing else."""
+        while not self._is_stopped:
+            self._short.wait()
+            self._short.clear()
+            taken, size = self._queue.taken, self.size
+            time.sleep(_PATIENCE)
+            more = min(self._queue.could_start(), self._most() - size)
+            # Where those that there are have taken as many as they are, turns are short: more threads are no help.
+            if self._queue.taken - taken >= size:
+                if more > 0:
+                    self._short.set()  # to look once more
+                continue
+            for _ in range(more):
+                self._add()
+
+    def _work(self, number: int) -> None:
+        while True:
+            job = self._queue.take(self._idle)
+            if job is not None:
+                self._run(job)
+            elif self._leaves(number):
+                return
+
+    def _leaves(self, number: int) -> bool:
+        """Whether this thread may go: nobody needed it, or all go."""
+        with self._lock:
+            leaves = self._is_stopped or len(self._threads) > self._rest
+            if leaves:
+                del self._threads[number]
+        return leaves
+
+    def _run(self, job: Job) -> None:
+        self._under_way.add(job)
+        try:
             try:
-                try:
-                    run_turn(job)
-                finally:
-                    if not job.is_finished:
-                        ended(job)
-            except BaseException:  # a Rust library's panic is no `Exception`
-                log.exception("a worker thread survived an error")
-            finally:
-                self._under_way.discard(job)
+                self._run_turn(job)
+            except BaseException:
+                self._ended(job)
+                raise
+        except BaseException:  # a Rust library's panic is no `Exception`
+            log.exception("a worker thread survived an error")
+        finally:
+            self._under_way.discard(job)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from inferbus_client.errors import ConflictError
+from inferbus_client.settings.sources import nearest
 
 if TYPE_CHECKING:
     from inferbus_worker.settings.worker import Settings
@@ -40,6 +41,37 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
             *("max_intake_bytes", "max_conversation_bytes"),
         )
     yield from _budgets_too_small(settings)
+    yield from _wrong_models(settings)
+
+
+def _wrong_models(settings: Settings) -> Iterator[ConflictError]:
+    """What projects say of models, and what is said of them in two places."""
+    models = settings.models
+    if settings.backend is not None and models:
+        yield ConflictError("--backend is for one MODEL; below models: each slot says its own", "backend", "models")
+    for name, project in settings.projects.items():
+        if project.model is None and len(models) > 1:
+            first = next(iter(models))
+            yield ConflictError(
+                f"projects.{name}.model: which of the {len(models)} models answers? Say, for example, model: {first}",
+                *("models", "projects"),
+            )
+        if not models and (project.model is not None or project.models):
+            yield ConflictError(
+                f"projects.{name}: model and models name entries of models:, and there are none", "projects", "models"
+            )
+        for wanted in filter(None, [project.model, *project.models]):
+            if models and wanted not in models:
+                known = ", ".join(models)
+                yield ConflictError(
+                    f"projects.{name}: there is no model {wanted}{nearest(wanted, models)}; models: has {known}",
+                    *("projects", "models"),
+                )
+    if settings.max_workers is not None and settings.max_workers < len(models):
+        yield ConflictError(
+            f"--max-workers {settings.max_workers} are too few for {len(models)} models: each needs one",
+            *("max_workers", "models"),
+        )
 
 
 def _budgets_too_small(settings: Settings) -> Iterator[ConflictError]:
@@ -61,6 +93,10 @@ def without_effect(settings: Settings) -> list[str]:
     idle: dict[str, tuple[str, ...]] = {}
     if settings.ack != "after-reply":
         idle["--ack after-reply"] = ("session_expiry", "max_attempts", "state_dir")
+    if settings.backend is None:
+        idle["--backend"] = ("url", "api_key_env", "api_key_file")
+    if not settings.models and settings.backend is None:
+        idle["models: in the file, or --backend"] = ("slot_timeout", "max_retries", "retry_for", "memory_budget")
     if settings.engine != "simulated":
         simulated = (name for name in type(settings).model_fields if name.startswith("simulated_"))
         idle["--engine simulated"] = tuple(simulated)

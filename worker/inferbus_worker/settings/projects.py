@@ -21,6 +21,7 @@ class ProjectSettings(Written):
 
     A higher `priority` goes first (one step is worth `ageing` seconds of waiting); among equals each project gets
     turns in proportion to its `weight`. `max_tokens_cap` and `project_rate_limit` stand in the place of the worker's.
+    `model` is the one that answers requests which name none, and `models` are those that they may name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +35,8 @@ class ProjectSettings(Written):
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     thinking: Thinking = "hide"
     response_format: bool = False
+    model: str | None = None
+    models: list[str] = Field(default_factory=list)
 
 
 def split(value: object) -> object:

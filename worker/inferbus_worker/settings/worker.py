@@ -14,6 +14,7 @@ from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.sources import FILE_ONLY
 from inferbus_client.units import Duration, Size
+from inferbus_worker.settings.models import Backend, Concurrency, Models
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -69,8 +70,60 @@ class Settings(ConnectionSettings):
         description="Options of vLLM's, by vLLM's names; those of the command line win.",
         json_schema_extra=FILE_ONLY,
     )
+    models: Models = Field(
+        default_factory=dict,
+        description="Models by name, each with the slots that serve it; instead of MODEL.",
+        json_schema_extra=FILE_ONLY,
+    )
+    backend: Backend | None = Field(
+        None, description="MODEL is served by a server of this kind, not in this process.", json_schema_extra={}
+    )
+    url: str | None = Field(
+        None,
+        description="With --backend: where the server listens.",
+        json_schema_extra={"default": "the backend's usual address"},
+    )
+    api_key_env: str | None = Field(
+        None,
+        description="With --backend: the environment variable that holds the key.",
+        json_schema_extra={"metavar": "NAME", "default": "none"},
+    )
+    api_key_file: Path | None = Field(
+        None,
+        description="With --backend: the file that holds the key.",
+        json_schema_extra={"metavar": "FILE", "default": "none"},
+    )
+    concurrency: Concurrency | None = Field(
+        None,
+        description="Requests that MODEL may have at once: a number, or auto to find it out while serving.",
+        json_schema_extra={"default": "as many as its engine runs at once", "metavar": "N|auto"},
+    )
     workers: Annotated[int, Field(ge=1, le=4096)] = Field(
-        8, description="Worker threads: requests in the engine at once."
+        8, description="Worker threads at rest. Each runs one request at a time; more come as requests wait."
+    )
+    max_workers: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None,
+        description="The most worker threads: the most requests in all engines at once.",
+        json_schema_extra={"default": "as many as the engines run at once"},
+    )
+    slot_timeout: Annotated[Duration, Field(gt=0)] = Field(
+        60.0,
+        description="Where models: is configured: how long a request may wait for a slot. The time that a model takes "
+        "to start does not count.",
+        json_schema_extra={"default": "60s", "metavar": "TIME"},
+    )
+    memory_budget: Size | None = Field(
+        None,
+        description="What the models that this worker starts may take of the host's memory together.",
+        json_schema_extra={"default": "none", "metavar": "SIZE"},
+    )
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        2, description="How often a request is tried again that a backend has failed before anything was shown."
+    )
+    retry_for: Duration = Field(
+        300.0,
+        description="How long after its admission a request may be tried again.",
+        json_schema_extra={"default": "5m", "metavar": "TIME"},
     )
     queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="Requests that may wait.")
     form_share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -256,7 +309,7 @@ class Settings(ConnectionSettings):
     def elsewhere(cls, name: str) -> str:
         """For a key at the top of the file that is no setting."""
         if name == "model":
-            return "; the model is named on the command line"
+            return "; the model is named on the command line, or below models:"
         return "; options of vLLM's stand below vllm:"
 
     @property
@@ -275,6 +328,11 @@ class Settings(ConnectionSettings):
         if "max_conversation_bytes" in self.model_fields_set:
             return self.max_conversation_bytes
         return min(self.max_conversation_bytes, self.max_intake_bytes // 2)
+
+    @property
+    def slot_timeout_in_force(self) -> float | None:
+        """How long a request may wait for a slot; a worker of one engine in its own process lets it wait."""
+        return self.slot_timeout if self.models or self.backend is not None else None
 
     def max_tokens_cap_of(self, project: str) -> int | None:
         """The longest answer that a request in this project may ask for; None: any."""

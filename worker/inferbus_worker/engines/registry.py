@@ -1,0 +1,65 @@
+"""Models by name: which one a request means, and which one stands in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.engines.slots import Model
+from inferbus_worker.settings.projects import ProjectSettings
+
+
+class Registry:
+    """The models of a worker. Any thread may use it.
+
+    Args:
+        models: by key.
+        projects: what each says of its models.
+    """
+
+    def __init__(self, models: Mapping[str, Model], projects: Mapping[str, ProjectSettings]) -> None:
+        self.models = models
+        first = next(iter(models))
+        self._default = {name: models[project.model or first] for name, project in projects.items()}
+        self._allowed = {
+            name: [models[key] for key in dict.fromkeys([project.model or first, *project.models])]
+            for name, project in projects.items()
+        }
+
+    @property
+    def default(self) -> Model:
+        """The first project's."""
+        return next(iter(self._default.values()))
+
+    @property
+    def lanes(self) -> dict[str, list[str]]:
+        """Per project the keys of the models that its requests may get to, those that stand in among them."""
+        return {
+            name: list(dict.fromkeys(key for model in allowed for key in self._line_of(model)))
+            for name, allowed in self._allowed.items()
+        }
+
+    def states(self) -> dict[str, str]:
+        """What each model does, by its name; for presence."""
+        return {model.name: model.state for model in self.models.values()}
+
+    def meant(self, project: str, wanted: str | None) -> Model | Failure:
+        """The model that a request asks for, or why it gets none."""
+        if wanted is None:
+            return self._default[project]
+        for model in self._allowed[project]:
+            if model.name == wanted:
+                return model
+        names = ", ".join(model.name for model in self._allowed[project])
+        return Failure("invalid_request", f"model: this project's requests may name {names}.")
+
+    def serving(self, model: Model) -> Model | None:
+        """The model itself or, while it cannot, the first of those that stand in for it and can."""
+        return next((one for key in self._line_of(model) if (one := self.models[key]).will_serve), None)
+
+    def _line_of(self, model: Model) -> list[str]:
+        """The keys of a model and of those that stand in for it, and for these, nearest first."""
+        line = [model.key]
+        for key in line:  # which grows meanwhile
+            line += [other for other in self.models[key].fallback if other not in line]
+        return line

@@ -1,0 +1,175 @@
+"""Brings the slots up, tries those that have failed, and notices those that hang.
+
+Looked at by the main thread again and again; whatever takes time runs in a thread of its own, named after its slot,
+which ends by itself: a start when its engine is stopped, a probe by its own time limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from inferbus_worker.engines.base import EngineStartError
+from inferbus_worker.engines.slots import Slot
+from inferbus_worker.engines.watchdog import Watchdog, probe
+
+log = logging.getLogger("inferbus.slots")
+
+_WARM_UP_TIMEOUT: Final = 120.0
+_PROBE_TIMEOUT: Final = 10.0
+_FIRST_RETRY: Final = 1.0
+_LONGEST_RETRY: Final = 30.0
+
+
+class SlotLives:
+    """For the main thread.
+
+    Args:
+        slots: those whose engines are to be brought up here.
+        silence: seconds without a finished request after which a slot is asked for one token; 0: never.
+        clock: a monotonic one.
+    """
+
+    def __init__(
+        self, slots: Iterable[Slot], silence: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lives = [_Life(slot, silence, clock) for slot in slots]
+
+    def start(self) -> None:
+        """Begin to bring them up."""
+        for life in self._lives:
+            life.begin()
+
+    def look(self) -> None:
+        """Do what is due. Never waits."""
+        for life in self._lives:
+            life.look()
+
+    def failure(self) -> BaseException | None:
+        """Why nothing will ever be served: each slot's end was final; of several the first one's."""
+        ends = [life.end for life in self._lives]
+        return ends[0] if ends and all(end is not None for end in ends) else None
+
+    def lost_here(self) -> str | None:
+        """Why an engine in this process is lost, which only a new process mends."""
+        return next((life.loss for life in self._lives if life.loss is not None), None)
+
+    def stop(self, timeout: float) -> None:
+        """Stop every engine, side by side, within `timeout` seconds."""
+        threads = [
+            threading.Thread(
+                target=life.slot.engine.stop, args=(timeout,), name=f"slot-stop {life.slot.name}", daemon=True
+            )
+            for life in self._lives[1:]
+        ]
+        for thread in threads:
+            thread.start()
+        for life in self._lives[:1]:
+            life.slot.engine.stop(timeout)
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Life:
+    """One slot's.
+
+    Attributes:
+        end: why it will never serve.
+        loss: why its engine, in this process, has been given up after it had served.
+    """
+
+    def __init__(self, slot: Slot, silence: float, clock: Callable[[], float]) -> None:
+        self.slot = slot
+        self.end: BaseException | None = None
+        self.loss: str | None = None
+        self._silence = silence
+        self._clock = clock
+        self._watchdog: Watchdog | None = None
+        self._again_at: float | None = None
+        self._failures = 0
+        self._leaked = 0
+
+    def begin(self) -> None:
+        self.slot.starting_since, self.slot.state = self._clock(), "starting"
+        self._in_thread("slot-start", self._bring_up)
+
+    def look(self) -> None:
+        slot = self.slot
+        if slot.state == "down" and self._again_at is not None and self._clock() >= self._again_at:
+            self._again_at = None
+            self._in_thread("slot-start", self._bring_up)
+        if slot.state != "ready":
+            return
+        complaint = slot.engine.death or (self._watchdog.complaint() if self._watchdog is not None else None)
+        if complaint is not None:
+            self._give_up(str(complaint))
+        elif slot.engine.leaked > self._leaked:
+            self._leaked = slot.engine.leaked
+            slot.breaker.trip("it goes on with what was given up")
+        if slot.breaker.may_probe():
+            self._in_thread("slot-probe", self._probe)
+
+    def _give_up(self, complaint: str) -> None:
+        if not self.slot.is_here:
+            self.slot.breaker.trip(complaint)
+            self._watchdog = self._new_watchdog()
+            return
+        self.slot.state, self.loss = "dead", complaint
+
+    def _bring_up(self) -> None:
+        slot = self.slot
+        try:
+            slot.engine.start()
+            error = probe(slot.engine, _WARM_UP_TIMEOUT)
+            if error is not None:
+                reason = error or type(error).__name__
+                raise EngineStartError(f"the model loaded but does not answer: {reason}") from error  # noqa: TRY301
+        except EngineStartError as error:
+            if slot.is_here:
+                self._end_for_good(error)
+            else:
+                self._try_again(error)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            self._end_for_good(error)
+        else:
+            self._watchdog = self._new_watchdog()
+            self._failures = 0
+            slot.became_ready()
+            slot.starting_since = None
+
+    def _end_for_good(self, error: BaseException) -> None:
+        self.slot.state, self.end, self.slot.starting_since = "dead", error, None
+
+    def _try_again(self, error: EngineStartError) -> None:
+        self._failures += 1
+        pause = min(_FIRST_RETRY * 2 ** min(self._failures - 1, 10), _LONGEST_RETRY)
+        pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret
+        log.warning("%s: %s (trying again in %.0f s)", self.slot.name, error, pause)
+        self._again_at = self._clock() + pause
+        self.slot.state, self.slot.starting_since = "down", None
+
+    def _probe(self) -> None:
+        error = probe(self.slot.engine, _PROBE_TIMEOUT)
+        if error is None:
+            self.slot.breaker.succeeded()
+        else:
+            self.slot.breaker.failed(str(error) or type(error).__name__)
+
+    def _new_watchdog(self) -> Watchdog:
+        slot = self.slot
+        return Watchdog(
+            slot.engine,
+            self._silence,
+            active=lambda: slot.active,
+            finished=lambda: slot.figures.finished,
+            forms_given_up=lambda: slot.forms_given_up,
+            clock=self._clock,
+        )
+
+    def _in_thread(self, what: str, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name=f"{what} {self.slot.name}", daemon=True).start()
