@@ -45,7 +45,7 @@ _WORKER: Final = {
 #: What speaks of nothing else here: everybody may use it.
 _BELOW: Final = {
     "inferbus_client": {"errors", "exits", "own_thread", "shown", "units", "wording"},
-    "inferbus_worker": {"chat", "outcome", "seldom", "stats_line"},
+    "inferbus_worker": {"chat", "counting", "outcome", "seldom", "stats_line"},
 }
 #: Imported where they are needed, and in their own rooms alone.
 _HEAVY: Final = {
