@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.histogram import Histogram
-from inferbus_client.contract.presence import Instance, Latency, Level, Presence, Stats
+from inferbus_client.contract.presence import Instance, Latency, Level, ModelStats, Presence, SlotStats, Stats
 from inferbus_client.contract.wire import (
     FAILURES,
     Accepted,
@@ -234,6 +234,8 @@ _TITLES: Final = {
     "Histogram": "histograms",
     "Level": "levels",
     "Latency": "latency",
+    "ModelStats": "models",
+    "SlotStats": "slots",
 }
 
 
@@ -277,6 +279,8 @@ _BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "stats": lambda: _keys(*_rows(Stats)),
     "latency": lambda: _keys(*_rows(Latency)),
     "levels": lambda: _keys(*_rows(Level)),
+    "models": lambda: _keys(*_rows(ModelStats)),
+    "slots": lambda: _keys(*_rows(SlotStats)),
     "histograms": lambda: _keys(*_rows(Histogram)),
     "worker's rooms": lambda: _rooms("_WORKER"),
     "client's rooms": lambda: _rooms("_CLIENT"),

@@ -20,6 +20,7 @@ from inferbus_worker.engines.base import (
     EngineError,
     OnDelta,
 )
+from inferbus_worker.engines.factory import only
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
@@ -153,6 +154,9 @@ class StandingPool:
     active: int = 0
     size: int = 0
 
+    def of(self, _model: str) -> tuple[int, int]:
+        return self.active, self.size
+
 
 class Rooms:
     """The worker's rooms, as it wires them, around a scripted engine and a clock that stands still. No thread runs.
@@ -186,9 +190,12 @@ class Rooms:
         self._gate.reason = None
         self.acknowledged: list[int] = []
         self.replies = RecordedSender()
+        lineup = only(self.engine)
+        self.slot = lineup.models[""].slots[0]
+        self.slot.became_ready()
         rooms = build_rooms(
             self.settings,
-            self.engine,
+            lineup.models,
             gate=self._gate,
             acknowledge=self.acknowledged.append,
             in_network_thread=lambda wish: wish(),

@@ -18,6 +18,7 @@ import inferbus_client
 import inferbus_worker
 from inferbus_client.contract import topics
 from inferbus_worker.daemon import Daemon
+from inferbus_worker.engines.factory import only
 from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
 from inferbus_worker.settings.worker import Settings
 from support.listener import Listener
@@ -54,7 +55,7 @@ def main(host: str, port: str) -> int:
     settings = Settings.load({"broker": f"mqtt://{host}:{port}", "worker_id": "walked", "workers": "1"})
     asking = threading.Thread(target=ask, args=(where, noting))
     asking.start()
-    status = Daemon(settings, SimulatedEngine(Behaviour())).run()
+    status = Daemon(settings, only(SimulatedEngine(Behaviour()))).run()
     asking.join()
     for file in sorted(noting.files):
         wing = next(wing for wing in WINGS if wing in file.parents)

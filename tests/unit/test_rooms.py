@@ -32,9 +32,9 @@ _WORKER: Final = {
     "doctor": "settings",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",
-    "ops": "flow replies settings state",
+    "ops": "engines flow replies settings state",
     "bus": "replies settings",
-    "admission": "bus flow replies settings state",
+    "admission": "bus engines flow replies settings state",
     "flow": "engines replies settings state",
     "engines": "logs settings",
     "replies": "",
@@ -45,7 +45,7 @@ _WORKER: Final = {
 #: What speaks of nothing else here: everybody may use it.
 _BELOW: Final = {
     "inferbus_client": {"errors", "exits", "own_thread", "shown", "units", "wording"},
-    "inferbus_worker": {"chat", "outcome", "seldom", "stats_line"},
+    "inferbus_worker": {"chat", "counting", "outcome", "seldom", "stats_line"},
 }
 #: Imported where they are needed, and in their own rooms alone.
 _HEAVY: Final = {

@@ -191,7 +191,10 @@ class TestMistakes:
             ("rate_limit: 10/m", "line 1: rate_limit: must be a number per time, such as 10/60s, or off"),
             ("vllm: 8192", "line 1: vllm: must be a mapping, NAME: VALUE"),
             ("max_model_len: 8192", "line 1: there is no setting max_model_len; options of vLLM's stand below vllm:"),
-            ("model: demo", "line 1: there is no setting model; the model is named on the command line"),
+            (
+                "model: demo",
+                "line 1: there is no setting model; the model is named on the command line, or below models:",
+            ),
             ("projects:\n  a:\n    weight: 0", "line 3: projects.a.weight: "),
             ("projects:\n  a: {}\n  b/c: {}", "line 1: projects: 'b/c' is no project name"),
             ("projects:\n  a:\n    wieght: 2", "line 3: there is no setting projects.a.wieght; is weight meant?"),

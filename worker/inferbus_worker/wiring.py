@@ -257,6 +257,7 @@ def build_house(settings: Settings, models: Mapping[str, Model]) -> House:
     reporter = Reporter(
         settings,
         meter=rooms.meter,
+        registry=rooms.registry,
         queue=rooms.queue,
         in_flight=rooms.in_flight,
         sessions=rooms.stores.sessions,

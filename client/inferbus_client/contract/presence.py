@@ -6,7 +6,7 @@ that a newer worker can say more without breaking an older client.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,9 @@ State = Literal["loading", "ready", "draining", "offline"]
 _YEAR_10000: Final = 253_402_300_800
 #: Names of one kind, each of which a page may show on a line of its own.
 _MAX_NAMES: Final = 100
+#: How a model or a slot is called, and one word about it. A newer worker may have words that this client does not know.
+_Name = Annotated[str, Field(max_length=128)]
+_Word = Annotated[str, Field(max_length=32)]
 #: A larger announcement is none of ours.
 _MAX_BYTES: Final = 262_144
 
@@ -71,6 +74,8 @@ class Presence(_Announcement):
         since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
             is the time of the start.
         instance: which run says so; None where that is not known.
+        models: what it serves by name, and the state of each: `ready`, `starting`, `stopped` (it starts when it is
+            asked for) or `unavailable`. Empty where the worker has one model alone.
     """
 
     state: State
@@ -80,10 +85,14 @@ class Presence(_Announcement):
     capacity: Int64 | None = None
     since: float | None = None
     instance: Instance | None = None
+    models: dict[_Name, _Word] = Field(default_factory=dict, max_length=_MAX_NAMES)
 
 
 class Latency(BaseModel):
-    """Milliseconds from admission to the terminal reply, over the last interval; None where nothing ended in it."""
+    """Milliseconds from admission to the terminal reply, over the last interval; None where nothing ended in it.
+
+    Of a slot: from when it took the request.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -100,6 +109,62 @@ class Level(BaseModel):
 
     now: Int64
     bound: Int64
+
+
+class _Served(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
+
+
+class SlotStats(_Served):
+    """What one slot, a place that serves a model, is doing and has done.
+
+    Attributes:
+        backend: what answers there: an engine in the worker's process, or a kind of server.
+        state: of this slot, in the words of `models` in the presence.
+        active: requests that it runs now, of at most `limit`.
+        limit: how many requests it may run at once now; None while that is not known.
+        memory_declared: bytes that it should take, by the configuration; None where that does not say.
+        memory_measured: bytes that it has taken; None while not known.
+        requests: attempts that have ended there since the start, retries included.
+        errors: those of them that failed, by kind: `429`, `503`, `529`, `5xx`, `connection`, `cut`, `timeout`, `error`.
+        retries: attempts that were not a request's first.
+        wait_ms: milliseconds that a request waited for the slot, on the average over the last interval.
+        latency_ms: of an attempt, from when the slot took it to its end, over the last interval.
+        first_token_ms: the median of the time to the first token over the last interval.
+        breaker: `closed`: requests go there; `open`: it is left alone; `half-open`: it is tried with one token.
+        headroom: what is left of the least of the backend's rate limits, from 0 to 1; None where it does not tell.
+    """
+
+    backend: _Word = ""
+    state: _Word = ""
+    active: Int64 = 0
+    limit: Int64 | None = None
+    memory_declared: Int64 | None = None
+    memory_measured: Int64 | None = None
+    requests: Int64 = 0
+    errors: dict[_Word, Int64] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    retries: Int64 = 0
+    wait_ms: float | None = None
+    latency_ms: Latency = Latency()
+    first_token_ms: float | None = None
+    breaker: _Word = "closed"
+    headroom: float | None = None
+
+
+class ModelStats(_Served):
+    """One model of a worker's.
+
+    Attributes:
+        queued: requests that wait for it now.
+        state: in the words of `models` in the presence.
+        slots: the places that serve it, by name.
+    """
+
+    queued: Int64 = 0
+    state: _Word = ""
+    slots: dict[_Name, SlotStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
 
 
 class Stats(_Announcement):
@@ -131,6 +196,7 @@ class Stats(_Announcement):
         latency_ms: over the last interval.
         tokens_per_s: generated tokens per second over the last interval.
         requests_per_s: terminal replies per second over the last interval.
+        models: by name.
     """
 
     joining: bool = False
@@ -153,6 +219,7 @@ class Stats(_Announcement):
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None
+    models: dict[_Name, ModelStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
 
 
 _Model = TypeVar("_Model", Presence, Stats)

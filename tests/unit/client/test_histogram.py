@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferbus_client.contract.histogram import BOUNDS_MS, LABELS, Histogram
-from inferbus_worker.flow.meter import Counting
+from inferbus_worker.counting import Counting
 
 # Within the bounds: below the first one there is only a guess.
 SECONDS = st.lists(st.floats(0.0011, 900), min_size=1, max_size=200)

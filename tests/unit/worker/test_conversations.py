@@ -194,12 +194,12 @@ class TestLimits:
     def test_of_the_tokens_count_the_project_s_prompt_and_calls(self) -> None:
         rooms = budgeted("500/60s", projects=PROMPTED)
         bring(rooms, *WITH_TOOLS)
-        assert Prompts(rooms.engine, rooms.settings).of(rooms.take()).longest == (4 * 8 + 1 + 1 + 2 + 1, 40)
+        assert Prompts(rooms.settings).of(rooms.take(), rooms.engine).longest == (4 * 8 + 1 + 1 + 2 + 1, 40)
 
     def test_what_is_far_over_the_context_is_not_counted_to_its_end(self) -> None:
         rooms = budgeted("5000/60s")
         bring(rooms, *[{**ASKED, "content": "word " * 600}] * 5)
-        assert Prompts(rooms.engine, rooms.settings).of(rooms.take()).longest == (2 * 608, 0)
+        assert Prompts(rooms.settings).of(rooms.take(), rooms.engine).longest == (2 * 608, 0)
 
 
 class TestSize:

@@ -52,7 +52,7 @@ def test_one_that_ends_makes_room_for_the_next() -> None:
     crowded.receive("general/cancel/cancelled")
     assert texts(crowded.answer("after", **FORM)) == ["fine"]
     assert crowded.left_behind == NOTHING
-    assert crowded.in_flight.forms == 0
+    assert crowded.in_flight.forms("") == 0
 
 
 def test_with_all_of_the_workers_as_their_share_they_wait_as_others_do() -> None:
@@ -86,15 +86,19 @@ def test_one_that_does_not_begin_is_a_deadline_and_counts_as_given_up() -> None:
     (reply,) = replies(silent.answer(reply="json", **FORM)[1:])
     assert (reply["type"], reply["code"]) == ("error", "deadline_exceeded")
     assert "did not begin" in reply["message"]
-    assert silent.meter.forms_given_up == 1
+    assert silent.slot.forms_given_up == 1
 
 
 def test_one_that_is_cancelled_before_it_begins_counts_as_given_up() -> None:
     silent = rooms()
-    silent.ask(**FORM)
-    silent.take().take()
-    silent.receive("general/cancel/s1")
-    assert silent.meter.forms_given_up == 1
+
+    def cancelled(_call: ChatCall) -> Iterator[Chunk]:
+        silent.receive("general/cancel/s1")
+        yield Chunk("too late")
+
+    silent.engine.script = cancelled
+    silent.answer(**FORM)
+    assert silent.slot.forms_given_up == 1
 
 
 def test_what_never_ran_or_has_begun_or_has_no_form_does_not_count_as_given_up() -> None:
@@ -106,7 +110,7 @@ def test_what_never_ran_or_has_begun_or_has_no_form_does_not_count_as_given_up()
     lively.answer("plain")
     lively.engine.script = answer("fine")
     lively.answer("well", **FORM)
-    assert lively.meter.forms_given_up == 0
+    assert lively.slot.forms_given_up == 0
 
 
 def test_the_bounds_of_a_schema_are_refused_at_the_door() -> None:

@@ -14,6 +14,7 @@ from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.bus.attempts import Attempts
+from inferbus_worker.engines.factory import only
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
@@ -52,9 +53,11 @@ class _Worker:
         self.gate = Gate()
         self.gate.reason = None
         settings = Settings(projects={"general": ProjectSettings()}, token_budget=RateLimit(900_000, 60))
+        lineup = only(self.tokenizer)
+        lineup.models[""].slots[0].became_ready()
         self.rooms = build_rooms(
             settings,
-            self.tokenizer,
+            lineup.models,
             gate=self.gate,
             acknowledge=lambda _ack_id: None,
             in_network_thread=lambda wish: wish(),

@@ -174,12 +174,12 @@ class TestLeaving:
         (late,) = line.put("a", deadline=line.clock() + 10)
         (soon,) = line.put("a", deadline=line.clock() + 5)
         line.put("a")
-        assert line.queue.expired() == []
+        assert line.queue.due() == []
         line.clock.pass_(5)
-        assert line.queue.expired() == [soon]
+        assert line.queue.due() == [soon]
         line.clock.pass_(100)
-        assert line.queue.expired() == [late]
-        assert line.queue.expired() == []
+        assert line.queue.due() == [late]
+        assert line.queue.due() == []
 
     def test_far_deadlines_do_not_keep_finished_requests(self) -> None:
         """A day's deadline once kept a day's requests, with their text, in memory."""
@@ -187,7 +187,7 @@ class TestLeaving:
         for _ in range(5000):
             line.put("a", deadline=line.clock() + 86_400)
             line.take(1)
-        assert len(line.queue._deadlines) < 200
+        assert len(line.queue._looks) < 200
 
     def test_sweeping_out_finished_requests_loses_no_deadline_of_who_waits(self) -> None:
         line = Line(a={}, b={"priority": -1})
@@ -196,7 +196,7 @@ class TestLeaving:
             line.put("a", deadline=line.clock() + 86_400)
             line.take(1)
         line.clock.pass_(51)
-        assert [job for job in line.queue.expired() if job.key.project == "b"] == waiting
+        assert [job for job in line.queue.due() if job.key.project == "b"] == waiting
 
 
 class TestClosing:

@@ -259,18 +259,18 @@ class TestLeaving:
         for _ in range(1000):
             (job,) = line.put("a", owner="eve", deadline=line.clock() + 86_400)
             assert line.queue.remove(job)
-        line.queue.expired()
+        line.queue.due()
         (lane,) = line.queue._lanes.values()
         assert (len(lane), len(lane._owners), len(line.queue)) == (1, 1, 1)
-        assert len(line.queue._deadlines) < 200
+        assert len(line.queue._looks) < 200
 
     def test_deadlines_are_kept_nowhere_after_the_last_has_left(self) -> None:
         """Deadlines were swept only when another request with one came."""
         line = Line(1_000_000, a={})
         for job in line.put("a", 5000, deadline=line.clock() + 86_400):
             line.queue.remove(job)
-        line.queue.expired()
-        assert len(line.queue._deadlines) < 200
+        line.queue.due()
+        assert len(line.queue._looks) < 200
 
     def test_removing_looks_at_no_other_request(self) -> None:
         """It compared each one that waited: 15.6 ms for a cancel behind a million."""

@@ -8,8 +8,8 @@ import pytest
 
 from inferbus_client.contract.presence import Level, Stats, decode_announcement
 from inferbus_worker.chat import Usage
+from inferbus_worker.counting import latency_of
 from inferbus_worker.engines.base import EngineError
-from inferbus_worker.flow.meter import _latency
 from support.rooms import Chunk, Rooms, Script, fail
 
 
@@ -49,7 +49,7 @@ def lasting(rooms: Rooms, seconds: float, tokens: int = 1) -> Script:
     ],
 )
 def test_percentiles_by_nearest_rank(count: int, p50: float, p95: float, p99: float) -> None:
-    latency = _latency([float(number) for number in range(1, count + 1)])
+    latency = latency_of([float(number) for number in range(1, count + 1)])
     assert (latency.p50, latency.p95, latency.p99) == (p50, p95, p99)
 
 

@@ -395,6 +395,7 @@ class TestReplies:
             "finishReason": "length",
             "usage": {"promptTokens": 7, "completionTokens": 2},
             "timing": {"queueMs": 2000, "firstTokenMs": 2500, "totalMs": 3500},
+            "model": "scripted",
         }
 
     def test_deltas_join_to_the_answer(self) -> None:

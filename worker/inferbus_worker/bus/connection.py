@@ -274,8 +274,8 @@ class Bus:
 
 
 def receive_maximum(settings: Settings) -> int:
-    """What can be held unacknowledged: everything in the queue and in the engine (MQTT 5.0, section 3.1.2.11.3)."""
-    return min(settings.queue_size + (settings.max_workers or 4096), 65535)
+    """What can be held unacknowledged: the queue's size, and what runs for certain (MQTT 5.0, section 3.1.2.11.3)."""
+    return min(settings.queue_size + max(settings.workers, settings.max_workers or 0), 65535)
 
 
 def _delivery(settings: Settings) -> dict[str, Any]:

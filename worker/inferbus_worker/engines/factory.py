@@ -63,13 +63,13 @@ def make_lineup(
     """
     if settings.models:
         _refuse(options, "models: in the file names the models, and each slot has options of its own")
-        return _lineup(settings, settings.models)
+        return _lineup(settings.models)
     if settings.backend is not None:
         _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
         given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}
         said = {name: value for name, value in given.items() if value is not None}
         one = ModelSettings(backend=settings.backend, model=model, concurrency=settings.concurrency, **said)
-        return _lineup(settings, {str(model): one})
+        return _lineup({str(model): one})
     return only(make_engine(settings, model, options, places), settings.concurrency)
 
 
@@ -109,7 +109,7 @@ def _refuse(options: Sequence[str], why: str) -> None:
         raise click.UsageError(f"no such option: {name}{nearest(name, flags_of(Settings)) or f'; {why}'}")
 
 
-def _lineup(settings: Settings, models: Mapping[str, ModelSettings]) -> Lineup:
+def _lineup(models: Mapping[str, ModelSettings]) -> Lineup:
     """The models of the file. What only some of them need is made with the first that does."""
     loop: RemoteLoop | None = None
     if any(place.backend is not None for one in models.values() for place in one.places):
@@ -141,13 +141,11 @@ def _host(place: SlotSettings) -> str:
 
 def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None) -> Engine:
     if place.engine == "simulated":
-        return SimulatedEngine(
-            Behaviour(place.first_token, place.per_token, place.capacity, place.failure_rate), model
-        )
+        return SimulatedEngine(Behaviour(place.first_token, place.per_token, place.capacity, place.failure_rate), model)
     if place.engine == "vllm":
         from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import
 
-        places = {name: f"models.{model}.options" for name in place.options}
+        places = dict.fromkeys(place.options, f"models.{model}.options")
         return VllmEngine(place.path or "demo", arguments(place.options), places)
     from inferbus_worker.engines.remote.engine import RemoteEngine  # noqa: PLC0415
     from inferbus_worker.engines.remote.place import remote_place  # noqa: PLC0415

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from inferbus_client.contract.presence import ModelStats
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.slots import Model
 from inferbus_worker.settings.projects import ProjectSettings
@@ -37,6 +38,27 @@ class Registry:
         return {
             name: list(dict.fromkeys(key for model in allowed for key in self._line_of(model)))
             for name, allowed in self._allowed.items()
+        }
+
+    def end_interval(self) -> None:
+        """An interval ends now, for all slots' times."""
+        for model in self.models.values():
+            for slot in model.slots:
+                slot.figures.end_interval()
+
+    def readings(self, queued: Callable[[str], int]) -> dict[str, ModelStats]:
+        """The figures of every model and slot as they stand.
+
+        Args:
+            queued: how many requests wait for a model, by its key.
+        """
+        return {
+            model.name: ModelStats(
+                queued=queued(model.key),
+                state=model.state,
+                slots={slot.name: slot.reading() for slot in model.slots},
+            )
+            for model in self.models.values()
         }
 
     def states(self) -> dict[str, str]:

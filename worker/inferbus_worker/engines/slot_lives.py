@@ -34,9 +34,7 @@ class SlotLives:
         clock: a monotonic one.
     """
 
-    def __init__(
-        self, slots: Iterable[Slot], silence: float, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, slots: Iterable[Slot], silence: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._lives = [_Life(slot, silence, clock) for slot in slots]
 
     def start(self) -> None:

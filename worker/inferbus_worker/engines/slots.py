@@ -47,7 +47,8 @@ _REMEMBERED_SESSIONS: Final = 100_000
 _LONGEST_PAUSE: Final = 300.0
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_BACKOFF: Final = 30.0
-_REFUSALS: Final = frozenset({"429", "503", "529"})
+#: Faults of a backend that is well, and has enough to do.
+REFUSALS: Final = frozenset({"429", "503", "529"})
 #: Ends of a generation that say nothing against the engine.
 _REQUESTERS: Final = (CancelledGenerationError, ContextTooLongError, InvalidCallError, GenerationTimeoutError)
 
@@ -59,12 +60,14 @@ class Tenant(Protocol):
         model: the key of its model.
         attempts: how often each slot has begun to answer it, by the slot's name.
         may_repeat_at: from when on a slot may have it that has failed it before, on the table's clock.
+        waits_since: when it last began to wait.
         lease: the slot that it has.
     """
 
     model: str
     attempts: Counter[str]
     may_repeat_at: float
+    waits_since: float
     lease: Lease | None
 
     @property
@@ -113,7 +116,7 @@ class Slot:
         self.state: SlotState = "stopped"
         self.breaker = Breaker(name, clock=clock)
         self.budget = RetryBudget(clock=clock)
-        self.figures = SlotFigures(clock)
+        self.figures = SlotFigures()
         self.active = 0
         self.forms_given_up = 0
         self.paused_until = 0.0
@@ -189,18 +192,17 @@ class Slot:
         self.limit.headroom(self.engine.headroom)
         self.limit.answered(first_token, self.active)
 
-    def reading(self, latest_interval: bool = True) -> SlotStats:  # noqa: FBT001, FBT002, ARG002
+    def reading(self) -> SlotStats:
         """The figures as they stand."""
-        memory = None if self.settings is None else self.settings.memory
         return self.figures.reading(
-            backend=self.backend,
-            state=self.state,
+            self.backend,
+            self.state,
             active=self.active,
-            limit=self.limit.value,
-            memory_declared=memory,
-            memory_measured=self.engine.memory_bytes,
+            limit=self.limit.value or None,
             breaker=self.breaker.state,
             headroom=self.engine.headroom,
+            memory_declared=None if self.settings is None else self.settings.memory,
+            memory_measured=self.engine.memory_bytes,
         )
 
 
@@ -362,6 +364,7 @@ class SlotTable:
                 self._hosts[slot.host] += 1
             if len(model.slots) > 1:
                 self._served_by[tenant.key] = slot
+            slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
             tenant.attempts[slot.name] += 1
             tenant.lease = Lease(self, slot, now)
         return True
@@ -370,12 +373,12 @@ class SlotTable:
         """See `Lease.end`."""
         slot, now = lease.slot, self._clock()
         first_token = None if lease.first_token_at is None else lease.first_token_at - lease.taken_at
-        fault = None
+        fault: str | None = None
         if error is None:
             slot.answered(first_token)
         elif isinstance(error, BackendError):
             fault = error.fault
-            if fault in _REFUSALS:
+            if error.fault in REFUSALS:
                 slot.refused(error)
             else:
                 slot.breaker.failed(str(error))
@@ -409,10 +412,7 @@ class SlotTable:
         if self._clock() < tenant.may_repeat_at:
             return None
         slot = self._best(free, tenant)
-        if not slot.budget.take():
-            return None
-        slot.figures.retried()
-        return slot
+        return slot if slot.budget.take() else None
 
     def _best(self, free: Sequence[Slot], tenant: Tenant) -> Slot:
         best = min(free, key=lambda slot: (slot.load, self._hosts[slot.host], -slot.last_used))

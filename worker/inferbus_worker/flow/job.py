@@ -183,5 +183,5 @@ class Job:
         outcome = self.outcome
         if isinstance(outcome, Answer):
             said = (outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
-            return Answered(*said, self.lease and self.lease.slot.model.name)
+            return Answered(*said, None if self.lease is None else self.lease.slot.model.name)
         return outcome or Failure("engine_error")

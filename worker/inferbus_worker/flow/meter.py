@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from inferbus_client.contract.histogram import BOUNDS_MS, LABELS, Histogram
-from inferbus_client.contract.presence import Latency, Level, Stats
+from inferbus_client.contract.histogram import Histogram
+from inferbus_client.contract.presence import Latency, Level, ModelStats, Stats
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.counting import SAMPLES, Counting, latency_of
 from inferbus_worker.flow.job import Answer, Job
 
-# Latencies kept for one interval's percentiles; more requests than that are sampled by their latest.
-_SAMPLES = 10_000
 # Turns that the estimate of the wait looks back on, about.
 _RECENT_TURNS = 64
-
-
-class Counting:
-    """A histogram that grows. Not for two threads at once."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * len(LABELS)
-        self._sum_ms = 0.0
-
-    def add(self, seconds: float) -> None:
-        milliseconds = seconds * 1000
-        self._counts[bisect_left(BOUNDS_MS, milliseconds)] += 1
-        self._sum_ms += milliseconds
-
-    def reading(self) -> Histogram:
-        buckets = {label: count for label, count in zip(LABELS, self._counts, strict=True) if count}
-        return Histogram(sum_ms=round(self._sum_ms, 1), buckets=buckets)
 
 
 class _Turns:
@@ -92,7 +72,7 @@ class Meter:
         self._rejected: Counter[str] = Counter()
         self._rates = _Rates()
         self._ended_before = self._tokens_before = self._rejected_before = 0
-        self._latencies: deque[float] = deque(maxlen=_SAMPLES)
+        self._latencies: deque[float] = deque(maxlen=SAMPLES)
         self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)
 
     def rejected(self, code: str) -> None:
@@ -151,7 +131,7 @@ class Meter:
         with self._lock:
             seconds = max(now - self._interval_began, 1e-9)
             self._rates = _Rates(
-                _latency(sorted(self._latencies)),
+                latency_of(self._latencies),
                 tokens_per_s=round((self._completion_tokens - self._tokens_before) / seconds, 1),
                 requests_per_s=round((self.finished - self._ended_before) / seconds, 2),
             )
@@ -169,6 +149,7 @@ class Meter:
         sessions: int,
         levels: Mapping[str, Level],
         replies_dropped: int,
+        models: Mapping[str, ModelStats] | None = None,
         unreadable_messages: int = 0,
     ) -> Stats:
         """The figures as they stand. To read them changes nothing."""
@@ -189,6 +170,7 @@ class Meter:
                 capacity=self._pool.size or None,
                 sessions=sessions,
                 levels=dict(levels),
+                models=dict(models or {}),
                 replies_dropped=replies_dropped,
                 unreadable_messages=unreadable_messages,
                 latency_ms=self._rates.latency,
@@ -204,19 +186,3 @@ class Meter:
     @property
     def _total_rejected(self) -> int:
         return sum(self._rejected.values())
-
-
-def _latency(ordered: Sequence[float]) -> Latency:
-    if not ordered:
-        return Latency()
-    return Latency(
-        avg=round(sum(ordered) / len(ordered) * 1000, 1),
-        p50=_percentile(ordered, 0.50),
-        p95=_percentile(ordered, 0.95),
-        p99=_percentile(ordered, 0.99),
-    )
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile, in milliseconds."""
-    return round(ordered[math.ceil(share * len(ordered)) - 1] * 1000, 1)

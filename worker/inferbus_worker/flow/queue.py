@@ -6,8 +6,8 @@ Every project has a lane for each of its models. A request is taken only togethe
 Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a priority, so that projects get turns in
 proportion to their weights; between priorities the class goes first whose oldest request has the highest priority plus
 age, so that nothing waits for ever. Room is fair as well: half of it is for whoever comes, the other half is kept for
-the lanes by weight, so that no flood of one project, or for one slow model, can have all of it. Within a lane it is fair
-between those who ask: see `lane`.
+the lanes by weight, so that no flood of one project, or for one slow model, can have all of it. Within a lane
+it is fair between those who ask: see `lane`.
 """
 
 from __future__ import annotations
@@ -221,6 +221,11 @@ class RequestQueue:
         """How many of those that wait a new taker could take now, at most: those whose model has a free place."""
         with self._lock:
             return sum(len(lane) for lane in self._lanes.values() if lane and self._places.has_free(lane.model))
+
+    def queued(self, model: str) -> int:
+        """How many requests wait for a model."""
+        with self._lock:
+            return sum(len(lane) for lane in self._lanes.values() if lane.model == model)
 
     def waiting_for(self, model: str) -> list[Job]:
         """The requests that wait for a model."""

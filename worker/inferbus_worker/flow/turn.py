@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from inferbus_client.contract.wire import Failure
+from inferbus_client.contract.wire import Code, Failure
 from inferbus_worker.engines.base import (
     BackendError,
     CancelledGenerationError,
@@ -23,7 +23,7 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
-from inferbus_worker.engines.slots import Slot, SlotTable
+from inferbus_worker.engines.slots import REFUSALS, Slot, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
@@ -166,6 +166,8 @@ def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure |
 
 def _failure(error: EngineError) -> Failure:
     """What the requester hears. Details of our insides go to the log alone."""
+    if isinstance(error, BackendError | EngineDeadError):
+        return Failure(_of_backend(error))
     match error:
         case InvalidCallError():
             return Failure("invalid_request", str(error))
@@ -176,15 +178,17 @@ def _failure(error: EngineError) -> Failure:
         case GenerationTimeoutError():
             is_first = isinstance(error, FirstTokenTimeoutError)
             return Failure("deadline_exceeded", _NOT_BEGUN if is_first else _NOT_ENDED)
-        case EngineDeadError():
-            return Failure("engine_unavailable")
-        case BackendError(fault="429" | "503" | "529"):
-            log.warning("a backend refused a request: %s", error)
-            return Failure("overloaded")
-        case BackendError(fault="connection"):
-            log.warning("a backend could not be reached: %s", error)
-            return Failure("engine_unavailable")
         case _:
             log.error("the engine failed a request: %s", error)
             log.debug("how it failed", exc_info=error)
             return Failure("engine_error")
+
+
+def _of_backend(error: BackendError | EngineDeadError) -> Code:
+    """A place that is gone may be back later, one that refuses has enough to do, and one that breaks off has failed."""
+    if isinstance(error, EngineDeadError):
+        return "engine_unavailable"
+    log.warning("a backend failed a request (%s): %s", error.fault, error)
+    if error.fault in REFUSALS:
+        return "overloaded"
+    return "engine_unavailable" if error.fault == "connection" else "engine_error"

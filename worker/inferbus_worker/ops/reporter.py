@@ -8,6 +8,7 @@ from collections.abc import Callable, Sized
 from typing import Final
 
 from inferbus_client.contract.presence import Level, Stats
+from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.replies.sender import Sender
@@ -28,6 +29,7 @@ class Reporter:
     Args:
         settings: the worker's: the interval, and the bounds.
         meter: counts and latencies.
+        registry: the models.
         queue: what waits.
         in_flight: what waits or runs.
         sessions: conversations.
@@ -42,6 +44,7 @@ class Reporter:
         settings: Settings,
         *,
         meter: Meter,
+        registry: Registry,
         queue: RequestQueue,
         in_flight: Sized,
         sessions: Sized,
@@ -52,6 +55,7 @@ class Reporter:
     ) -> None:
         self._settings = settings
         self._meter = meter
+        self._registry = registry
         self._queue = queue
         self._in_flight = in_flight
         self._sessions = sessions
@@ -93,7 +97,8 @@ class Reporter:
         """One line an interval, quiet while nothing happens."""
         quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
         self._meter.end_interval()
-        said = self._publish_stats().model_dump(exclude={"v", "worker", "histograms"})
+        self._registry.end_interval()
+        said = self._publish_stats().model_dump(exclude={"v", "worker", "histograms", "models"})
         log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=said)
 
     def _publish_stats(self) -> Stats:
@@ -106,6 +111,7 @@ class Reporter:
             queue_size=self._queue.size,
             sessions=len(self._sessions),
             levels={name: Level(now=now, bound=bound) for name, (now, bound) in self._levels().items()},
+            models=self._registry.readings(self._queue.queued),
             replies_dropped=self._sender.dropped,
             unreadable_messages=self._unreadable(),
         )

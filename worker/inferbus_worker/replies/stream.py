@@ -247,6 +247,7 @@ class ReplyStream:
             usage=None if outcome.usage is None else _wire_usage(outcome.usage),
             timing=None if outcome.timings is None else _wire_timing(outcome.timings),
             reasoning=None if outcome.reasoning is None else _publishable(outcome.reasoning),
+            model=outcome.model,
         )
         return self._in_json(done, status="ok")
 

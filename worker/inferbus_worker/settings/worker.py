@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
-from inferbus_client.settings.sources import FILE_ONLY
+from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
 from inferbus_worker.settings.models import Backend, Concurrency, Models
 from inferbus_worker.settings.pairs import conflicts
@@ -310,7 +310,7 @@ class Settings(ConnectionSettings):
         """For a key at the top of the file that is no setting."""
         if name == "model":
             return "; the model is named on the command line, or below models:"
-        return "; options of vLLM's stand below vllm:"
+        return "" if nearest(name, cls.model_fields) else "; options of vLLM's stand below vllm:"
 
     @property
     def readable_bytes(self) -> int:

@@ -94,6 +94,7 @@ class Done(Reply):
     usage: Usage | None = None
     timing: Timing | None = None
     reasoning: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    model: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
 
 class ErrorReply(Reply):

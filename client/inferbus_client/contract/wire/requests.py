@@ -152,6 +152,7 @@ class Request(Envelope):
     system_prompt: str | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
     params: Annotated[Params | None, BeforeValidator(bounded)] = None
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")] | None = None
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Self:
