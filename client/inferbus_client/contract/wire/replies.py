@@ -84,7 +84,10 @@ class DeltaWriter:
 
 
 class Done(Reply):
-    """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session)."""
+    """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session).
+
+    `model` is the one that has answered, where the worker has several.
+    """
 
     terminal: ClassVar[bool] = True
 
@@ -94,6 +97,7 @@ class Done(Reply):
     usage: Usage | None = None
     timing: Timing | None = None
     reasoning: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    model: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
 
 class ErrorReply(Reply):
