@@ -62,10 +62,13 @@ def delta(text: str, *, copies: int = 1) -> Say:
     return Say({"type": "delta", "text": text}, copies)
 
 
-def done(text: str, *, copies: int = 1) -> Say:
+def done(text: str, *, copies: int = 1, model: str | None = None) -> Say:
     usage = {"promptTokens": 3, "completionTokens": len(text.split())}
     timing = {"queueMs": 1.0, "firstTokenMs": 2.0, "totalMs": 3.0}
-    return Say({"type": "done", "text": text, "finishReason": "stop", "usage": usage, "timing": timing}, copies)
+    named = {} if model is None else {"model": model}
+    return Say(
+        {"type": "done", "text": text, "finishReason": "stop", "usage": usage, "timing": timing, **named}, copies
+    )
 
 
 def error(code: Code, *, retry_after_ms: int | None = None, copies: int = 1) -> Say:
@@ -75,13 +78,13 @@ def error(code: Code, *, retry_after_ms: int | None = None, copies: int = 1) -> 
 
 
 def echo(request: Mapping[str, Any]) -> Iterable[Act]:
-    """What a healthy worker does: streams word by word where that is asked for."""
+    """What a healthy worker does: streams word by word where that is asked for, and says which model answered."""
     yield accepted()
     text = f"You said: {request['message']}"
     if request.get("stream"):
         for word in text.split(" "):
             yield delta(word if word == "You" else f" {word}")
-    yield done(text)
+    yield done(text, model=request.get("model"))
 
 
 @dataclass

@@ -56,6 +56,8 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "request; an empty one is none",
         "deadlineMs": "the answer is worthless after so many milliseconds; MQTT 5's Message Expiry counts too, the "
         "sooner wins",
+        "model": "which of the project's models is to answer: letters, digits, `_.:/-`, at most 128; else "
+        "the project's own does",
         "params": "by their OpenAI names; one off the list is `invalid_request`",
     },
     Control: {"reset": "on a `user_input` topic, without `message` and `messages`: forgets the conversation"},
@@ -104,6 +106,7 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "usage": "null where no model was asked (a reset, a new session)",
         "timing": "null there, too",
         "reasoning": "where the project shows it; else the key is missing",
+        "model": "which one has answered, where the worker has several; else the key is missing",
     },
     ErrorReply: {
         "code": "see [failures](#failures)",

@@ -117,6 +117,7 @@ class TestRequests:
             "reply": "json",
             "stream": True,
             "deadlineMs": 1500,
+            "model": "organisation/a-model:4b_q4.0",
             "params": {"stop": ["x"], "seed": 1, "top_k": 5, "min_p": 0.5, "presence_penalty": 1.0},
         }
         decoded = request(**fields)
@@ -193,6 +194,7 @@ class TestRequests:
             {"params": {"guided_regex": ".*"}},
             {"params": {"top_k": 0.5}},
             {"params": "hot"},
+            *({"model": name} for name in ["", " ", "-m", "/m", "m m", "m\n", "é", "m" * 129, 7, ["m"]]),
         ],
     )
     def test_what_is_wrong_is_an_invalid_request(self, fields: dict[str, Any]) -> None:
@@ -350,7 +352,7 @@ MILLISECONDS = st.floats(0, 1e9)
 COUNTS = st.integers(0, 2**63 - 1)
 
 
-def made(model: Callable[..., Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def made(model: Callable[..., Any], /, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Like `st.builds`, which would make up a second value under each field's name on the wire."""
     return st.fixed_dictionaries(fields).map(lambda values: model(**values))
 
@@ -367,6 +369,7 @@ REPLIES = st.one_of(
         timing=st.none()
         | made(Timing, queue_ms=MILLISECONDS, first_token_ms=st.none() | MILLISECONDS, total_ms=MILLISECONDS),
         reasoning=st.none() | TEXTS,
+        model=st.none() | TEXTS,
     ),
     st.builds(
         ErrorReply.of,

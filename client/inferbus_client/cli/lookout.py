@@ -65,6 +65,14 @@ class Lookout:
             if project in one.projects
         ]
 
+    def models(self) -> list[str]:
+        """Each model of those who serve us now, and its state, where they have several."""
+        presences = self._client.workers().values() if self._hears else ()
+        found = {
+            name: state for one in ready_for(self._client.settings, presences) for name, state in one.models.items()
+        }
+        return [shown_in_line(f"{name} ({state})") for name, state in found.items()]
+
     def _why_not(self, presence: Presence) -> str:
         if serves(presence, self._client.settings):
             return f"{presence.worker} is {presence.state}"

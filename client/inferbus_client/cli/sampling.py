@@ -1,4 +1,4 @@
-"""The options about one answer: sampling, the system prompt, more parameters."""
+"""The options about one answer: which model, sampling, the system prompt, more parameters."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from inferbus_client.exchange.options import AskOptions, request_fields
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: By what they are called on the wire.
-_OPTIONS: Final = {to_camel(name): name for name in ("temperature", "top_p", "max_tokens", "system_prompt")}
+_OPTIONS: Final = {to_camel(name): name for name in ("model", "temperature", "top_p", "max_tokens", "system_prompt")}
 
 
 def sampling_options(command: Command) -> Command:
-    """A decorator that adds `--temperature`, `--top-p`, `--max-tokens`, `--system-prompt` and `--param`."""
+    """A decorator that adds `--model`, `--temperature`, `--top-p`, `--max-tokens`, `--system-prompt` and `--param`."""
     for option in (
         click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Another one, by its OpenAI name."),
         click.option("--system-prompt", metavar="TEXT", help="Replaces the project's prompt in this session."),
         click.option("--max-tokens", type=int, metavar="N", help="The longest answer."),
         click.option("--top-p", type=float, metavar="P", help="Nucleus sampling."),
         click.option("--temperature", type=float, metavar="T", help="0 always takes the likeliest token."),
+        click.option("--model", metavar="NAME", help="Which one is to answer, where the project has several."),
     ):
         command = option(command)
     return command
@@ -40,6 +41,7 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
         click.UsageError: a parameter is not NAME=VALUE, or the worker would refuse a value.
     """
     options: AskOptions = {
+        "model": flags["model"],
         "temperature": flags["temperature"],
         "top_p": flags["top_p"],
         "max_tokens": flags["max_tokens"],

@@ -22,6 +22,7 @@ class Answer:
         usage: tokens in and out; None where no model was asked, or the worker answers in text only.
         timing: the worker's own measurements, in milliseconds since admission; None as for `usage`.
         reasoning: what a reasoning model thought, where its project shows that.
+        model: the one that has answered, where the worker has several and says so.
         lost: how many messages of the stream never arrived (QoS 0 may lose them).
         attempts: how often the request was started, retries included.
         first_token_s: seconds from the first send to the first delta, or to the answer where nothing streamed.
@@ -35,6 +36,7 @@ class Answer:
     usage: Usage | None = None
     timing: Timing | None = None
     reasoning: str | None = None
+    model: str | None = None
     lost: int = 0
     attempts: int = 1
     first_token_s: float = 0.0

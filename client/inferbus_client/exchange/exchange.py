@@ -252,6 +252,7 @@ class Exchange:
             usage=done.usage,
             timing=done.timing,
             reasoning=done.reasoning,
+            model=done.model,
             lost=self._lost + self._assembly.lost,
             attempts=self._attempts,
             first_token_s=(self._first_token or now) - self._first_sent,

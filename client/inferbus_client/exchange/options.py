@@ -52,6 +52,7 @@ class AskOptions(TurnOptions, total=False):
     Keys:
         temperature, top_p, max_tokens: sampling; a temperature of 0 is greedy, the other two are more than 0.
         system_prompt: replaces the project's prompt in this session from now on.
+        model: which of the project's models is to answer, by its name.
         params: more sampling parameters by their OpenAI names (`stop`, `seed`, `top_k`, …).
         on_accepted: called with the worker's `accepted` (place in the queue, estimate of the wait), where the
             caller waits.
@@ -64,13 +65,16 @@ class AskOptions(TurnOptions, total=False):
     top_p: float | None
     max_tokens: int | None
     system_prompt: str | None
+    model: str | None
     params: Mapping[str, Any] | None
     on_accepted: OnAccepted | None
     on_retry: Callable[[RequestFailedError, float], None] | None
     request_id: str | None
 
 
-REQUEST_FIELDS: Final = frozenset({"temperature", "top_p", "max_tokens", "system_prompt", "params", "request_id"})
+REQUEST_FIELDS: Final = frozenset(
+    {"temperature", "top_p", "max_tokens", "system_prompt", "model", "params", "request_id"}
+)
 
 
 def _setting(name: str) -> TypeAdapter[Any]:

@@ -17,6 +17,7 @@ from inferbus_client.contract.topics import is_session
 from inferbus_client.contract.wire import Params
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.shown import shown_in_line
 
 _SAMPLING: Final[dict[str, Callable[[str], Any]]] = {"temperature": float, "top_p": float, "max_tokens": int}
 
@@ -30,6 +31,7 @@ HELP: Final = {
     "retry": "send your last message again",
     "save": "FILE: write what was said into a new file",
     "system": "TEXT: replace the system prompt from the next message on",
+    "model": "show the model, and which there are; NAME asks that one from now on, `-` the project's own again",
     "settings": "show the settings; NAME VALUE changes one, NAME alone takes it back",
     "session": "show the session; ID goes to that one, `new` to a fresh one",
     "status": "show the connection, who serves here, and what the last answer took",
@@ -114,6 +116,16 @@ class SlashCommands:
         self._options["system_prompt"] = self._system_prompt = text
         self._view.note("The system prompt is replaced with the next message.")
 
+    def _model(self, name: str) -> None:
+        if name and not self._change({"model": None if name == "-" else name}):
+            return
+        model = self._options.get("model")
+        lines = ["Model: as the project says" if model is None else f"Model: {model}, from the next message on"]
+        self._lookout.look()
+        if models := self._lookout.models():
+            lines.append(f"There are: {', '.join(models)}")
+        self._view.note("\n".join(lines))
+
     def _session(self, name: str) -> None:
         if name == "new":
             self._client.new_session()
@@ -169,13 +181,14 @@ class SlashCommands:
             parameters[name] = _parsed(value)
         self._change({"params": parameters or None})
 
-    def _change(self, changed: AskOptions) -> None:
-        """Take it over, unless the worker would refuse every message for it."""
+    def _change(self, changed: AskOptions) -> bool:
+        """Take it over, unless the worker would refuse every message for it; returns whether that is done."""
         reason = refusal({**self._options, **changed})
         if reason is None:
             self._options.update(changed)
         else:
             self._view.note(f"Not changed. {reason}")
+        return reason is None
 
     def _quit(self, _rest: str) -> None:
         raise Quit
@@ -183,7 +196,8 @@ class SlashCommands:
 
 def _figures(answer: Answer) -> str:
     tokens = "" if answer.usage is None else f"{answer.usage.completion_tokens} tokens in "
-    return f"last answer: {tokens}{answer.total_s:.1f} s, the first after {answer.first_token_s:.1f} s"
+    model = "" if answer.model is None else f"by {shown_in_line(answer.model)}, "
+    return f"last answer: {model}{tokens}{answer.total_s:.1f} s, the first after {answer.first_token_s:.1f} s"
 
 
 def _parsed(value: str) -> object:

@@ -84,7 +84,10 @@ class DeltaWriter:
 
 
 class Done(Reply):
-    """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session)."""
+    """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session).
+
+    `model` is the one that has answered, where the worker has several.
+    """
 
     terminal: ClassVar[bool] = True
 
