@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
 from inferbus_worker.settings.vllm_options import VllmOptions
 
@@ -16,8 +16,6 @@ from inferbus_worker.settings.vllm_options import VllmOptions
 Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 
-#: How a model may be called. A hub's names have a slash, and Ollama's a colon.
-_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 _MAX_SLOTS: Final = 64
 
 Concurrency = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
@@ -170,8 +168,8 @@ class ModelSettings(SlotSettings):
 
 def _check_models(models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
     for name, model in models.items():
-        if _MODEL.fullmatch(name) is None:
-            raise ValueError(f"{name!r} is no model's name: it must match {_MODEL.pattern}")
+        if MODEL_NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no model's name: it must match {MODEL_NAME.pattern}")
         for other in model.fallback:
             if other not in models:
                 raise ValueError(f"{name}.fallback: there is no model {other} here")

@@ -54,7 +54,7 @@ def _blank_to_none(value: object) -> object:
 _BRANCHES = ("constrained", "list[")
 
 #: What models are called: hubs' names have a slash, Ollama's a colon.
-_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -156,13 +156,12 @@ class Request(Envelope):
     deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
     model: str | None = None
     params: Annotated[Params | None, BeforeValidator(bounded)] = None
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")] | None = None
 
     @field_validator("model")
     @classmethod
     def _model_is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and _MODEL.fullmatch(value) is None:
-            raise PydanticCustomError("model", f"must match {_MODEL.pattern}")
+        if value is not None and MODEL_NAME.fullmatch(value) is None:
+            raise PydanticCustomError("model", f"must match {MODEL_NAME.pattern}")
         return value
 
     @model_validator(mode="after")
