@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
-from inferbus_client.cli.overview import in_lines, natural_width
+from inferbus_client.cli.cells import in_lines, natural_width
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result, Spread, versions
 from inferbus_client.cli.stress.sweep import Verdict
