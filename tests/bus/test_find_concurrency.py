@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from support.fake_worker import Act, FakeWorker, accepted, delta, done, error
-from support.inferbus import inferbus
+from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, error
+from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
+from support.waiting import until
 from support.worker import WorkerProcess
 
 FIND = ("stress", "--find-concurrency", "--settle", "0s", "--num-warmups", "0", "--prompt", "one two three")
@@ -75,3 +78,16 @@ def test_where_everything_fails_nothing_is_recommended(way: tuple[str, ...], fak
     assert "With 1 at once too many were not answered (engine_error 2)." in run.stdout
     assert "No recommendation" in run.stdout
     assert len(fake_worker.heard) == 2
+
+
+def test_ctrl_c_leaves_what_was_measured(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
+    fake_worker.script = lambda request: quick(request) if len(fake_worker.heard) <= 2 else [WaitForCancel(20)]
+    command = [PROGRAM, *FIND, *way, "--messages", "2", "--json"]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        until(lambda: len(fake_worker.heard) == 4)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    figures = json.loads(output)
+    assert process.returncode == 130
+    assert [(level["clients"], level["answered"]) for level in figures["levels"]] == [(1, 2), (2, 0)]
+    assert figures["recommended"]["concurrency"] == 1
