@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from inferbus_client.cli.cells import in_lines, milliseconds, natural_width, number, of
+from inferbus_client.cli.slots_table import SlotsTables
 from inferbus_client.fleet.figures import Figures, figures_of, together
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
@@ -22,8 +22,6 @@ _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "
 _WORTH_A_GLANCE: Final = 0.5
 #: From so many columns on the table folds long names; with fewer there would be more of their lines than of figures.
 _ROOMY: Final = 110
-#: Wider than any line.
-_ENDLESS: Final = 100_000
 _FIGURES: Final = ("active", "queue", "req/s", "tok/s", "p50", "p95", "errors")
 
 
@@ -45,6 +43,7 @@ class Overview:
             table = self._table()
             natural = natural_width(console, table)
             yield from [table] if options.max_width >= min(natural, _ROOMY) else self._blocks(options.max_width)
+        yield SlotsTables(self._workers)
         yield from self._remarks()
 
     def _table(self) -> Table:
@@ -106,19 +105,6 @@ def _model(view: WorkerView) -> Text:
     return Text("" if view.presence is None else shown_in_line(view.presence.model or ""))
 
 
-def natural_width(console: Console, table: Table) -> int:
-    """The columns that a table takes where nothing is folded or cut."""
-    return Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
-
-
-def in_lines(names: Iterable[str], cells: Iterable[str], width: int) -> Iterator[Text]:
-    """A row of a table that is too wide: each figure with its name, folded and indented."""
-    # Neither parts from the other, nor a figure from its unit: by a space that does not break.
-    pairs = (f"{name} {cell}".replace(" ", "\N{NO-BREAK SPACE}") for name, cell in zip(names, cells, strict=True))
-    for line in textwrap.wrap("  ".join(pairs), width, initial_indent="  ", subsequent_indent="  "):
-        yield Text(line.replace("\N{NO-BREAK SPACE}", " "))
-
-
 def _filling(view: WorkerView) -> str:
     """What is worth a glance: bounded things that are more than half full, and replies that were given up."""
     if view.stats is None or view.is_gone:
@@ -137,12 +123,12 @@ def _cells(figures: Figures | None) -> tuple[str, ...]:
     if figures is None:
         return ("-",) * len(_FIGURES)
     return (
-        _of(figures.active, figures.capacity),
-        _of(figures.queued, figures.queue_size),
-        _number(figures.requests_per_s),
-        _number(figures.tokens_per_s),
-        _milliseconds(figures.p50),
-        _milliseconds(figures.p95),
+        of(figures.active, figures.capacity),
+        of(figures.queued, figures.queue_size),
+        number(figures.requests_per_s),
+        number(figures.tokens_per_s),
+        milliseconds(figures.p50),
+        milliseconds(figures.p95),
         str(figures.errors),
     )
 
@@ -155,17 +141,3 @@ def format_age(seconds: float) -> str:
             whole -= whole % unit
             break
     return format_duration(whole)
-
-
-def _of(number: int, most: int | None) -> str:
-    return str(number) if most is None else f"{number}/{most}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"  # noqa: PLR2004
-
-
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}ms" if value < 1000 else f"{value / 1000:.1f}s"  # noqa: PLR2004

@@ -15,6 +15,7 @@ from rich.live import Live
 
 from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
 from inferbus_client.cli.overview import Overview
+from inferbus_client.cli.slots_table import rows_of
 from inferbus_client.cli.terminal import is_dumb
 from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.errors import UnknownWorkerError
@@ -37,7 +38,10 @@ _PIPE: Final = 10_000
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one line (with --once), or one line per change.")
 @client_options(hidden=OF_A_REQUEST)
 def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool, **flags: Any) -> int:
-    """Show every worker: state, model, load, rates and latencies, as they say when they are asked."""
+    """Show every worker: state, model, load, rates and latencies, as they say when they are asked.
+
+    Where a worker has several models, or several slots for one, each slot has a line of its own below.
+    """
     settings = load_settings(flags, config)
     if worker is not None and not is_worker(worker):
         raise click.BadParameter(f"a worker's name matches {NAME}", param_hint="--worker")
@@ -98,7 +102,9 @@ def _follow_in_tables(watch: Watch, worker: str | None, asking: _Asking, console
     last: object = None
     while True:
         seen, stale = _seen(watch, worker), not watch.is_up
-        if (said := ({name: (view.presence, figures_of(view)) for name, view in seen.items()}, stale)) != last:
+        if (
+            said := ({name: (view.presence, figures_of(view), rows_of(view)) for name, view in seen.items()}, stale)
+        ) != last:
             console.print(Overview(seen, stale=stale))
             last = said
         asking.rest()

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
+from click.core import ParameterSource
 
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.cli.sampling import ask_options, sampling_options
+from inferbus_client.cli.stress import output
+from inferbus_client.cli.stress.find import first_step, steps
+from inferbus_client.cli.stress.knee import Search
 from inferbus_client.cli.stress.objectives import Objectives
 from inferbus_client.cli.stress.parameters import Number, counts, new_file, objectives, seconds, share, some_seconds
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.plot import ENDINGS, plot, require_matplotlib
 from inferbus_client.cli.stress.refusals import refuse
-from inferbus_client.cli.stress.report import ProgressBar, print_about, print_result, print_sweep
-from inferbus_client.cli.stress.result import Result, about
+from inferbus_client.cli.stress.report import ProgressBar
+from inferbus_client.cli.stress.result import Result
 from inferbus_client.cli.stress.session import StressSession
-from inferbus_client.cli.stress.sweep import judge
-from inferbus_client.errors import BrokerError, SettingsError
+from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,6 +49,12 @@ _load_options = _options(
     click.option("--clients", type=_POSITIVE, default=10, show_default=True, help="Conversations at once."),
     click.option("--messages", type=_POSITIVE, default=10, show_default=True, help="Messages of each client."),
     click.option("--sweep", callback=counts, metavar="N,N,…", help="Run these numbers of clients one after the other."),
+    click.option(
+        "--find-concurrency",
+        is_flag=True,
+        help="Closed loops of 1, 2, 4, … at once, 5s each (or --duration, --messages), until that brings no more; then "
+        "the number that is worth it.",
+    ),
     click.option(
         "--request-rate",
         type=Number(min=0, min_open=True),
@@ -79,7 +87,7 @@ _load_options = _options(
         type=_POSITIVE,
         default=1000,
         show_default=True,
-        help="Open loop: at most so many in flight.",
+        help="Open loop, or with --find-concurrency: at most so many in flight.",
     ),
     click.option("--num-warmups", type=click.IntRange(min=0), default=1, show_default=True, help="Not counted."),
     click.option(
@@ -150,6 +158,7 @@ def stress(
     *,
     connections: int,
     sweep: tuple[int, ...] | None,
+    find_concurrency: bool,
     as_json: bool,
     save_result: bool,
     result_filename: Path | None,
@@ -161,31 +170,46 @@ def stress(
     A worker limits each session to 10 requests in 60 s unless it was told otherwise; more messages per client are
     then refused, and the table says so.
     """
-    refuse(context, {**flags, "sweep": sweep})
+    refuse(context, {**flags, "sweep": sweep, "find_concurrency": find_concurrency})
     if plot_file is not None:
         require_matplotlib()
     if save_result and result_filename is None:
         result_filename = Path(time.strftime("inferbus-stress-%Y%m%d-%H%M%S.json"))
-    plans = _plans(flags, sweep)
-    settings = load_settings(flags, config, **_OWN_DEFAULTS)
+    settings, plans = load_settings(flags, config, **_OWN_DEFAULTS), _plans(flags, sweep)
+    search = Search(flags["max_concurrency"]) if find_concurrency else None
+    at_once = max(plan.max_concurrency if plan.is_open or search else plan.clients for plan in plans)
     with ProgressBar() as progress:
-        at_once = max(plan.max_concurrency if plan.is_open else plan.clients for plan in plans)
         session = StressSession(settings, min(connections, at_once), progress)
-        lost = _run(session, plans)
-    results = session.results
-    _show(results, sweep=sweep is not None, as_json=as_json)
+        lost = _run(session, plans if search is None else _steps(context, search, plans[0], session.results))
+    results, found = session.results, None
+    if search is not None:
+        # A step that was broken off tells nothing.
+        found = search.recommend(results[: -1 if session.interrupted else None])
+        results = sorted(results, key=lambda result: result.plan.clients)
+    if as_json:
+        click.echo(json.dumps(output.as_json(results, found), allow_nan=False))
+    else:
+        output.show(results, found, sweep=sweep is not None)
     if result_filename is not None:
-        _save(results, result_filename)
+        output.save(results, found, result_filename)
     if plot_file is not None and results:
         plot(results, _objectives(flags), plot_file)
     if lost is not None:
         raise lost
     if any(result.lost for result in results) and not any(result.answered for result in results):
         click.echo("inferbus: nobody has answered; `inferbus doctor` finds out why", err=True)
-    return Exit.INTERRUPTED if session.interrupted else _judge(results, _objectives(flags))
+    if session.interrupted:
+        return Exit.INTERRUPTED
+    has_failed = found is not None and found.concurrency is None
+    return Exit.FAILED if has_failed else _judge(results, _objectives(flags))
 
 
-def _run(session: StressSession, plans: Sequence[Plan]) -> BrokerError | None:
+def _steps(context: click.Context, search: Search, plan: Plan, results: Sequence[Result]) -> Iterator[Plan]:
+    has_messages = context.get_parameter_source("messages") is not ParameterSource.DEFAULT
+    return steps(search, first_step(plan, has_messages=has_messages), results)
+
+
+def _run(session: StressSession, plans: Iterable[Plan]) -> BrokerError | None:
     """Run it; a broker that goes away half-way is reported after what was measured."""
     try:
         session.run(plans)
@@ -210,38 +234,6 @@ def _plans(flags: dict[str, Any], sweep: tuple[int, ...] | None) -> list[Plan]:
 def _objectives(flags: dict[str, Any]) -> Objectives:
     names = ("max_p95", "max_p99", "max_first_token", "max_failed", "min_throughput")
     return Objectives(**{name: flags[name] for name in names})
-
-
-def _show(results: Sequence[Result], *, sweep: bool, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(_as_json(results), allow_nan=False))
-        return
-    console = Console(highlight=False)
-    for result in results:
-        print_result(console, result)
-        console.print()
-    if sweep:
-        print_sweep(console, results, judge(results))
-    if results:
-        print_about(console, results[0].plan)
-
-
-def _as_json(results: Sequence[Result]) -> dict[str, Any]:
-    figures: dict[str, Any] = {"levels": [result.as_dict() for result in results]}
-    if results:
-        figures["run"] = about(results[0].plan)
-    if len(results) > 1:
-        verdict = judge(results)
-        figures["verdict"] = {"kind": verdict.kind, "text": verdict.text}
-    return figures
-
-
-def _save(results: Sequence[Result], file: Path) -> None:
-    try:
-        file.write_text(json.dumps(_as_json(results), indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise SettingsError(f"cannot write {file}: {error.strerror}") from None
-    click.echo(f"The result is in {file}.", err=True)
 
 
 def _judge(results: Sequence[Result], objectives: Objectives) -> Exit:

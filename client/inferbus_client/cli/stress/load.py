@@ -78,8 +78,7 @@ class Load:
     async def _converse(self, number: int) -> None:
         plan = self._plan
         await asyncio.sleep(plan.ramp_up * number / plan.clients)
-        messages = range(plan.messages) if plan.duration is None else itertools.count()
-        for message in messages:
+        for message in plan.numbers():
             if time.monotonic() >= self._ends:
                 return
             await self._account_for(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
@@ -139,10 +138,11 @@ class Load:
     ) -> tuple[Answer, Sequence[float]]:
         """The answer, and the seconds between the parts of its stream."""
         options: AskOptions = {**self._plan.options, "session": session, "request_id": request_id}
+        message, messages = (None, [{"role": "user", "content": prompt}]) if self._plan.stateless else (prompt, None)
         if not self._plan.stream:
-            return await client.ask(prompt, **options), ()
+            return await client.ask(message, messages=messages, **options), ()
         times = array("d")
-        async with client.stream(prompt, **options) as deltas:
+        async with client.stream(message, messages=messages, **options) as deltas:
             async for _delta in deltas:
                 times.append(time.monotonic())
         return deltas.result(), array("d", (after - before for before, after in pairwise(times)))

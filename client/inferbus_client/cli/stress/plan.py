@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +25,8 @@ class Plan:
 
     Attributes:
         messages: of each client, in a closed loop.
+        most_messages: of each client, in a closed loop that has a duration; None: as many as it has time for.
+        stateless: whether each message stands for itself, so that the worker keeps nothing of it.
         request_rate: per second; None makes the loop closed.
         burstiness: how evenly an open loop's requests come; see `arrivals`.
         duration: when to send no more; None: a closed loop ends with its messages, an open one after 30 s.
@@ -47,6 +51,8 @@ class Plan:
     prompts: tuple[str, ...] = ("This is message {message} of client {client}.",)
     options: AskOptions = field(default_factory=AskOptions)
     goodput: Goodput = field(default_factory=Goodput)
+    most_messages: int | None = None
+    stateless: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +76,11 @@ class Plan:
     def total(self) -> int | None:
         """How many requests it will be, where that is known in advance."""
         return None if self.is_open or self.duration is not None else self.clients * self.messages
+
+    def numbers(self) -> Iterable[int]:
+        """The numbers of each client's messages, in a closed loop."""
+        most = self.messages if self.duration is None else self.most_messages
+        return itertools.count() if most is None else range(most)
 
     def prompt(self, client: int, message: int) -> str:
         """What a client says; every one of its messages differs, so that no cache answers them all."""

@@ -17,6 +17,9 @@ _APART: Final = (
     ("clients", "request_rate"),
     ("clients", "sweep"),
     ("sweep", "request_rate"),
+    *((name, "find_concurrency") for name in ("clients", "sweep", "request_rate", "ramp_up", "goodput")),
+    *((name, "find_concurrency") for name in ("max_p95", "max_p99", "max_first_token")),
+    *((name, "find_concurrency") for name in ("max_failed", "min_throughput")),
 )
 #: Of an open loop alone.
 _OPEN: Final = ("burstiness", "max_concurrency", "seed")
@@ -38,7 +41,7 @@ def refuse(context: click.Context, flags: dict[str, Any]) -> None:
             raise click.UsageError(f"{_flag(name)} does not go with {_flag(other)}.")
     rate = flags["request_rate"]
     for name in _OPEN:
-        if name in given and rate is None:
+        if name in given and rate is None and not (name == "max_concurrency" and flags["find_concurrency"]):
             raise click.UsageError(f"{_flag(name)} needs --request-rate.")
     for name in _SCHEDULE:
         if name in given and rate is not None and math.isinf(rate):

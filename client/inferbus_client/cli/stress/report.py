@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
-from inferbus_client.cli.overview import in_lines, natural_width
+from inferbus_client.cli.cells import in_lines, natural_width
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.result import Result, Spread, versions
 from inferbus_client.cli.stress.sweep import Verdict
@@ -53,10 +53,10 @@ def print_result(console: Console, result: Result) -> None:
     """One level in full."""
     console.print(Text(f"{result.plan.describe()}: {result.wall:.2f} s", style="bold"))
     console.print(_ledger_table(result))
-    _print_table(console, _SPREAD, _figures(result))
-    console.print(f"{_rate(result.throughput)} requests/s, {_rate(result.token_throughput)} tokens/s")
+    print_table(console, _SPREAD, _figures(result))
+    console.print(f"{format_rate(result.throughput)} requests/s, {format_rate(result.token_throughput)} tokens/s")
     if result.goodput is not None:
-        console.print(f"{_rate(result.goodput)} requests/s in time ({result.plan.goodput})")
+        console.print(f"{format_rate(result.goodput)} requests/s in time ({result.plan.goodput})")
 
 
 def print_about(console: Console, plan: Plan) -> None:
@@ -76,12 +76,12 @@ def print_sweep(console: Console, results: Sequence[Result], verdict: Verdict) -
             format_seconds(result.time_per_request),
             format_seconds(result.total.p50),
             format_seconds(result.total.p95),
-            _rate(result.throughput),
-            _rate(result.token_throughput),
+            format_rate(result.throughput),
+            format_rate(result.token_throughput),
         )
         for result in results
     ]
-    _print_table(console, ("clients", "sent", "answered", "per request", "p50", "p95", "req/s", "tok/s"), rows)
+    print_table(console, ("clients", "sent", "answered", "per request", "p50", "p95", "req/s", "tok/s"), rows)
     console.print(Text(verdict.text, style="bold"))
 
 
@@ -122,7 +122,7 @@ def _figures(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
-def _print_table(console: Console, names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(console: Console, names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     """A table where it fits; else each row in lines of its own, since a figure that is cut is none."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     for name in names:
@@ -150,9 +150,9 @@ def format_seconds(value: float | None) -> str:
     """A time in three significant digits; a dash where there is none."""
     if value is None:
         return "-"
-    return f"{_rate(value)} s" if value >= 1 else f"{_rate(value * 1000)} ms"
+    return f"{format_rate(value)} s" if value >= 1 else f"{format_rate(value * 1000)} ms"
 
 
-def _rate(value: float) -> str:
+def format_rate(value: float) -> str:
     """Three significant digits, without exponents."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004

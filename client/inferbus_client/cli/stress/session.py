@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -41,15 +41,17 @@ class StressSession:
         self.results: list[Result] = []
         self.interrupted = False
 
-    def run(self, plans: Sequence[Plan]) -> None:
+    def run(self, plans: Iterable[Plan]) -> None:
         """Run the plans; Ctrl-C ends them early, and what was measured until then stays.
+
+        Each plan is asked for when those before it have their results.
 
         Raises:
             BrokerError: the broker cannot be reached, refuses us, or went away.
         """
         asyncio.run(self._run(plans))
 
-    async def _run(self, plans: Sequence[Plan]) -> None:
+    async def _run(self, plans: Iterable[Plan]) -> None:
         async with self._clients() as clients:
             for plan in plans:
                 await self._run_level(clients, plan)

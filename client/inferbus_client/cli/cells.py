@@ -1,0 +1,54 @@
+"""What tables of figures are made of: their cells, and lines where a table does not fit."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+#: Wider than any line.
+_ENDLESS: Final = 100_000
+_KIB: Final = 1024
+
+
+def natural_width(console: Console, table: Table) -> int:
+    """The columns that a table takes where nothing is folded or cut."""
+    return Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
+
+
+def in_lines(names: Iterable[str], cells: Iterable[str], width: int) -> Iterator[Text]:
+    """A row of a table that is too wide: each figure with its name, folded and indented."""
+    # Neither parts from the other, nor a figure from its unit: by a space that does not break.
+    pairs = (f"{name} {cell}".replace(" ", "\N{NO-BREAK SPACE}") for name, cell in zip(names, cells, strict=True))
+    for line in textwrap.wrap("  ".join(pairs), width, initial_indent="  ", subsequent_indent="  "):
+        yield Text(line.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def of(number: int, most: int | None) -> str:
+    return str(number) if most is None else f"{number}/{most}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"  # noqa: PLR2004
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}ms" if value < 1000 else f"{value / 1000:.1f}s"  # noqa: PLR2004
+
+
+def size(value: int | None) -> str:
+    """Bytes, in two digits or more of the largest unit that has them."""
+    if value is None:
+        return "-"
+    for unit in ("B", "KiB", "MiB"):
+        if value < _KIB:
+            return f"{value:.3g}{unit}"
+        value /= _KIB  # type: ignore[assignment]
+    return f"{value:.2g}GiB" if value < 10 else f"{value:.0f}GiB"  # noqa: PLR2004

@@ -1,0 +1,123 @@
+"""The models and slots of the workers that have several, below the table of all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from inferbus_client.cli.cells import in_lines, milliseconds, natural_width, of, size
+from inferbus_client.contract.presence import ModelStats, SlotStats
+from inferbus_client.fleet.watch import WorkerView
+from inferbus_client.shown import shown_in_line
+
+_STYLES: Final = {
+    "ready": "green",
+    "starting": "yellow",
+    "stopped": "dim",
+    "unavailable": "red",
+    "half-open": "yellow",
+    "open": "red",
+}
+#: Of one worker. Anyone may announce one.
+_MOST_ROWS: Final = 300
+_TIMES: Final = ("wait", "p50", "p95", "p99", "first")
+_FIGURES: Final = ("queue", "active", "memory", "declared", "requests", "errors", "429", "503", "retries", *_TIMES)
+#: What a slot tells of its failures that has a column of its own.
+_APART: Final = ("429", "503")
+#: A model none of whose slots has said anything.
+_NO_SLOT: Final = ("-",) * (len(_FIGURES) - 1)
+
+
+class Row(NamedTuple):
+    """One slot, or a model that has none now. Names and words are shown as text."""
+
+    model: str
+    slot: str
+    backend: str
+    state: str
+    breaker: str
+    figures: tuple[str, ...]
+
+
+def rows_of(view: WorkerView) -> list[Row]:
+    """A worker's; none where one model has one slot and that is well, or the worker has gone."""
+    if view.is_gone:
+        return []
+    models = {} if view.stats is None else dict(view.stats.models)
+    if view.presence is not None:
+        for name, state in view.presence.models.items():
+            models.setdefault(name, ModelStats(state=state))
+    slots = [slot for model in models.values() for slot in model.slots.values()]
+    if len(models) <= 1 and len(slots) <= 1 and all(slot.breaker == "closed" for slot in slots):
+        return []
+    return [row for name, model in models.items() for row in _rows(name, model)]
+
+
+def _rows(name: str, model: ModelStats) -> Iterator[Row]:
+    queued = str(model.queued)
+    if not model.slots:
+        yield Row(shown_in_line(name), "-", "-", shown_in_line(model.state), "-", (queued, *_NO_SLOT))
+    for slot, stats in model.slots.items():
+        backend, state, breaker = (shown_in_line(word) or "-" for word in (stats.backend, stats.state, stats.breaker))
+        figures = (queued, *_cells(stats))
+        yield Row(shown_in_line(name), shown_in_line(slot), backend, state, breaker, figures)
+        queued = ""  # it is the model's, and stands in its first line
+
+
+def _cells(slot: SlotStats) -> tuple[str, ...]:
+    others = sum(count for kind, count in slot.errors.items() if kind not in _APART)
+    latency = slot.latency_ms
+    return (
+        of(slot.active, slot.limit),
+        size(slot.memory_measured),
+        size(slot.memory_declared),
+        str(slot.requests),
+        str(others),
+        *(str(slot.errors.get(kind, 0)) for kind in _APART),
+        str(slot.retries),
+        *map(milliseconds, (slot.wait_ms, latency.p50, latency.p95, latency.p99, slot.first_token_ms)),
+    )
+
+
+class SlotsTables:
+    """The tables, one for each worker that has something to show; lines where a table does not fit."""
+
+    def __init__(self, workers: Mapping[str, WorkerView]) -> None:
+        self._workers = {worker: rows for worker, view in workers.items() if (rows := rows_of(view))}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for worker, rows in self._workers.items():
+            yield Text(shown_in_line(worker), "bold")
+            table = _table(rows[:_MOST_ROWS])
+            fits = natural_width(console, table) <= options.max_width
+            yield from [table] if fits else _blocks(rows[:_MOST_ROWS], options.max_width)
+            if len(rows) > _MOST_ROWS:
+                yield Text(f"and {len(rows) - _MOST_ROWS} more")
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in ("model", "slot", "backend", "state", "breaker"):
+        table.add_column(name, no_wrap=True)
+    for name in _FIGURES:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row.model), Text(row.slot), Text(row.backend), *_styled(row), *row.figures)
+    return table
+
+
+def _blocks(rows: list[Row], width: int) -> Iterator[Text]:
+    for row in rows:
+        words = [Text(row.model), Text(row.slot), Text(row.backend), *_styled(row)]
+        yield Text(" ").join([word for word in words if word.plain != "-"])
+        figures = {name: cell for name, cell in zip(_FIGURES, row.figures, strict=True) if cell not in {"", "-"}}
+        yield from in_lines(figures, figures.values(), width)
+
+
+def _styled(row: Row) -> tuple[Text, Text]:
+    return Text(row.state, _STYLES.get(row.state, "")), Text(row.breaker, _STYLES.get(row.breaker, ""))
