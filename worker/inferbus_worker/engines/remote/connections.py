@@ -97,7 +97,7 @@ class Connections:
         async with self._http.stream("POST", self._place.address + path, json=dict(body)) as response:
             if not response.is_success:
                 await response.aread()
-                raise refusal(self._place, response.status_code, response.headers, _parsed(response.text))
+                raise refusal(self._place, response.status_code, response.headers, parsed(response.text))
             async for line in response.aiter_lines():
                 if line.strip():
                     yield json.loads(line)
@@ -106,7 +106,7 @@ class Connections:
         """Status and answer, JSON where it is that, else text. Anything that httpx2 raises."""
         url = self._place.address + path
         response = await (self._http.get(url) if body is None else self._http.post(url, json=dict(body)))
-        return response.status_code, _parsed(response.text)
+        return response.status_code, parsed(response.text)
 
     def _library(self) -> Any:
         key = "none" if self._place.key is None else self._place.key.get_secret_value()
@@ -144,7 +144,8 @@ class Connections:
         response.stream = self._bounded(response.stream, _ENDS.get(kind, ()))
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """What an answer says: JSON where it is that, else text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ from inferbus_worker.engines.base import (
 )
 from inferbus_worker.engines.loop_generation import Chunk, LoopGeneration
 from inferbus_worker.engines.remote import anthropic_shape, ollama_shape, openai_shape
-from inferbus_worker.engines.remote.connections import Connections
+from inferbus_worker.engines.remote.connections import Connections, parsed
 from inferbus_worker.engines.remote.errors import broken, in_stream, refusal
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.engines.remote.place import RemotePlace, remote_place
@@ -214,7 +214,8 @@ class RemoteEngine:
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
         if isinstance(status, int) and status not in range(200, 300):
-            return refusal(self.place, status, headers, body)
+            whole = parsed(error.response.text) if hasattr(error, "response") else body  # TGI's kind stands beside it
+            return refusal(self.place, status, headers, whole)
         if body is not None:
             return in_stream(self.place, body, headers)
         return broken(self.place, error, has_begun=has_begun)
