@@ -20,8 +20,9 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
+from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk, LoopGeneration
-from inferbus_worker.engines.vllm.chat import check_messages, checked_parameters, finish_reason
+from inferbus_worker.engines.vllm.chat import finish_reason
 
 END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 

@@ -52,6 +52,10 @@ _HEAVY: Final = {
     "vllm": "inferbus_worker.engines.vllm",
     "torch": "inferbus_worker.engines.vllm",
     "starlette": "inferbus_worker.engines.vllm",
+    "openai": "inferbus_worker.engines.remote",
+    "anthropic": "inferbus_worker.engines.remote",
+    "httpx": "inferbus_worker.engines.remote",
+    "httpx2": "inferbus_worker.engines.remote",
     "uvicorn": "",
     "redis": "",
 }

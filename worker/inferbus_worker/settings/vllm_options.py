@@ -42,9 +42,9 @@ def flag(name: str) -> str:
 
 def _words(name: str, value: object) -> list[str]:
     if isinstance(value, dict):
-        return [f"{name}={json.dumps(_typed(value))}"]
+        return [f"{name}={json.dumps(typed(value))}"]
     if isinstance(value, list):
-        return [name, *(json.dumps(_typed(each)) if isinstance(each, dict | list) else str(each) for each in value)]
+        return [name, *(json.dumps(typed(each)) if isinstance(each, dict | list) else str(each) for each in value)]
     match str(value).lower():
         case "true":
             return [name]
@@ -54,12 +54,12 @@ def _words(name: str, value: object) -> list[str]:
             return [f"{name}={value}"]
 
 
-def _typed(value: object) -> object:
+def typed(value: object) -> object:
     """What stands within JSON, with JSON's own numbers and booleans; the file's reader makes texts of everything."""
     if isinstance(value, dict):
-        return {name: _typed(each) for name, each in value.items()}
+        return {name: typed(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_typed(each) for each in value]
+        return [typed(each) for each in value]
     try:
         return json.loads(str(value)) if isinstance(value, str) else value
     except ValueError:

@@ -9,29 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from inferbus_worker.chat import FinishReason, Message, Usage
-from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
+from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.engines.base import ChatCall, EngineError
+from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
 
-#: Parameters of a request that reach vLLM. What is not here (`n`, `min_tokens`, `logit_bias`,
-#: `chat_template_kwargs`, …) lets one request starve the others or rewrite the prompt around them.
-EXTRA_PARAMETERS = frozenset(
-    {
-        "stop",
-        "seed",
-        "top_k",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "response_format",
-    }
-)
 #: The least temperature that is not greedy; vLLM raises a lower one to it, and warns each time.
 _LEAST_TEMPERATURE = 0.01
 #: Chat templates disagree on the name of the switch; one they do not know is dropped by vLLM.
@@ -144,45 +131,6 @@ def _raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def check_messages(messages: Sequence[Message], *, images: bool) -> None:
-    """Refuse content that the model cannot take, and images that vLLM would have to fetch.
-
-    Raises:
-        InvalidCallError: naming what is wrong.
-    """
-    for message in messages:
-        content = message.get("content")
-        for part in content if isinstance(content, list) else ():
-            _check_part(part, images=images)
-
-
-def _check_part(part: Any, *, images: bool) -> None:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text":
-        return
-    if kind != "image_url":
-        raise InvalidCallError("A content part must be of type text or image_url.")
-    if not images:
-        raise InvalidCallError("This model takes no images.")
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, Mapping) else image
-    # Anything else would make this machine fetch an address of the requester's choosing.
-    if not isinstance(url, str) or not url.startswith("data:image/"):
-        raise InvalidCallError("An image must be a data URI.")
-
-
-def checked_parameters(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The allowlisted sampling parameters, ready for vLLM.
-
-    Raises:
-        InvalidCallError: for any other.
-    """
-    unknown = sorted(extra.keys() - EXTRA_PARAMETERS)
-    if unknown:
-        raise InvalidCallError(f"Unknown parameter {unknown[0]}.")
-    return dict(extra)
 
 
 def finish_reason(reason: str | None) -> FinishReason:

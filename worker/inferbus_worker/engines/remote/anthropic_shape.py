@@ -1,0 +1,149 @@
+"""A `ChatCall` in the shape of Anthropic's messages, always streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
+
+from inferbus_worker.chat import Message
+from inferbus_worker.engines.base import ChatCall, InvalidCallError
+from inferbus_worker.engines.loop_generation import Chunk
+from inferbus_worker.engines.remote.connections import Connections
+from inferbus_worker.engines.remote.errors import cut
+from inferbus_worker.engines.remote.ollama_shape import arguments
+from inferbus_worker.engines.remote.parts import (
+    Tally,
+    answer_bound,
+    checked,
+    finish_reason,
+    mapping,
+    schema,
+    text,
+    until_its_end,
+)
+from inferbus_worker.engines.remote.place import RemotePlace
+
+_IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+
+async def answer(
+    place: RemotePlace, model: str, context: int, call: ChatCall, connections: Connections
+) -> AsyncGenerator[Chunk, None]:
+    """See `openai_shape.answer`."""
+    tally = Tally(call)
+    reason: object = None
+    async with connections.events("/v1/messages", request(place, model, context, call)) as stream:
+        async for event in until_its_end(stream, tally):
+            kind = event["type"]
+            if kind == "content_block_delta":
+                delta = mapping(event.get("delta"))
+                grown = Chunk(text(delta.get("text")), text(delta.get("thinking")))
+                if grown != Chunk():
+                    tally.say(grown.text + grown.reasoning)
+                    yield grown
+            elif kind in {"message_start", "message_delta"}:
+                usage = mapping(event.get("usage") or mapping(event.get("message")).get("usage"))
+                tally.tell(_prompt(usage), usage.get("output_tokens"))
+                reason = mapping(event.get("delta")).get("stop_reason") or reason
+            elif kind == "message_stop" and reason is not None:
+                tally.reason = finish_reason(reason)
+    if tally.reason is None:
+        raise cut(place)
+    yield Chunk("", "", tally.reason, tally.usage)
+
+
+def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dict[str, Any]:
+    """The body. What the operator has put into the slot's options gives way to what the call says.
+
+    Raises:
+        InvalidCallError: the server does not take what the call asks for.
+    """
+    row = place.row
+    extra = checked(call, row)
+    form = extra.pop("response_format", None)
+    stops = extra.get("stop")
+    if isinstance(stops, str):
+        extra["stop"] = [stops]
+    system, messages = conversation(call.messages)
+    body: dict[str, Any] = {
+        **place.options,
+        **{row.parameters[name]: value for name, value in extra.items()},
+        "model": model,
+        "messages": messages,
+        "stream": True,
+        "temperature": call.sampling.temperature,
+        row.max_tokens: answer_bound(call, place, context),
+    }
+    if not (row.omits_top_p and call.sampling.top_p == 1):
+        body["top_p"] = call.sampling.top_p
+    if system:
+        body["system"] = system
+    if form is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema(form)}}
+    if call.thinking == "off":
+        body |= row.no_thinking
+    return body
+
+
+def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
+    """What the system says, apart, and the other messages: those of one role that follow each other are one.
+
+    Raises:
+        InvalidCallError: there is content that cannot be said in this shape.
+    """
+    system: list[str] = []
+    others: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] in {"system", "developer"}:
+            system += [block["text"] for block in _blocks(message.get("content")) if block["type"] == "text"]
+            continue
+        role = "assistant" if message["role"] == "assistant" else "user"
+        if others and others[-1]["role"] == role:
+            others[-1]["content"] += _said(message)
+        else:
+            others.append({"role": role, "content": _said(message)})
+    return "\n\n".join(system), [message for message in others if message["content"]]
+
+
+def _said(message: Message) -> list[dict[str, Any]]:
+    """A message's blocks: what a tool has answered is one, what the model asked of tools are some more."""
+    blocks = _blocks(message.get("content"))
+    if message["role"] == "tool":
+        return [{"type": "tool_result", "tool_use_id": message.get("tool_call_id", ""), "content": blocks}]
+    calls = message.get("tool_calls") or ()
+    return blocks + [
+        {
+            "type": "tool_use",
+            "id": call["id"],
+            "name": call["function"]["name"],
+            "input": arguments(call["function"]["arguments"]),
+        }
+        for call in calls
+    ]
+
+
+def _blocks(content: object) -> list[dict[str, Any]]:
+    """Content as blocks; it takes no empty texts."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    parts = content if isinstance(content, list) else []
+    return [_block(part) for part in parts if part.get("type") != "text" or part.get("text")]
+
+
+def _block(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"]}
+    image = part["image_url"]
+    url = str(image["url"] if isinstance(image, Mapping) else image)
+    head, _, data = url.partition(",")
+    kind = head.removeprefix("data:").removesuffix(";base64")
+    if kind not in _IMAGES or not head.endswith(";base64"):
+        raise InvalidCallError("An image must be a data URI in base64, of a JPEG, PNG, GIF or WebP.")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
+
+
+def _prompt(usage: Mapping[str, Any]) -> int | None:
+    """The prompt's tokens, those from and for the cache too."""
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    told = [usage[name] for name in names if isinstance(usage.get(name), int)]
+    return sum(told) if told else None

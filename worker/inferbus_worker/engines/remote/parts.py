@@ -1,0 +1,168 @@
+"""What the shapes of chat completions have in common: reading a stranger's JSON, and what a request may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from inferbus_worker.chat import FinishReason, Message, Usage
+from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
+from inferbus_worker.engines.call_checks import check_messages, checked_parameters
+from inferbus_worker.engines.remote.backends import BackendRow, figure
+from inferbus_worker.engines.remote.place import RemotePlace
+
+#: Characters of ASCII in a token, and tokens around a message: a guess that is rather too long than too short.
+_CHARACTERS_PER_TOKEN: Final = 3.5
+_FRAME: Final = 8
+#: What an image may cost.
+_IMAGE: Final = 1024
+
+#: Seconds that a server has, after the reason why an answer ended, for its usage and the stream's end.
+_PATIENCE: Final = 2.0
+
+_FINISHED: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+}
+_FILTERED: Final = frozenset({"content_filter", "refusal", "safety"})
+
+
+def finish_reason(reason: object) -> FinishReason:
+    """Why an answer ended well.
+
+    Raises:
+        InvalidCallError: the server's filter did not like what was said.
+        EngineError: it ended in another way.
+    """
+    found = _FINISHED.get(reason) if isinstance(reason, str) else None
+    if found is not None:
+        return found
+    if reason in _FILTERED:
+        raise InvalidCallError("The model's server has filtered this conversation out.")
+    if reason in {"tool_calls", "tool_use", "function_call"}:
+        raise EngineError("the model called a tool, which nobody has offered it")
+    raise EngineError("the server ended the answer for a reason of its own")
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value`, if it is an object of JSON's, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def text(value: object) -> str:
+    """`value`, if it is a text, else none."""
+    return value if isinstance(value, str) else ""
+
+
+class Tally:
+    """What an answer has cost, by the server's word; where it says nothing, by our estimate.
+
+    Attributes:
+        reason: why it has ended; None while it goes on.
+    """
+
+    def __init__(self, call: ChatCall) -> None:
+        self.reason: FinishReason | None = None
+        self._call = call
+        self._prompt: int | None = None
+        self._completion: int | None = None
+        self._said: list[str] = []
+
+    def say(self, grown: str) -> None:
+        self._said.append(grown)
+
+    def tell(self, prompt: object, completion: object) -> None:
+        """Take the server's figures; what is none leaves what was told before."""
+        self._prompt = self._prompt if (told := figure(prompt)) is None else told
+        self._completion = self._completion if (told := figure(completion)) is None else told
+
+    @property
+    def usage(self) -> Usage:
+        """Never 0 for what is text."""
+        said = "".join(self._said)
+        prompt = self._prompt or estimate_messages(self._call.messages)
+        return Usage(prompt, self._completion or (estimate(said) if said else 0))
+
+
+async def until_its_end(stream: Any, tally: Tally) -> AsyncIterator[Any]:
+    """What comes; once the answer has a reason to have ended, only what still comes soon.
+
+    A stream that is read to its end leaves its connection for the next one.
+    """
+    events = aiter(stream)
+    while True:
+        try:
+            async with asyncio.timeout(None if tally.reason is None else _PATIENCE):
+                event = await anext(events)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield event
+
+
+def estimate(said: str) -> int:
+    """How many tokens a text has, more or less: scripts other than Latin take one for a character."""
+    narrow = sum(map(str.isascii, said)) if not said.isascii() else len(said)
+    return int(narrow / _CHARACTERS_PER_TOKEN) + len(said) - narrow + 1
+
+
+def estimate_messages(messages: Sequence[Message]) -> int:
+    """How many tokens a prompt has, more or less."""
+    return sum(_FRAME + _estimate_content(message.get("content")) for message in messages)
+
+
+def _estimate_content(content: object) -> int:
+    if isinstance(content, str):
+        return estimate(content)
+    parts = content if isinstance(content, list) else []
+    return sum(_IMAGE if part.get("type") == "image_url" else estimate(text(part.get("text"))) for part in parts)
+
+
+def checked(call: ChatCall, row: BackendRow, *, also: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The requesters' parameters of a call that its server takes, by our names.
+
+    Args:
+        call: the call.
+        row: of its server.
+        also: parameters that it takes besides.
+
+    Raises:
+        InvalidCallError: it does not take one, or the messages hold what it does not take.
+    """
+    check_messages(call.messages, images=row.images)
+    extra = checked_parameters(call.sampling.extra)
+    taken = row.parameters.keys() | also | ({"response_format"} if row.form else set())
+    if refused := sorted(extra.keys() - taken):
+        raise InvalidCallError(f"This model's server takes no {refused[0]}.")
+    if not call.has_form:
+        extra.pop("response_format", None)
+    elif mapping(extra["response_format"]).get("type") not in {"json_object", "json_schema"}:
+        raise InvalidCallError("response_format must be of type text, json_object or json_schema.")
+    return extra
+
+
+def schema(form: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON Schema of a `response_format`; of `json_object`, any object's.
+
+    Raises:
+        InvalidCallError: there is none.
+    """
+    if form.get("type") == "json_object":
+        return {"type": "object"}
+    found = mapping(form.get("json_schema")).get("schema")
+    if not isinstance(found, Mapping):
+        raise InvalidCallError("response_format must hold a json_schema with a schema.")
+    return found
+
+
+def answer_bound(call: ChatCall, place: RemotePlace, context: int) -> int:
+    """How many tokens to ask for: what the call wants, as far as the context goes."""
+    most = min(call.sampling.max_tokens, context)
+    if place.row.clamps:
+        return most
+    return max(1, min(most, context - estimate_messages(call.messages)))

@@ -1,0 +1,126 @@
+"""What a server is asked before it serves: whether it is well, what it serves, how long a prompt may be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, NamedTuple
+
+from inferbus_client.shown import shown_in_line
+from inferbus_worker.engines.base import BackendError, EngineStartError
+from inferbus_worker.engines.remote.backends import Told, figure
+from inferbus_worker.engines.remote.connections import Connections
+from inferbus_worker.engines.remote.place import RemotePlace
+
+#: Seconds that one question may take.
+_PATIENCE: Final = 10.0
+_OK: Final = 200
+_DENIED: Final = frozenset({401, 403})
+_UNKNOWN: Final = frozenset({404, 405})
+_REDIRECTS: Final = range(300, 400)
+_NAMED: Final = 10
+_LONGEST_NAME: Final = 200
+
+
+class Served(NamedTuple):
+    """What a server says of itself. `context` and `capacity` are None where it does not."""
+
+    model: str
+    context: int | None
+    capacity: int | None
+
+
+async def ask_around(place: RemotePlace, connections: Connections) -> Served:
+    """Ask all that has to be known before the first call.
+
+    Raises:
+        EngineStartError: it cannot be used as it is; a sentence for the operator.
+    """
+    row = place.row
+    if row.health is not None:
+        status, _ = await _reach(place, connections, row.health)
+        if status in _UNKNOWN:
+            raise _wrong_kind(place, row.health)
+        if status != _OK and status not in _DENIED:
+            raise EngineStartError(f"{_who(place)} is not well yet: {row.health} answers {status}.")
+    model = await _model(place, connections)
+    contexts = [await figure_told(connections, told, model) for told in row.context]
+    capacity = None if row.capacity is None else await figure_told(connections, row.capacity, model)
+    return Served(model, next((each for each in contexts if each), None), capacity)
+
+
+async def figure_told(connections: Connections, told: Told, model: str) -> int | None:
+    """A figure that the server tells; None where it does not."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            status, answer = await connections.ask(told.path, None if told.asks is None else told.asks(model))
+        return figure(told.read(answer, model)) if status == _OK else None
+    except asyncio.CancelledError:
+        raise
+    except Exception:  # noqa: BLE001 - a stranger's answer; whatever is wrong with it, the figure is not known
+        return None
+
+
+async def _model(place: RemotePlace, connections: Connections) -> str:
+    row = place.row
+    status, answer = await _reach(place, connections, row.models)
+    if status in _DENIED:
+        raise EngineStartError(f"{_who(place)} refuses our key ({status}); set api_key_env or api_key_file.")
+    if status in _REDIRECTS:
+        raise EngineStartError(f"{_who(place)} leads elsewhere ({status}); give the url where it leads.")
+    if status == _OK:
+        names = _names(answer)
+        if names is None:
+            raise _wrong_kind(place, row.models)
+    elif status in _UNKNOWN:
+        if not row.one_model:
+            raise _wrong_kind(place, row.models)
+        names = []
+    else:
+        raise EngineStartError(f"{_who(place)} is not well yet: {row.models} answers {status}.")
+    if place.model is None:
+        if row.unnamed is None and not names:
+            raise EngineStartError(f"{_who(place)} serves no model; load one there, or name it here (model).")
+        return row.unnamed or names[0]
+    known = {*names, *(name.removesuffix(":latest") for name in names)}
+    if not row.one_model and place.model not in known:
+        served = ", ".join(shown_in_line(name) for name in names[:_NAMED]) or "none"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise EngineStartError(f"{_who(place)} knows no model {place.model}; it serves {served}{more}.")
+    return place.model
+
+
+def _names(answer: Any) -> list[str] | None:
+    """The names of the models that a list holds; None: it is no such list."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if data is None and isinstance(answer, dict) and "data" in answer:
+        return []  # Ollama's, while it has none
+    if not isinstance(data, list):
+        return None
+    names = [one.get("id") for one in data if isinstance(one, dict)]
+    return [name for name in names if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME]
+
+
+async def _reach(place: RemotePlace, connections: Connections, path: str) -> tuple[int, Any]:
+    import httpx2  # noqa: PLC0415
+
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await connections.ask(path)
+    except (TimeoutError, httpx2.TimeoutException):
+        raise EngineStartError(f"{_who(place)} does not answer; is it that server, and is it up?") from None
+    except httpx2.ConnectError:
+        raise EngineStartError(f"Nobody answers at {place.shown_url}: start {place.row.label}, or mend url.") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, BackendError) as error:
+        raise EngineStartError(
+            f"{_who(place)} does not speak HTTP as it should ({type(error).__name__}); is the url right?"
+        ) from None
+
+
+def _wrong_kind(place: RemotePlace, path: str) -> EngineStartError:
+    return EngineStartError(
+        f"What listens at {place.shown_url} is not {place.row.label}: it does not know {path}; mend backend or url."
+    )
+
+
+def _who(place: RemotePlace) -> str:
+    return f"{place.row.label} at {place.shown_url}"
