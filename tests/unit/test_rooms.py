@@ -53,6 +53,7 @@ _HEAVY: Final = {
     "torch": "inferbus_worker.engines.vllm",
     "starlette": "inferbus_worker.engines.vllm",
     "uvicorn": "",
+    "psutil": "inferbus_worker.engines",
     "redis": "",
 }
 
