@@ -57,6 +57,7 @@ _HEAVY: Final = {
     "httpx": "inferbus_worker.engines.remote",
     "httpx2": "inferbus_worker.engines.remote",
     "uvicorn": "",
+    "psutil": "inferbus_worker.engines",
     "redis": "",
 }
 

@@ -1,4 +1,4 @@
-"""Log lines that any stranger can cause, as often as he likes: one a second, and how many were left out."""
+"""Log lines that come as often as a stranger, or a fault, likes: one a second or so, and how many were left out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ _EVERY: Final = 1.0
 
 
 class Seldom:
-    """Says one kind of thing to a logger, at most once a second. Any thread may use it."""
+    """Says one kind of thing to a logger, at most once in `every` seconds. Any thread may use it."""
 
-    def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, log: logging.Logger, *, every: float = _EVERY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = log
+        self._every = every
         self._clock = clock
         self._next = 0.0
         self._left_out = 0
@@ -28,7 +31,7 @@ class Seldom:
             if now < self._next:
                 self._left_out += 1
                 return
-            self._next = now + _EVERY
+            self._next = now + self._every
             left_out, self._left_out = self._left_out, 0
         if left_out:
             self._log.warning(text + " (%d more like this were left out)", *values, left_out)

@@ -151,4 +151,11 @@ def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None
     from inferbus_worker.engines.remote.place import remote_place  # noqa: PLC0415
 
     assert loop is not None  # noqa: S101 - `_lineup` has made it
-    return RemoteEngine(remote_place(place, label), loop)
+    if not place.is_managed:
+        return RemoteEngine(remote_place(place, model=model, name=label), loop)
+    from inferbus_worker.engines.managed.engine import ManagedEngine  # noqa: PLC0415
+
+    def at(url: str) -> Engine:
+        return RemoteEngine(remote_place(place, model=model, name=label, url=url), loop)
+
+    return ManagedEngine(place, at, label, model=model)
