@@ -46,7 +46,7 @@ def _per_session(plan: Plan) -> float:
 
 
 def _per_queued(plan: Plan) -> float:
-    options = ["--queue-size", "1000000", "--workers", "1", "--simulated-per-token", _LONG]
+    options = ["--queue-size", "1000000", "--workers", "1", "--max-workers", "1", "--simulated-per-token", _LONG]
     with broker() as port, simulated_worker(port, *options) as worker:
         return _growth(plan, port, worker, UntilAccepted())
 

@@ -44,7 +44,7 @@ def measure(plan: Plan) -> list[Section]:
         TimeoutError: an answer did not come.
     """
     runs: dict[_Load, list[Outcome]] = {_CALM: [], _STORM: []}
-    options = ["--workers", str(_WORKERS), "--queue-size", str(_QUEUE)]
+    options = ["--workers", str(_WORKERS), "--max-workers", str(_WORKERS), "--queue-size", str(_QUEUE)]
     for name in ("--simulated-first-token", "--simulated-per-token"):
         options += [name, f"{_TOKEN_SECONDS}s"]
     with broker() as port, simulated_worker(port, *options) as worker:

@@ -98,7 +98,15 @@ class BusSide(Side):
     def _start(self) -> None:
         model = self._model
         self._port = self._stack.enter_context(broker())
-        options = ["--workers", str(self._slots), "--max-history-tokens", "0", *model.options]
+        options = [
+            "--workers",
+            str(self._slots),
+            "--max-workers",
+            str(self._slots),
+            "--max-history-tokens",
+            "0",
+            *model.options,
+        ]
         self.child = worker(self._port, str(model.path), *options, environment=model.environment)
         self._stack.enter_context(self.child)
         self.child.wait_for('"ready:', _START_SECONDS)

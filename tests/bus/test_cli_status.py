@@ -62,16 +62,16 @@ class TestFigures:
     def test_are_in_the_table(self, busy: Mosquitto) -> None:
         shown = status(busy, "--once")
         (row,) = [line.split() for line in shown.stdout.splitlines() if line.split()[:1] == ["one"]]
-        assert "0/8" in row
+        assert "0/256" in row
         assert "0/1000" in row
         assert any(cell.endswith("ms") for cell in row)
 
     def test_of_all_workers_together_stand_below(self, busy: Mosquitto) -> None:
         shown = status(busy, "--once").stdout
         last = shown.strip().splitlines()[-1].split()
-        assert last[:4] == ["all", "2", "0/16", "0/2000"]
+        assert last[:4] == ["all", "2", "0/512", "0/2000"]
         alone = status(busy, "--once", "--worker", "one").stdout
-        assert "0/16" not in alone
+        assert "0/512" not in alone
         assert "two" not in alone
 
     def test_are_asked_for_again_and_again(self, busy: Mosquitto) -> None:
@@ -167,7 +167,7 @@ class TestWidths:
         lines = at_a_terminal(named, columns)
         assert max(map(len, lines)) <= columns
         letters = "".join("".join(lines).split())
-        for figure in ("active", "0/8", "queue", "0/1000", "tok/s", "errors"):
+        for figure in ("active", "0/256", "queue", "0/1000", "tok/s", "errors"):
             assert figure in letters
         assert "…" not in letters
         for name in (WORKER, MODEL):

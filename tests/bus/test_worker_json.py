@@ -242,4 +242,4 @@ def test_many_streams_at_once_end_once_each(dialogue: Dialogue) -> None:
 def test_stats_are_published(broker: Mosquitto, start_worker: Any) -> None:
     worker = start_worker(project="stats", stats_interval="200ms")
     stats = json.loads(mosquitto_sub(broker, f"inferbus/workers/{worker.id}/stats"))
-    assert (stats["worker"], stats["processed"], stats["queueSize"], stats["capacity"]) == (worker.id, 0, 1000, 8)
+    assert (stats["worker"], stats["processed"], stats["queueSize"], stats["capacity"]) == (worker.id, 0, 1000, 256)

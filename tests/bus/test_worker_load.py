@@ -56,7 +56,7 @@ def test_a_second_request_in_a_busy_session(broker: Mosquitto, start_worker: Sta
 
 @pytest.mark.alone  # the threads must come to take theirs before all of the crowd has come
 def test_a_hundred_clients_and_a_queue_of_ten(broker: Mosquitto, start_worker: StartWorker) -> None:
-    worker = start_worker(project="crowd", queue_size=10, stats_interval="50ms", **SECOND)
+    worker = start_worker(project="crowd", queue_size=10, workers=8, stats_interval="50ms", **SECOND)
     sessions = [f"s{number}" for number in range(100)]
     with (
         Listener(broker, topics.stats(worker.id)) as stats,

@@ -33,7 +33,7 @@ class WorkerProcess:
         extra: more arguments, as they are.
         ready_timeout: seconds that it may take to become ready.
         program: what is run; it must end when its standard input does.
-        **options: flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
+        **options: `workers` also bounds them, where `max_workers` does not; else flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class WorkerProcess:
             "broker": broker.url,
             "worker_id": self.id,
             "log_format": "json",
+            **({"max_workers": options["workers"]} if "workers" in options else {}),
             **options,
         }
         self.id = str(named["worker_id"])

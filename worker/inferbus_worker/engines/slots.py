@@ -83,6 +83,7 @@ class Slot:
         model: which.
         name: for people: `model/backend`, with a number where there are several of them.
         host: where it runs.
+        is_here: whether its engine is in this process, and ends with it.
         settings: what the file says of it; None where it is the only one of a worker without `models:`.
         concurrency: what it is told to have at once; `auto`: to find it out; None: what its engine says.
         limit: how many requests it may have at once.
@@ -111,6 +112,7 @@ class Slot:
         self.settings = settings
         self.concurrency = concurrency
         self.host = host
+        self.is_here = settings is None or settings.engine is not None
         self.limit: Limit = FixedLimit(0)
         self.most = 0
         self.state: SlotState = "stopped"
@@ -124,11 +126,6 @@ class Slot:
         self.starting_since: float | None = None
         self._clock = clock
         self._refused_in_a_row = 0
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its engine is in this process, which ends with it."""
-        return self.settings is None or self.settings.engine is not None
 
     @property
     def backend(self) -> str:
@@ -187,10 +184,11 @@ class Slot:
 
     def answered(self, first_token: float | None) -> None:
         """A request was answered."""
-        self._refused_in_a_row = 0
-        self.breaker.succeeded()
-        self.limit.headroom(self.engine.headroom)
         self.limit.answered(first_token, self.active)
+        if not self.is_here:
+            self._refused_in_a_row = 0
+            self.breaker.succeeded()
+            self.limit.headroom(self.engine.headroom)
 
     def reading(self) -> SlotStats:
         """The figures as they stand."""
@@ -407,7 +405,8 @@ class SlotTable:
         fresh = [slot for slot in free if not tenant.attempts[slot.name]] if tenant.attempts else free
         if fresh:
             slot = self._best(fresh, tenant) if len(fresh) > 1 else fresh[0]
-            slot.budget.first()
+            if not slot.is_here:
+                slot.budget.first()
             return slot
         if self._clock() < tenant.may_repeat_at:
             return None
