@@ -125,6 +125,26 @@ def test_sigkill_of_the_owner_leaves_nothing() -> None:
         assert_gone(everybody)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of macOS tells of no other process' end this way")
+def test_sigkill_of_an_owner_that_has_forked_leaves_nothing_but_the_fork() -> None:
+    """The fork holds the lifeline's end too."""
+    forked = "import os\nif os.fork() == 0: threading.Event().wait()\n"
+    owner = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", OWNER.replace("print(port", f"{forked}print(port")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with owner:
+        assert owner.stdout is not None
+        url = f"http://127.0.0.1:{int(owner.stdout.readline())}"
+        until(lambda: is_healthy(url))
+        _, *others = family(owner.pid)
+        [fork] = [process for process in others if "-W" in process.cmdline()]
+        owner.kill()
+        assert_gone([process for process in others if process != fork])
+        fork.kill()
+
+
 def test_what_a_terminal_sends_to_everybody_reaches_the_owner_alone() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, lambda *_: None)\n" + OWNER],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +140,23 @@ def test_one_that_got_a_request_while_it_was_closed_is_not_stopped() -> None:
     assert not plan.stop
     assert not plan.closed, "it has work, and its term is not over"
     assert host.budget.is_open("a")
+
+
+@pytest.mark.parametrize("look", range(1, 9))
+def test_none_is_stopped_that_gets_a_request_between_two_looks(look: int) -> None:
+    host = Host(10, place("a"), place("b"))
+    host.run("a")
+    looks = count()
+
+    def active(slot: str) -> int:
+        found = host.asked.busy[slot]
+        if slot == "a" and next(looks) >= look and host.budget.is_open("a"):  # it comes right after this look
+            host.asked.busy["a"] = 1
+        return found
+
+    host.asked.active = active  # type: ignore[method-assign]
+    plans = [host.plan(b=1), host.plan(), host.plan()]
+    assert any(plan.stop for plan in plans) == (host.asked.busy["a"] == 0)
 
 
 def test_one_with_work_waiting_is_left_its_term() -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from inferbus_client.contract.wire.requests import MAX_STOPS
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.vllm.arguments import DEMO, DEMO_PATH
 from inferbus_worker.settings.models import Backend, Manage, SlotSettings
@@ -64,9 +65,16 @@ class Launch:
 LAUNCH: Final[Mapping[Backend, Launch]] = {
     "vllm": Launch(
         "{python} -m vllm.entrypoints.openai.api_server --model {path} --served-model-name {model} "
-        "--host {host} --port {port} --max-num-seqs {concurrency}",
+        "--host {host} --port {port} --max-num-seqs {concurrency} "
+        # Else the first schema that somebody sends chooses for all to come; this one never compiles for minutes.
+        "--structured-outputs-config.backend guidance",
         "install vLLM: pip install 'inferbus-worker[gpu]', or [cpu]",
         natural=256,
+        environment={
+            "VLLM_CONFIGURE_LOGGING": "1",  # which is off where vLLM runs in this process too
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+        },
         with_context="--max-model-len {context}",
     ),
     "llama.cpp": Launch(

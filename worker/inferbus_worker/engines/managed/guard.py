@@ -45,10 +45,13 @@ def guard(command: list[str]) -> int:
     wakes = _woken_by_children()
     control = _process_control()
     control(_PR_SET_CHILD_SUBREAPER, 1)
+    worker = _parent()
     server = _start(command, control)
     status: int | None = None
     while status is None:
-        readable, _, _ = select.select([_LIFELINE, wakes], [], [])
+        readable, _, _ = select.select([_LIFELINE, wakes, *worker], [], [])
+        if any(end in readable for end in worker):
+            break
         if wakes in readable:
             os.read(wakes, _MANY)
         if _LIFELINE in readable:
@@ -60,6 +63,18 @@ def guard(command: list[str]) -> int:
     killed = _kill_all(server)
     code = os.waitstatus_to_exitcode(killed if status is None else status)
     return code if code >= 0 else 128 - code
+
+
+def _parent() -> list[int]:
+    """What becomes readable when the worker ends, where the kernel has that (Linux).
+
+    The pipe alone would do, but for a process that the worker has forked and that did not become another program: that
+    one holds the worker's end of it too.
+    """
+    try:
+        return [os.pidfd_open(os.getppid())]
+    except (AttributeError, OSError):  # the worker has ended already, and the pipe tells
+        return []
 
 
 def _woken_by_children() -> int:
