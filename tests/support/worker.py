@@ -33,7 +33,8 @@ class WorkerProcess:
         extra: more arguments, as they are.
         ready_timeout: seconds that it may take to become ready.
         program: what is run; it must end when its standard input does.
-        **options: `workers` also bounds them, where `max_workers` does not; else flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
+        **options: flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
+            `workers` bounds them as well, where `max_workers` does not.
     """
 
     def __init__(

@@ -72,10 +72,10 @@ class Daemon:
         self._settings = settings
         self._lineup = lineup
         self._signals = 0
-        house = build_house(settings, lineup.models)
+        house = build_house(settings, lineup)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._enter(Phase.LOADING)
-        self._reporter, self._lives = house.reporter, house.lives
+        self._reporter, self._lives, self._keeper = house.reporter, house.lives, house.keeper
         self._states: Mapping[str, str] = {}
 
     def run(self) -> int:
@@ -134,12 +134,15 @@ class Daemon:
         self._phase, self._gate.reason = phase, _CLOSED[phase]
 
     def _load(self) -> bool:
-        """Bring the slots up, until a model answers; False: told to stop."""
+        """Bring the slots up, until a model answers, or will when it is asked; False: told to stop."""
         if self._lineup.loop is not None:
             self._lineup.loop.start()
         self._lives.start()
+        if self._keeper is not None:
+            self._keeper.start()
         models = self._rooms.registry.models.values()
-        while not self._signals and not any(model.may_serve for model in models):
+        # One that starts when it is asked for is as good as there.
+        while not self._signals and not any(model.may_serve or model.state == "stopped" for model in models):
             time.sleep(_TICK)
             self._watch_link()
             self._reporter.answer()
@@ -256,6 +259,8 @@ class Daemon:
                 self._rooms.endings.later(job)
 
     def _stop_engines(self, timeout: float) -> None:
+        if self._keeper is not None:
+            self._keeper.stop(timeout)
         self._lives.stop(timeout)
         if self._lineup.loop is not None:
             self._lineup.loop.stop(timeout)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inferbus_client.errors import SettingsError
 from inferbus_worker.admission.addressing import Addressing
@@ -25,6 +26,7 @@ from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.bus.connection import Bus, receive_maximum
 from inferbus_worker.chat import Usage
+from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slot_lives import SlotLives
 from inferbus_worker.engines.slots import Model, SlotTable
@@ -42,6 +44,9 @@ from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory import memory_stores
 from inferbus_worker.state.protocols import Levels, Stores
+
+if TYPE_CHECKING:
+    from inferbus_worker.engines.managed.keeper import Keeper
 
 
 @dataclass(frozen=True)
@@ -216,9 +221,10 @@ class House:
     bus: Bus
     reporter: Reporter
     lives: SlotLives
+    keeper: Keeper | None
 
 
-def build_house(settings: Settings, models: Mapping[str, Model]) -> House:
+def build_house(settings: Settings, lineup: Lineup) -> House:
     """A whole worker, not yet started.
 
     Raises:
@@ -238,7 +244,7 @@ def build_house(settings: Settings, models: Mapping[str, Model]) -> House:
 
     rooms = build_rooms(
         settings,
-        models,
+        lineup.models,
         gate=gate,
         acknowledge=acknowledge,
         in_network_thread=in_network_thread,
@@ -266,8 +272,16 @@ def build_house(settings: Settings, models: Mapping[str, Model]) -> House:
         unreadable=lambda: bus.link.unreadable,
         publish=bus.publish_stats,
     )
-    lives = SlotLives(rooms.slots.slots, settings.engine_silence)
-    return House(gate, rooms, bus, reporter, lives)
+    lives = SlotLives(rooms.slots.slots, settings.engine_silence, kept=lineup.managed)
+    return House(gate, rooms, bus, reporter, lives, _keeper(lineup, rooms))
+
+
+def _keeper(lineup: Lineup, rooms: Rooms) -> Keeper | None:
+    if lineup.budget is None:
+        return None
+    from inferbus_worker.engines.managed.upkeep import make_keeper  # noqa: PLC0415 - not for every worker
+
+    return make_keeper(rooms.slots, lineup.managed, lineup.budget, rooms.queue.queued)
 
 
 def _open_attempts(settings: Settings) -> Attempts:

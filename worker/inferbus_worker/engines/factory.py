@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -20,7 +20,8 @@ from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
 
 if TYPE_CHECKING:
-    from inferbus_worker.engines.managed.keeper import Keeper
+    from inferbus_worker.engines.managed.engine import ManagedEngine
+    from inferbus_worker.engines.managed.memory import MemoryBudget
     from inferbus_worker.engines.remote.loop import RemoteLoop
 
 
@@ -31,12 +32,14 @@ class Lineup:
     Attributes:
         models: by key.
         loop: where the engines across the network run, if there are any.
-        keeper: starts and stops the servers that are ours, if there are any.
+        managed: those whose servers are ours to start and stop, by slot.
+        budget: which of these may run, if there are any.
     """
 
     models: Mapping[str, Model]
     loop: RemoteLoop | None = None
-    keeper: Keeper | None = None
+    managed: Mapping[str, ManagedEngine] = field(default_factory=dict)
+    budget: MemoryBudget | None = None
 
 
 def only(engine: Engine, concurrency: Concurrency | None = None) -> Lineup:
@@ -59,11 +62,11 @@ def make_lineup(
 
     Raises:
         click.UsageError: an option that no one knows.
-        SettingsError: a key cannot be read.
+        SettingsError: a key cannot be read, or a model that is started here could never fit.
     """
     if settings.models:
         _refuse(options, "models: in the file names the models, and each slot has options of its own")
-        return _lineup(settings.models)
+        return _lineup(settings.models, settings.memory_budget)
     if settings.backend is not None:
         _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
         given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}
@@ -109,7 +112,7 @@ def _refuse(options: Sequence[str], why: str) -> None:
         raise click.UsageError(f"no such option: {name}{nearest(name, flags_of(Settings)) or f'; {why}'}")
 
 
-def _lineup(models: Mapping[str, ModelSettings]) -> Lineup:
+def _lineup(models: Mapping[str, ModelSettings], memory: int | None = None) -> Lineup:
     """The models of the file. What only some of them need is made with the first that does."""
     loop: RemoteLoop | None = None
     if any(place.backend is not None for one in models.values() for place in one.places):
@@ -126,8 +129,29 @@ def _lineup(models: Mapping[str, ModelSettings]) -> Lineup:
             numbers[kind] += 1
             label = f"{name}/{kind}" + (f"-{numbers[kind]}" if kinds[kind] > 1 else "")
             engine = _engine(name, label, place, loop)
-            model.slots.append(Slot(model, label, engine, place, concurrency=place.concurrency, host=_host(place)))
-    return Lineup(lineup, loop)
+            slot = Slot(model, label, engine, place, concurrency=place.concurrency, host=_host(place))
+            if place.backend is not None:
+                slot.most = engine.capacity if slot.concurrency in {None, "auto"} else int(slot.concurrency)
+            model.slots.append(slot)
+    return Lineup(lineup, loop, *_managed(models, lineup, memory))
+
+
+def _managed(
+    models: Mapping[str, ModelSettings], lineup: Mapping[str, Model], memory: int | None
+) -> tuple[dict[str, ManagedEngine], MemoryBudget | None]:
+    """The engines whose servers the worker starts, by slot, and what says which of them may run."""
+    if not any(place.is_managed for one in models.values() for place in one.places):
+        return {}, None
+    from inferbus_worker.engines.managed.engine import ManagedEngine  # noqa: PLC0415 - not for every worker
+    from inferbus_worker.engines.managed.memory import MemoryBudget  # noqa: PLC0415
+    from inferbus_worker.engines.managed.places import places_of  # noqa: PLC0415
+
+    pairs = [
+        pair for name, one in models.items() for pair in zip(lineup[name].slots, places_of(name, one), strict=True)
+    ]
+    engines = {slot.name: slot.engine for slot, _ in pairs if isinstance(slot.engine, ManagedEngine)}
+    places = [replace(place, slot=slot.name) for slot, place in pairs if place is not None]
+    return engines, MemoryBudget(memory, places)
 
 
 def _kind(place: SlotSettings) -> str:

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from inferbus_worker.engines.base import EngineStartError
@@ -29,13 +29,22 @@ class SlotLives:
     """For the main thread.
 
     Args:
-        slots: those whose engines are to be brought up here.
+        slots: those that are watched.
+        kept: names of those that somebody else starts and stops.
         silence: seconds without a finished request after which a slot is asked for one token; 0: never.
         clock: a monotonic one.
     """
 
-    def __init__(self, slots: Iterable[Slot], silence: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lives = [_Life(slot, silence, clock) for slot in slots]
+    def __init__(
+        self,
+        slots: Iterable[Slot],
+        silence: float,
+        *,
+        kept: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._every = [_Life(slot, silence, clock) for slot in slots]
+        self._lives = [life for life in self._every if life.slot.name not in kept]
 
     def start(self) -> None:
         """Begin to bring them up."""
@@ -44,12 +53,12 @@ class SlotLives:
 
     def look(self) -> None:
         """Do what is due. Never waits."""
-        for life in self._lives:
+        for life in self._every:
             life.look()
 
     def failure(self) -> BaseException | None:
         """Why nothing will ever be served: each slot's end was final; of several the first one's."""
-        ends = [life.end for life in self._lives]
+        ends = [life.end for life in self._every]
         return ends[0] if ends and all(end is not None for end in ends) else None
 
     def lost_here(self) -> str | None:
@@ -102,8 +111,11 @@ class _Life:
             self._again_at = None
             self._in_thread("slot-start", self._bring_up)
         if slot.state != "ready":
+            self._watchdog = None
             return
-        complaint = slot.engine.death or (self._watchdog.complaint() if self._watchdog is not None else None)
+        if self._watchdog is None:
+            self._watchdog = self._new_watchdog()
+        complaint = slot.engine.death or self._watchdog.complaint()
         if complaint is not None:
             self._give_up(str(complaint))
         elif slot.engine.leaked > self._leaked:
@@ -115,7 +127,7 @@ class _Life:
     def _give_up(self, complaint: str) -> None:
         if not self.slot.is_here:
             self.slot.breaker.trip(complaint)
-            self._watchdog = self._new_watchdog()
+            self._watchdog = None
             return
         self.slot.state, self.loss = "dead", complaint
 
@@ -135,7 +147,6 @@ class _Life:
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
             self._end_for_good(error)
         else:
-            self._watchdog = self._new_watchdog()
             self._failures = 0
             slot.became_ready()
             slot.starting_since = None

@@ -87,7 +87,8 @@ class Slot:
         settings: what the file says of it; None where it is the only one of a worker without `models:`.
         concurrency: what it is told to have at once; `auto`: to find it out; None: what its engine says.
         limit: how many requests it may have at once.
-        most: how many it may ever have; 0 until it was ready.
+        most: how many it may ever have; of an engine in this process 0 until that is known.
+        is_open: whether the keeper lets it have requests, where its server is ours to start and stop.
         state: see `SlotState`.
         active: how many it has.
         forms_given_up: answers in a given form that nobody waited for any more before they had begun.
@@ -115,6 +116,7 @@ class Slot:
         self.is_here = settings is None or settings.engine is not None
         self.limit: Limit = FixedLimit(0)
         self.most = 0
+        self.is_open: Callable[[], bool] | None = None
         self.state: SlotState = "stopped"
         self.breaker = Breaker(name, clock=clock)
         self.budget = RetryBudget(clock=clock)
@@ -145,6 +147,8 @@ class Slot:
     def is_free(self) -> bool:
         """Whether one more request may run here."""
         if self.state != "ready" or self.active >= self.limit.value or not self.breaker.is_closed:
+            return False
+        if self.is_open is not None and not self.is_open():
             return False
         return not self.paused_until or self.paused_until <= self._clock()
 
@@ -247,8 +251,8 @@ class Model:
 
     @property
     def is_starting(self) -> bool:
-        """Whether it answers nothing yet, and soon will."""
-        return not self.may_serve and any(slot.state == "starting" for slot in self.slots)
+        """Whether it answers nothing yet, and will: a start is under way, or waits in line for memory."""
+        return not self.may_serve and any(slot.state in {"starting", "stopped"} for slot in self.slots)
 
     @property
     def retry_after(self) -> float:
@@ -391,6 +395,11 @@ class SlotTable:
             if slot.host:
                 self._hosts[slot.host] -= 1
         slot.figures.released(now - lease.taken_at, first_token, fault)
+
+    def active_in(self, slot: Slot) -> int:
+        """How many requests a slot has; none is given to it meanwhile."""
+        with self._lock:
+            return slot.active
 
     def others(self, slot: Slot, tenant: Tenant) -> bool:
         """Whether another slot of the model, which has not failed this request, may serve it."""

@@ -214,6 +214,8 @@ class RequestQueue:
             return
         with self._lock:
             taker = self._next_taker()
+            if taker is None and not self._idle and self._can_take():
+                self.when_short()
         if taker is not None:
             taker.wake()
 

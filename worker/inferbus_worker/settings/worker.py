@@ -128,8 +128,8 @@ class Settings(ConnectionSettings):
     queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="Requests that may wait.")
     form_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5,
-        description="Share of what a model runs at once for answers in a given form (response_format), one at least; more "
-        "are overloaded. 1: they wait as all others do.",
+        description="Share of what a model runs at once for answers in a given form (response_format), one at least; "
+        "more are overloaded. 1: they wait as all others do.",
     )
     form_timeout: Annotated[Duration, Field(gt=0)] = Field(
         20.0,
