@@ -113,8 +113,8 @@ class Daemon:
         self._enter(Phase.READY)
         self._bus.link.call(self._rooms.reception.release)
         self._announce_ready()
-        served = ", ".join(name for name, state in self._states.items() if state == "ready")
-        log.info("ready: serving %s to %s", served, ", ".join(self._settings.projects))
+        served = (name if state == "ready" else f"{name} ({state})" for name, state in self._states.items())
+        log.info("ready: serving %s to %s", ", ".join(served), ", ".join(self._settings.projects))
         return Exit.OK
 
     def _announce_ready(self) -> None:
@@ -140,9 +140,7 @@ class Daemon:
         self._lives.start()
         if self._keeper is not None:
             self._keeper.start()
-        models = self._rooms.registry.models.values()
-        # One that starts when it is asked for is as good as there.
-        while not self._signals and not any(model.may_serve or model.state == "stopped" for model in models):
+        while not self._signals and not self._rooms.registry.can_begin():
             time.sleep(_TICK)
             self._watch_link()
             self._reporter.answer()

@@ -61,6 +61,11 @@ class Registry:
             for model in self.models.values()
         }
 
+    def can_begin(self) -> bool:
+        """Whether a model answers, or none is on its way and one starts when it is asked for."""
+        states = [model.state for model in self.models.values()]
+        return "ready" in states or ("stopped" in states and "starting" not in states)
+
     def states(self) -> dict[str, str]:
         """What each model does, by its name; for presence."""
         return {model.name: model.state for model in self.models.values()}
