@@ -140,7 +140,12 @@ class RemoteEngine:
         if self._connections is None:
             self._connections = Connections(self.place, lambda _, headers: self._windows.tell(headers))
         self._is_stopped = False
-        self._served = await ask_around(self.place, self._connections)
+        try:
+            self._served = await ask_around(self.place, self._connections)
+        finally:
+            if self._served is None:  # nobody may ever stop what has never started
+                connections, self._connections = self._connections, None
+                await connections.close()
         await self._tokens.begin(self._connections, self._served.model)
         if self._slots is None and self.place.row.busy is not None:
             self._slots = SlotWatch(self.place.name or self.place.shown_url, lambda: self.running, self._busy)
