@@ -30,6 +30,7 @@ _WORKER: Final = {
     "config_check": "settings",
     "demo": "",
     "doctor": "settings",
+    "estimate": "engines",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",
     "ops": "flow replies settings state",
@@ -53,6 +54,8 @@ _HEAVY: Final = {
     "torch": "inferbus_worker.engines.vllm",
     "starlette": "inferbus_worker.engines.vllm",
     "uvicorn": "",
+    "gguf": "inferbus_worker.engines.estimate",
+    "huggingface_hub": "inferbus_worker.engines",
     "redis": "",
 }
 
