@@ -14,7 +14,7 @@ from support.mosquitto import Mosquitto
 from support.needs import needs_module
 from support.worker import WorkerProcess
 
-pytest_plugins = ("support.figures", "support.left_behind", "support.spread")
+pytest_plugins = ("support.backends", "support.figures", "support.left_behind", "support.spread")
 
 StartWorker = Callable[..., WorkerProcess]
 

@@ -35,10 +35,11 @@ show_progress() {
   if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
 }
 
-# What pip was doing last, shortened to "Downloading torch-2.13.0…".
+# What pip or Ninja was doing last, shortened to "Downloading torch-2.13.0…" or "step 12/208".
 last_step() {
   tail -n 40 "$1" | tr '\r' '\n' | sed -nE \
     -e 's/^Installing collected.*/unpacking what was downloaded/p' \
+    -e 's/^\[([0-9]+\/[0-9]+)\] .*/step \1/p' \
     -e 's/^ *(Collecting|Downloading|Building) ([^ ]+).*/\1 \2/p' | tail -n 1
 }
 

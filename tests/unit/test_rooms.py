@@ -30,6 +30,7 @@ _WORKER: Final = {
     "config_check": "settings",
     "demo": "",
     "doctor": "settings",
+    "estimate": "engines",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",
     "ops": "engines flow replies settings state",
@@ -58,6 +59,8 @@ _HEAVY: Final = {
     "httpx2": "inferbus_worker.engines.remote",
     "uvicorn": "",
     "psutil": "inferbus_worker.engines",
+    "gguf": "inferbus_worker.engines.estimate",
+    "huggingface_hub": "inferbus_worker.engines",
     "redis": "",
 }
 

@@ -15,6 +15,7 @@ from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.vllm.errors import reason
+from inferbus_worker.engines.vllm.measure import EXTENSION
 from inferbus_worker.engines.vllm.orphan_guard import WORKER_PID
 from inferbus_worker.settings.vllm_options import flag
 from inferbus_worker.settings.worker import Settings
@@ -91,6 +92,7 @@ def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] 
         parser.error(reason(error).removeprefix("Error: "))
     # The worker has its own statistics; vLLM's would cost time on every step and go nowhere.
     arguments.disable_log_stats = True
+    arguments.worker_extension_cls = arguments.worker_extension_cls or EXTENSION
     if arguments.structured_outputs_config.backend == "auto":
         # That leaves the choice, for all requests to come, to the first schema that somebody sends. This one compiles
         # no more of a grammar than the answer reaches, and gives up where the others take minutes.

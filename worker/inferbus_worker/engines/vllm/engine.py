@@ -26,6 +26,7 @@ from inferbus_worker.engines.loop_generation import GENERATION_TASK, LoopGenerat
 from inferbus_worker.engines.vllm.arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm.chat import ChatServing
 from inferbus_worker.engines.vllm.errors import start_failure
+from inferbus_worker.engines.vllm.measure import bytes_taken
 from inferbus_worker.engines.vllm.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm.output import EngineOutput
 from inferbus_worker.engines.vllm.processes import engine_processes, kill, memory_of
@@ -64,6 +65,7 @@ class VllmEngine:
         self._others: set[psutil.Process] = set()  # of another engine in this process
         self._processes: set[psutil.Process] = set()
         self._running_by_rank: dict[int, int] = {}
+        self._taken: int | None = None  # bytes, as vLLM measured them
         self._counting = threading.Lock()
         self._output: EngineOutput | None = None
         # Set on the loop's thread before `_started` is.
@@ -84,7 +86,9 @@ class VllmEngine:
 
     @property
     def memory_bytes(self) -> int | None:
-        return memory_of(self._processes) if self._processes else None
+        if not self._processes:
+            return None
+        return memory_of(self._processes) if self._taken is None else self._taken
 
     @property
     def capacity(self) -> int:
@@ -222,6 +226,7 @@ class VllmEngine:
         self._chat = ChatServing(state.openai_serving_chat)
         # Its own copy: vLLM's renderer sets truncation on the one it shares between threads.
         self._tokenizer = copy.deepcopy(engine.get_tokenizer())
+        self._taken = await bytes_taken(engine)
         self._engine = engine
 
     def _stat_logger(self, config: Any, rank: int) -> _RunningCount:  # noqa: ARG002 - vLLM's signature
