@@ -369,6 +369,7 @@ class SlotTable:
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
             tenant.attempts[slot.name] += 1
             tenant.lease = Lease(self, slot, now)
+        log.debug("%s: acquired, %d of %d active", slot.name, slot.active, slot.limit.value)
         return True
 
     def release(self, lease: Lease, error: BaseException | None) -> None:
@@ -395,6 +396,7 @@ class SlotTable:
             if slot.host:
                 self._hosts[slot.host] -= 1
         slot.figures.released(now - lease.taken_at, first_token, fault)
+        log.debug("%s: released after %.3f s (%s)", slot.name, now - lease.taken_at, fault or "well")
 
     def active_in(self, slot: Slot) -> int:
         """How many requests a slot has; none is given to it meanwhile."""

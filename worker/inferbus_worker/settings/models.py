@@ -17,6 +17,8 @@ Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "open
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 
 _MAX_SLOTS: Final = 64
+#: As many as a worker's presence and stats can name.
+_MAX_MODELS: Final = 100
 
 Concurrency = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
 
@@ -185,5 +187,6 @@ def _check_models(models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
 
 Models = Annotated[
     dict[str, Annotated[ModelSettings, BeforeValidator(lambda value: {} if value is None else value)]],
+    Field(max_length=_MAX_MODELS),
     AfterValidator(_check_models),
 ]
