@@ -20,7 +20,11 @@ PREFIX: Final = "INFERBUS_"
 #: How much alike two names are, from 0 to 1, of which one is taken for a slip of the other.
 _ALIKE: Final = 0.75
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
-_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
+_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"} | {
+    "BACKENDS",
+    "LLAMA_BUILD",
+    "LLAMA_SERVER",
+}
 
 
 #: Marks a setting that stands in the file alone: `Field(json_schema_extra=FILE_ONLY)`.
