@@ -65,7 +65,7 @@ class BackendRow:
         concurrency: requests at once that come naturally to it.
         base: what precedes the shape's own paths; also taken off an address that ends with it.
         health: where it says that it is well; None: only a real answer tells.
-        models: where it lists what it serves; the names are `data[].id`.
+        models: where it lists what it serves; the names are `data[].id`. None: it cannot be asked.
         one_model: it answers with the model that it has, whatever name is asked for.
         unnamed: what to ask for where no name was given; None: the first that it lists.
         context: where it tells the longest prompt and answer, the first that does.
@@ -93,7 +93,7 @@ class BackendRow:
     concurrency: int
     base: str = "/v1"
     health: str | None = "/health"
-    models: str = "/v1/models"
+    models: str | None = "/v1/models"
     one_model: bool = False
     unnamed: str | None = None
     context: tuple[Told, ...] = ()
@@ -295,7 +295,9 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             "openai",
             1,
             # It says that it is well while the thread that generates is dead: what a request needs is seen by a probe.
-            # Its list holds whatever the hub's cache has, and another name than its own makes it load that.
+            # Its list holds whatever the hub's cache has, and breaks off where there is no cache; another name than its
+            # own makes it load that.
+            models=None,
             one_model=True,
             unnamed="default_model",
             parameters=_as_they_are(*_SAMPLERS, "repetition_penalty"),

@@ -62,6 +62,8 @@ async def figure_told(connections: Connections, told: Told, model: str) -> int |
 
 async def _model(place: RemotePlace, connections: Connections) -> str:
     row = place.row
+    if row.models is None:
+        return place.model or str(row.unnamed)
     status, answer = await _reach(place, connections, row.models)
     if status in _DENIED:
         raise EngineStartError(f"{_who(place)} refuses our key ({status}); set api_key_env or api_key_file.")
