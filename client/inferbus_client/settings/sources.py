@@ -20,7 +20,10 @@ PREFIX: Final = "INFERBUS_"
 #: How much alike two names are, from 0 to 1, of which one is taken for a slip of the other.
 _ALIKE: Final = 0.75
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
-_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
+_NO_SETTINGS: Final = {
+    *("PYTHON", "VLLM", "TORCH_INDEX", "BACKENDS", "LLAMA_SERVER", "LLAMA_BUILD"),
+    *("TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"),
+}
 
 
 #: Marks a setting that stands in the file alone: `Field(json_schema_extra=FILE_ONLY)`.
