@@ -20,10 +20,9 @@ PREFIX: Final = "INFERBUS_"
 #: How much alike two names are, from 0 to 1, of which one is taken for a slip of the other.
 _ALIKE: Final = 0.75
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
-_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"} | {
-    "BACKENDS",
-    "LLAMA_BUILD",
-    "LLAMA_SERVER",
+_NO_SETTINGS: Final = {
+    *("PYTHON", "VLLM", "TORCH_INDEX", "BACKENDS", "LLAMA_SERVER", "LLAMA_BUILD"),
+    *("TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"),
 }
 
 

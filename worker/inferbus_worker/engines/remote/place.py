@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from inferbus_client.errors import SettingsError
 from inferbus_client.shown import shown_in_line
-from inferbus_worker.engines.remote.backends import BACKENDS, BackendRow
+from inferbus_worker.engines.remote.backends import BACKENDS
+from inferbus_worker.engines.remote.row import BackendRow
 from inferbus_worker.settings.models import Backend, SlotSettings
 from inferbus_worker.settings.vllm_options import typed
 

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from inferbus_client.shown import shown_in_line
 from inferbus_worker.engines.base import BackendError, EngineStartError
-from inferbus_worker.engines.remote.backends import Told, figure
 from inferbus_worker.engines.remote.connections import Connections
 from inferbus_worker.engines.remote.place import RemotePlace
+from inferbus_worker.engines.remote.row import Told, figure
 
 #: Seconds that one question may take.
 _PATIENCE: Final = 10.0
