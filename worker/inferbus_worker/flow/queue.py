@@ -78,7 +78,7 @@ class _Taker:
 
 
 class RequestQueue:
-    """Bounded, fair, and closable. One thread puts; any number take.
+    """Bounded, fair, and closable. One thread asks for room and puts; any number take.
 
     Args:
         size: how many requests may wait.
@@ -166,7 +166,7 @@ class RequestQueue:
             return place + self._ahead(lane, place, now)
 
     def put(self, job: Job) -> None:
-        """Append a request, after `position` said that there is room."""
+        """Append a request, after `position` said that there is room, or one that has been in another model's lane."""
         with self._lock:
             lane = self._lane_of(job)
             if not lane:
