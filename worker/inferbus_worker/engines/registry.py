@@ -82,6 +82,8 @@ class Registry:
 
     def serving(self, model: Model) -> Model | None:
         """The model itself or, while it cannot, the first of those that stand in for it and can."""
+        if model.will_serve:
+            return model
         return next((one for key in self._line_of(model) if (one := self.models[key]).will_serve), None)
 
     def _line_of(self, model: Model) -> list[str]:

@@ -24,7 +24,6 @@ from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ContextTooLongError,
     Engine,
-    EngineDeadError,
     EngineError,
     GenerationTimeoutError,
     InvalidCallError,
@@ -173,6 +172,7 @@ class Slot:
             self.model.served_since = self._clock()
         self.most = max(natural if self.concurrency == "auto" else self.limit.value, 1)
         self.state = "ready"
+        log.info("%s: ready, for %d requests at once", self.name, self.limit.value)
 
     def refused(self, error: BackendError) -> None:
         """Its backend has enough to do, and is left alone for as long as it says, else longer each time."""
@@ -277,21 +277,24 @@ class Model:
 class Lease:
     """A slot, held by one request from the taking to the end of its answer."""
 
-    __slots__ = ("_table", "first_token_at", "slot", "taken_at")
+    __slots__ = ("_is_over", "_table", "first_token_at", "slot", "taken_at")
 
     def __init__(self, table: SlotTable, slot: Slot, taken_at: float) -> None:
         self._table = table
         self.slot = slot
         self.taken_at = taken_at
         self.first_token_at: float | None = None
+        self._is_over = False
 
     def end(self, error: BaseException | None = None) -> None:
-        """Give the slot back, and say how it went.
+        """Give the slot back, and say how it went. For its request's thread; without effect a second time.
 
         Args:
             error: what the engine, or anybody else, raised.
         """
-        self._table.release(self, error)
+        if not self._is_over:
+            self._is_over = True
+            self._table.release(self, error)
 
 
 class SlotTable:
@@ -348,8 +351,16 @@ class SlotTable:
         found = self.models[model]
         for slot in found.slots:
             if slot.is_free:
-                return len(self.models) == 1 or self._leaves_threads(found)
+                return self._max_threads is None or self._leaves_threads(found)
         return False
+
+    def free(self, model: str) -> int:
+        """See `flow.queue.Places`."""
+        found = self.models[model]
+        places = sum(slot.limit.value - slot.active for slot in found.slots if slot.is_free)
+        if self._max_threads is None or not places or not self._leaves_threads(found):
+            return places if self._max_threads is None else 0
+        return min(places, max(self.threads - self._active - self._idle_beside(found), 1))
 
     def acquire(self, tenant: Tenant) -> bool:
         """See `flow.queue.Places`."""
@@ -369,34 +380,25 @@ class SlotTable:
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
             tenant.attempts[slot.name] += 1
             tenant.lease = Lease(self, slot, now)
-        log.debug("%s: acquired, %d of %d active", slot.name, slot.active, slot.limit.value)
+        log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True
 
     def release(self, lease: Lease, error: BaseException | None) -> None:
-        """See `Lease.end`."""
+        """See `Lease.end`. Whatever is raised on the way, the slot is free."""
         slot, now = lease.slot, self._clock()
         first_token = None if lease.first_token_at is None else lease.first_token_at - lease.taken_at
-        fault: str | None = None
-        if error is None:
-            slot.answered(first_token)
-        elif isinstance(error, BackendError):
-            fault = error.fault
-            if error.fault in REFUSALS:
-                slot.refused(error)
-            else:
-                slot.breaker.failed(str(error))
-        elif not isinstance(error, _REQUESTERS):
-            fault = "error"
-            if not slot.is_here and isinstance(error, EngineError):
-                slot.breaker.failed(str(error) or type(error).__name__)
-        with self._lock:
-            slot.active -= 1
-            slot.last_used = now
-            self._active -= 1
-            if slot.host:
-                self._hosts[slot.host] -= 1
-        slot.figures.released(now - lease.taken_at, first_token, fault)
-        log.debug("%s: released after %.3f s (%s)", slot.name, now - lease.taken_at, fault or "well")
+        fault: str | None = "error"
+        try:
+            fault = _heard(slot, error, first_token)
+        finally:
+            with self._lock:
+                slot.active -= 1
+                slot.last_used = now
+                self._active -= 1
+                if slot.host:
+                    self._hosts[slot.host] -= 1
+            slot.figures.released(now - lease.taken_at, first_token, fault)
+        log.debug("%s: given back after %.3f s (%s)", slot.name, now - lease.taken_at, fault or "well")
 
     def active_in(self, slot: Slot) -> int:
         """How many requests a slot has; none is given to it meanwhile."""
@@ -408,7 +410,7 @@ class SlotTable:
         return any(other.may_serve and not tenant.attempts[other.name] for other in slot.model.slots)
 
     def _chosen(self, model: Model, tenant: Tenant) -> Slot | None:
-        if len(self.models) > 1 and not self._leaves_threads(model):
+        if self._max_threads is not None and not self._leaves_threads(model):
             return None
         free = [slot for slot in model.slots if slot.is_free]
         if not free:
@@ -433,12 +435,26 @@ class SlotTable:
 
     def _leaves_threads(self, model: Model) -> bool:
         """Whether one more request for it leaves a thread to each model that has none: no slow one takes them all."""
-        if self._max_threads is None:
-            return True
-        idle = sum(1 for other in self.models.values() if other is not model and not other.active)
-        return self._active + idle < self.threads or not model.active
+        return not model.active or self._active + self._idle_beside(model) < self.threads
+
+    def _idle_beside(self, model: Model) -> int:
+        """How many other models could answer and have no request."""
+        return sum(1 for other in self.models.values() if other is not model and other.may_serve and not other.active)
 
 
-def dead(slots: Iterable[Slot]) -> EngineDeadError | None:
-    """Why an engine in this process will never answer again."""
-    return next((slot.engine.death for slot in slots if slot.is_here and slot.engine.death is not None), None)
+def _heard(slot: Slot, error: BaseException | None, first_token: float | None) -> str | None:
+    """Tell a slot how a request went in it; the fault that counts, None where it has none."""
+    if error is None:
+        slot.answered(first_token)
+        return None
+    if isinstance(error, BackendError):
+        if error.fault in REFUSALS:
+            slot.refused(error)
+        else:
+            slot.breaker.failed(str(error))
+        return error.fault
+    if isinstance(error, _REQUESTERS):
+        return None
+    if not slot.is_here and isinstance(error, EngineError):
+        slot.breaker.failed(str(error) or type(error).__name__)
+    return "error"

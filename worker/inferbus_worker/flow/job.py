@@ -107,7 +107,8 @@ class Job:
     def take(self) -> bool:
         """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
         now = self._clock()
-        self.taken_at = self.taken_at or now
+        if self.taken_at is None:
+            self.taken_at = now
         if self.deadline is not None and now >= self.deadline:
             self.settle(_PASSED_IN_QUEUE)
         return self.outcome is None
@@ -166,7 +167,7 @@ class Job:
             self.outcome, self.is_finished = outcome, finishes
             ended = self._clock()
             self.timings = Timings(
-                queue=(self.taken_at or ended) - self.admitted_at,
+                queue=(ended if self.taken_at is None else self.taken_at) - self.admitted_at,
                 first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
                 total=ended - self.admitted_at,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,9 @@ from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.seldom import Seldom
+
+log = logging.getLogger("inferbus.slots")
 
 #: Seconds after which to look again at a request whose model is starting.
 _LOOK_AGAIN: Final = 1.0
@@ -46,6 +50,7 @@ class Overdue:
         self._endings = endings
         self._slot_timeout = slot_timeout
         self._clock = clock
+        self._seldom = Seldom(log)
 
     def look(self) -> None:
         """End what waits in vain, and wake who can go on."""
@@ -73,6 +78,7 @@ class Overdue:
             job.look_at = slot_by if job.deadline is None else min(job.deadline, slot_by)
             self._queue.look_again(job)
         elif self._queue.remove(job):
+            self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)
             self._end(job, Failure("overloaded", retry_after_ms=_milliseconds(model)))
 
     def _leave(self, model: Model) -> None:
@@ -85,7 +91,10 @@ class Overdue:
                 self._end(job, Failure("engine_unavailable", retry_after_ms=_milliseconds(model)))
             else:
                 self._in_flight.moved(job, instead.key)
-                self._queue.give_back(job)
+                self._queue.put(job)
+                # A mark that came meanwhile found it nowhere, and left it to us.
+                if job.outcome is not None and self._queue.remove(job):
+                    self._endings.later(job)
 
     def _end(self, job: Job, failure: Failure) -> None:
         job.mark(failure)

@@ -92,14 +92,19 @@ class TurnRunner:
         except Exception as failure:
             error = failure
             log.exception("a turn failed")
+        except BaseException as failure:  # a Rust library's panic is no `Exception`; the pool says what it was
+            error = failure
+            raise
         finally:
-            if job.request.has_form and not job.answering and isinstance(error, _GIVEN_UP):
+            if job.request.has_form and job.reached_engine and not job.answering and isinstance(error, _GIVEN_UP):
                 lease.slot.forms_given_up += 1
-            lease.end(error)
-            if goes_again:
-                self._go_again(job)
-            else:
-                self._endings.write(job, _in_time(outcome, lease.slot))
+            try:
+                lease.end(error)
+            finally:
+                if goes_again:
+                    self._go_again(job)
+                else:
+                    self._endings.write(job, _in_time(outcome, lease.slot))
 
     def _answer(self, job: Job, engine: Engine) -> Answer:
         prompt = self._prompts.of(job, engine)
@@ -132,6 +137,8 @@ class TurnRunner:
         is_lost = isinstance(error, EngineDeadError) and self._slots.others(slot, job)
         if not is_lost and not (isinstance(error, BackendError) and error.may_retry):
             return False
+        if job.outcome is not None:  # it has been marked meanwhile
+            return False
         now = self._clock()
         has_time = now - job.admitted_at < self._settings.retry_for and (job.deadline is None or now < job.deadline)
         return has_time and job.first_token_at is None and job.attempts.total() <= self._settings.max_retries
@@ -161,7 +168,7 @@ def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure |
     if not isinstance(outcome, Failure) or outcome.code not in {"overloaded", "engine_unavailable"}:
         return outcome
     wait = max(slot.pause_left, slot.breaker.retry_after)
-    return replace(outcome, retry_after_ms=round(wait * 1000)) if wait else outcome
+    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if wait else outcome
 
 
 def _failure(error: EngineError) -> Failure:
