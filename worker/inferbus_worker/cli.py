@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from inferbus_client.cli.options import given, settings_options
+from inferbus_client.errors import SettingsError
 from inferbus_client.exits import Exit
 from inferbus_client.settings.file import SettingsFile
 from inferbus_worker.settings.vllm_options import arguments
@@ -54,8 +56,19 @@ def serve(
     logs.configure(settings.log_format, settings.log_level)
     for remark in remarks(settings):
         log.warning("%s", remark)
-    lineup = make_lineup(settings, model, context.args, _vllm_places(settings, config))
+    places = Settings.places(given(Settings, flags), config)
+    with _placed(places):
+        lineup = make_lineup(settings, model, context.args, _vllm_places(settings, config))
     return _leave(Daemon(settings, lineup).run())
+
+
+@contextmanager
+def _placed(places: Mapping[str, str]) -> Iterator[None]:
+    """Say of a model that cannot be served where it is declared."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{error} (models: {places['models']})" if "models" in places else str(error)) from None
 
 
 def _check_model(settings: Settings, model: str | None) -> None:
@@ -88,7 +101,8 @@ def _check(
     settings.link_options("check")  # reads the password file
     _check_model(settings, model or ("demo" if settings.backend is None and not settings.models else None))
     if settings.models or settings.backend is not None or settings.engine == "simulated":
-        make_lineup(settings, model, options)  # reads the keys, and refuses options that nobody takes
+        with _placed(places):
+            make_lineup(settings, model, options)  # reads the keys, and refuses options that nobody takes
     elif (settings.vllm or options) and find_spec("vllm") is not None:
         from inferbus_worker.engines.vllm.arguments import parse_options  # noqa: PLC0415
 

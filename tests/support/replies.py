@@ -1,0 +1,56 @@
+"""All that a worker said to each request of one project, as JSON."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Any, Self
+
+from support.listener import Listener
+from support.mosquitto import Mosquitto
+from support.requester import Requester
+from support.waiting import until
+
+
+class Replies:
+    """A context manager: sends requests in JSON, keeps every reply, and the ledger of all of them."""
+
+    def __init__(self, broker: Mosquitto, project: str, *, echo: bool = True) -> None:
+        self._requester = Requester(broker, project, echo=echo)
+        self._listener = Listener(broker, f"{project}/assistant_response/#")
+        self.ledger = self._requester.ledger
+
+    def __enter__(self) -> Self:
+        self._listener.__enter__()
+        self._requester.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._requester.__exit__(kind, error, at)
+        self._listener.__exit__(kind, error, at)
+
+    def send(self, text: str | None = None, **fields: Any) -> str:
+        """See `Requester.send`."""
+        return self._requester.send(text, **fields)
+
+    def settle(self, timeout: float) -> None:
+        """See `Requester.settle`."""
+        self._requester.settle(timeout)
+
+    def of(self, request: str) -> list[dict[str, Any]]:
+        """What was said to a request so far, in its order."""
+        said = [json.loads(message.payload) for message in self._listener.heard]
+        return [reply for reply in said if reply["requestId"] == request]
+
+    def end(self, request: str, timeout: float = 30.0) -> dict[str, Any]:
+        """The terminal reply to a request."""
+        ends = until(lambda: [one for one in self.of(request) if one["type"] in {"done", "error"}], timeout)
+        return ends[0]
+
+    def ask(self, text: str | None = None, timeout: float = 30.0, **fields: Any) -> dict[str, Any]:
+        """Send a request; its terminal reply."""
+        return self.end(self.send(text, **fields), timeout)
+
+    def streamed(self, request: str) -> str:
+        """The deltas of a request's answer, joined."""
+        return "".join(one["text"] for one in self.of(request) if one["type"] == "delta")
