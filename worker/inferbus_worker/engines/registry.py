@@ -26,6 +26,7 @@ class Registry:
             name: [models[key] for key in dict.fromkeys([project.model or first, *project.models])]
             for name, project in projects.items()
         }
+        self._lines = {model.key: [models[key] for key in self._line_of(model)] for model in models.values()}
 
     @property
     def default(self) -> Model:
@@ -36,7 +37,7 @@ class Registry:
     def lanes(self) -> dict[str, list[str]]:
         """Per project the keys of the models that its requests may get to, those that stand in among them."""
         return {
-            name: list(dict.fromkeys(key for model in allowed for key in self._line_of(model)))
+            name: list(dict.fromkeys(one.key for model in allowed for one in self._lines[model.key]))
             for name, allowed in self._allowed.items()
         }
 
@@ -82,9 +83,10 @@ class Registry:
 
     def serving(self, model: Model) -> Model | None:
         """The model itself or, while it cannot, the first of those that stand in for it and can."""
-        if model.will_serve:
-            return model
-        return next((one for key in self._line_of(model) if (one := self.models[key]).will_serve), None)
+        for one in self._lines[model.key]:
+            if one.will_serve:
+                return one
+        return None
 
     def _line_of(self, model: Model) -> list[str]:
         """The keys of a model and of those that stand in for it, and for these, nearest first."""

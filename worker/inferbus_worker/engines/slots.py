@@ -233,11 +233,19 @@ class Model:
     @property
     def limit(self) -> int:
         """How many requests its slots may have at once, now."""
-        return sum(slot.limit.value for slot in self.slots if slot.may_serve)
+        limit = 0
+        # A loop, here and below: every request asks, and a generator costs more than all the rest.
+        for slot in self.slots:
+            if slot.may_serve:
+                limit += slot.limit.value
+        return limit
 
     @property
     def active(self) -> int:
-        return sum(slot.active for slot in self.slots)
+        active = 0
+        for slot in self.slots:
+            active += slot.active
+        return active
 
     @property
     def may_serve(self) -> bool:
@@ -247,7 +255,10 @@ class Model:
     @property
     def will_serve(self) -> bool:
         """Whether a request for it that waits has something to wait for."""
-        return any(slot.will_serve for slot in self.slots)
+        for slot in self.slots:  # noqa: SIM110
+            if slot.will_serve:
+                return True
+        return False
 
     @property
     def is_starting(self) -> bool:
@@ -344,7 +355,8 @@ class SlotTable:
     def of(self, model: str) -> tuple[int, int]:
         """A model's requests under way now, and how many may be."""
         found = self.models[model]
-        return found.active, min(found.limit, self.threads)
+        limit = found.limit
+        return found.active, limit if self._max_threads is None else min(limit, self._max_threads)
 
     def has_free(self, model: str) -> bool:
         """See `flow.queue.Places`."""
