@@ -135,7 +135,7 @@ class Slot:
     @property
     def may_serve(self) -> bool:
         """Whether it answers now, be it after others."""
-        return self.state == "ready" and self.breaker.is_closed
+        return self.state == "ready" and (self.is_here or self.breaker.is_closed)
 
     @property
     def will_serve(self) -> bool:
@@ -145,7 +145,11 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether one more request may run here."""
-        if self.state != "ready" or self.active >= self.limit.value or not self.breaker.is_closed:
+        if self.state != "ready" or self.active >= self.limit.value:
+            return False
+        if self.is_here:
+            return True
+        if not self.breaker.is_closed:
             return False
         if self.is_open is not None and not self.is_open():
             return False

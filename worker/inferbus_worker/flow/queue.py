@@ -324,8 +324,9 @@ class RequestQueue:
     def _take_next(self) -> Job | None:
         if not self._length:
             return None
-        has_free = self._places.has_free
-        waiting = [lane for lane in self._lanes.values() if lane and has_free(lane.model)]
+        waiting = [lane for lane in self._lanes.values() if lane]
+        if len(waiting) > 1:
+            waiting = [lane for lane in waiting if self._places.has_free(lane.model)]
         while waiting:
             lane = waiting[0]
             if len(waiting) > 1:
