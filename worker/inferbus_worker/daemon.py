@@ -152,11 +152,11 @@ class Daemon:
 
     def _start_workers(self) -> None:
         settings, rooms = self._settings, self._rooms
-        rest = min(settings.workers, rooms.slots.threads)
-        if rest < settings.workers and "workers" in settings.model_fields_set:
+        is_whole = all(slot.most for slot in rooms.slots.slots)  # else there will be more when others have started
+        if is_whole and rooms.slots.threads < settings.workers and "workers" in settings.model_fields_set:
             waits = "%d requests may run at once; %d worker threads would wait for each other"
             log.warning(waits, rooms.slots.threads, settings.workers)
-        rooms.pool.start(rest, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
+        rooms.pool.start(settings.workers, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
 
     # --- serve ---
 
