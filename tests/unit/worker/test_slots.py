@@ -34,7 +34,7 @@ class Asker:
 
     model: str = "m"
     key: str = "s"
-    attempts: Counter[str] = field(default_factory=Counter)
+    attempts: dict[str, int] = field(default_factory=dict)
     may_repeat_at: float = 0.0
     waits_since: float = 0.0
     lease: Lease | None = None

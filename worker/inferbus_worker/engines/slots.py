@@ -64,7 +64,7 @@ class Tenant(Protocol):
     """
 
     model: str
-    attempts: Counter[str]
+    attempts: dict[str, int]
     may_repeat_at: float
     waits_since: float
     lease: Lease | None
@@ -394,7 +394,7 @@ class SlotTable:
             if len(model.slots) > 1:
                 self._served_by[tenant.key] = slot
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
-            tenant.attempts[slot.name] += 1
+            tenant.attempts[slot.name] = tenant.attempts.get(slot.name, 0) + 1
             tenant.lease = Lease(self, slot, now)
         log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True
@@ -423,7 +423,7 @@ class SlotTable:
 
     def others(self, slot: Slot, tenant: Tenant) -> bool:
         """Whether another slot of the model, which has not failed this request, may serve it."""
-        return any(other.may_serve and not tenant.attempts[other.name] for other in slot.model.slots)
+        return any(other.may_serve and other.name not in tenant.attempts for other in slot.model.slots)
 
     def _chosen(self, model: Model, tenant: Tenant) -> Slot | None:
         if self._max_threads is not None and not self._leaves_threads(model):
@@ -431,7 +431,7 @@ class SlotTable:
         free = [slot for slot in model.slots if slot.is_free]
         if not free:
             return None
-        fresh = [slot for slot in free if not tenant.attempts[slot.name]] if tenant.attempts else free
+        fresh = [slot for slot in free if slot.name not in tenant.attempts] if tenant.attempts else free
         if fresh:
             slot = self._best(fresh, tenant) if len(fresh) > 1 else fresh[0]
             if not slot.is_here:

@@ -8,7 +8,6 @@ written in one place, `endings`, by the thread that worked on it.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -84,7 +83,7 @@ class Job:
         self.retry = retry
         self.model = model
         self.lease: Lease | None = None
-        self.attempts: Counter[str] = Counter()
+        self.attempts: dict[str, int] = {}
         self.may_repeat_at = 0.0
         self.look_at = deadline
         self.waits_since = admitted_at
