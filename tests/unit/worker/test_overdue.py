@@ -161,3 +161,23 @@ class TestNothingServesIt:
         assert (rooms.in_flight.forms("phi"), rooms.in_flight.forms("qwen")) == (0, 1)
         rooms.work()
         assert (rooms.in_flight.forms("phi"), rooms.in_flight.forms("qwen")) == (0, 0)
+
+
+class TestAnEngineThatIsLost:
+    def test_what_runs_in_it_ends_while_what_waits_and_what_runs_elsewhere_goes_on(self) -> None:
+        """A hang is no error that anybody raises: its requests waited until the drain was over."""
+        rooms = pair()
+        rooms.ask("hung", reply="json")
+        hung = rooms.take()
+        rooms.ask("well", model="qwen", reply="json")
+        well = rooms.take()
+        rooms.ask("waits", reply="json")
+        slot_of(rooms, "phi").state = "dead"
+        rooms.overdue.look()
+        assert hung.outcome is not None
+        rooms.turns.run(hung)
+        rooms.turns.run(well)
+        rooms.turns.run(rooms.take())
+        said = {reply["sessionId"]: reply.get("code", "done") for reply in ended(rooms)}
+        assert said == {"hung": "engine_unavailable", "well": "done", "waits": "done"}
+        assert rooms.left_behind == NOTHING

@@ -67,6 +67,11 @@ class Registry:
         states = [model.state for model in self.models.values()]
         return "ready" in states or ("stopped" in states and "starting" not in states)
 
+    @property
+    def will_serve(self) -> bool:
+        """Whether a model answers now, or as soon as it has started."""
+        return any(model.will_serve for model in self.models.values())
+
     def states(self) -> dict[str, str]:
         """What each model does, by its name; for presence."""
         return {model.name: model.state for model in self.models.values()}

@@ -50,7 +50,7 @@ class Job:
 
     Attributes:
         charge: the tokens that it has been charged with, where there is a budget.
-        lease: the place that it runs in, or ran in last.
+        lease: the place that it runs in; at the end, the one that answered.
         attempts: how often each place has begun to answer it, by the place's name.
         may_repeat_at: from when on a place may have it that has failed it before.
         waits_since: when it last came into the queue.
@@ -123,7 +123,7 @@ class Job:
     def detach(self) -> None:
         """The generation has failed, and there may be another one."""
         with self._lock:
-            self._generation = None
+            self._generation = self.lease = None
             self.answering = False
 
     def heard(self, text: str, reasoning: str) -> None:

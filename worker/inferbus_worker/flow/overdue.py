@@ -55,6 +55,8 @@ class Overdue:
     def look(self) -> None:
         """End what waits in vain, and wake who can go on."""
         for model in self._registry.models.values():
+            if any(slot.state == "dead" and slot.active for slot in model.slots):
+                self._give_up(model)
             if not model.will_serve:
                 self._leave(model)
         for job in self._queue.due():
@@ -80,6 +82,13 @@ class Overdue:
         elif self._queue.remove(job):
             self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)
             self._end(job, Failure("overloaded", retry_after_ms=_milliseconds(model)))
+
+    def _give_up(self, model: Model) -> None:
+        """End what runs in an engine that is lost, and may hang: its threads have others to see to."""
+        for job in self._in_flight.all():
+            lease = job.lease
+            if lease is not None and lease.slot.model is model and lease.slot.state == "dead":
+                job.mark(Failure("engine_unavailable"))
 
     def _leave(self, model: Model) -> None:
         """Nothing will serve a model's requests: those that wait go to another one, or end at once."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
@@ -98,6 +98,7 @@ _ONLY_FOR: Final[Mapping[str, tuple[Any, str]]] = {
         ("first_token", "per_token", "capacity", "failure_rate"),
         (lambda slot: slot.engine == "simulated", "engine: simulated"),
     ),
+    **dict.fromkeys(("path", "options"), (lambda slot: slot.engine != "simulated", "a backend or engine: vllm")),
     **dict.fromkeys(
         ("when", "idle_stop"), (lambda slot: slot.is_managed, "a server that the worker starts (manage or path)")
     ),
@@ -135,6 +136,14 @@ class SlotRange(Written):
         return self
 
 
+# Told apart by what was written: an error then speaks of that alone.
+Slots = Annotated[
+    Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS), Tag("list")]
+    | Annotated[SlotRange, Tag("range")],
+    Discriminator(lambda written: "list" if isinstance(written, list) else "range"),
+]
+
+
 class ModelSettings(SlotSettings):
     """One model: its only slot, written at its own place; or several of them, as a list or as a range of like ones.
 
@@ -143,7 +152,7 @@ class ModelSettings(SlotSettings):
         fallback: models that answer in its place while none of its slots can, in this order.
     """
 
-    slots: Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS)] | SlotRange | None = None
+    slots: Slots | None = None
     fallback: list[str] = Field(default_factory=list)
 
     @property
