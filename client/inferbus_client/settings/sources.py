@@ -122,6 +122,20 @@ def place_of(keys: Keys, sources: Iterable[Source]) -> str:
     return source.place(keys[:depth]) if depth else ""
 
 
+def said_keys(keys: Keys, sources: Iterable[Source]) -> Keys:
+    """The steps of `keys` that somebody has written; pydantic's own, which name branches of a type, are left out."""
+    return max((_said(keys, source.values) for source in sources), key=len, default=()) or keys
+
+
+def _said(keys: Keys, values: Any) -> Keys:
+    said: Keys = ()
+    for step in keys:
+        below = dict(enumerate(values)) if isinstance(values, list) else values
+        if isinstance(below, Mapping) and step in below:
+            values, said = below[step], (*said, step)
+    return said
+
+
 def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
     """A sentence for each variable `INFERBUS_…` that no setting of these models has, and nothing else of ours reads."""
     fields = ((name, field) for model in models for name, field in model.model_fields.items())

@@ -157,7 +157,7 @@ def test_places_are_filled_once_and_nothing_else_is_read() -> None:
         ("llama.cpp", "There is no llama-server here to start phi with: install llama.cpp"),
         ("mlx", "There is no mlx_lm here to start phi with: install it: pip install mlx-lm"),
         ("ollama", "There is no ollama here to start phi with: install Ollama"),
-        ("tabbyapi", "There is no TabbyAPI here to start phi with: check TabbyAPI out"),
+        ("tabbyapi", "There is no folder in TABBYAPI_HOME here to start phi with: check TabbyAPI out"),
         ("tgi", "There is no text-generation-launcher here to start phi with: install text-generation-inference"),
         ("vllm", "There is no vllm here to start phi with: install vLLM: pip install"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -20,7 +21,37 @@ _MAX_SLOTS: Final = 64
 #: As many as a worker's presence and stats can name.
 _MAX_MODELS: Final = 100
 
-Concurrency = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
+_MOST_AT_ONCE: Final = 4096
+_LARGEST_PORT: Final = 65_535
+
+
+def _number_or_auto(value: object) -> object:
+    if value != "auto" and not (str(value).isdecimal() and 1 <= int(str(value)) <= _MOST_AT_ONCE):
+        raise ValueError(f"must be a whole number from 1 to {_MOST_AT_ONCE}, or auto")
+    return value
+
+
+Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
+def check_url(url: str) -> str:
+    """That it is an address; the complaint does not repeat it, since a password may stand in it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        is_usable = is_usable and (parts.port is None or 0 < parts.port <= _LARGEST_PORT)
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("must be an address such as http://127.0.0.1:8000, with http:// or https://")
+    return url
+
+
+Url = Annotated[str, AfterValidator(check_url)]
 
 
 class Manage(Written):
@@ -60,7 +91,7 @@ class SlotSettings(Written):
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: Literal["vllm", "simulated"] | None = None
     backend: Backend | None = None
-    url: str | None = None
+    url: Url | None = None
     model: str | None = None
     path: str | None = None
     concurrency: Concurrency | None = None
@@ -136,11 +167,14 @@ class SlotRange(Written):
         return self
 
 
-# Told apart by what was written: an error then speaks of that alone.
-Slots = Annotated[
+def _branch(value: object) -> str:
+    return "range" if isinstance(value, Mapping | SlotRange) else "list"
+
+
+_Slots = Annotated[
     Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS), Tag("list")]
     | Annotated[SlotRange, Tag("range")],
-    Discriminator(lambda written: "list" if isinstance(written, list) else "range"),
+    Discriminator(_branch),
 ]
 
 
@@ -152,7 +186,7 @@ class ModelSettings(SlotSettings):
         fallback: models that answer in its place while none of its slots can, in this order.
     """
 
-    slots: Slots | None = None
+    slots: _Slots | None = None
     fallback: list[str] = Field(default_factory=list)
 
     @property

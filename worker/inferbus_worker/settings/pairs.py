@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,16 @@ def _budgets_too_small(settings: Settings) -> Iterator[ConflictError]:
                 f"max_tokens together, which are {least} in project {project}",
                 *("token_budget", "max_history_tokens", "max_tokens"),
             )
+
+
+def missing_files(settings: Settings) -> list[str]:
+    """A sentence for each path to a model that is a file's by its looks, where there is none."""
+    found = ((name, place.path) for name, one in settings.models.items() for place in one.places if place.path)
+    return [
+        f"models.{name}: there is nothing at {path}, its path"
+        for name, path in dict.fromkeys(found)
+        if path.startswith(("/", "./", "../", "~")) and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
+    ]
 
 
 def without_effect(settings: Settings) -> list[str]:

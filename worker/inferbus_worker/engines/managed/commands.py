@@ -106,18 +106,21 @@ def _check(slot: SlotSettings, name: str, launch: Launch) -> None:
     """
     if launch.needs_path and slot.path is None:
         raise EngineStartError(f"The server of {name} needs a path to its model: say path, or manage.command.")
+    program = missing(launch)
+    if program is not None:
+        raise EngineStartError(f"There is no {program} here to start {name} with: {launch.remedy}.")
+
+
+def missing(launch: Launch) -> str | None:
+    """What of the usual command is not on this machine: a program, or a module of Python's. Nothing is run for it."""
     program, *rest = launch.command.split()
     if program != _PYTHON:
-        is_there = shutil.which(program) is not None
-    elif rest[0] == "-m":
-        program = rest[1].partition(".")[0]
-        is_there = importlib.util.find_spec(program) is not None
-    else:
-        program = BACKENDS[slot.backend].label if slot.backend is not None else ""
-        home = os.environ.get(launch.home, "")
-        is_there = bool(home) and Path(_filled(rest[0], {"home": home})).is_file()
-    if not is_there:
-        raise EngineStartError(f"There is no {program} here to start {name} with: {launch.remedy}.")
+        return None if shutil.which(program) is not None else program
+    if rest[0] == "-m":
+        module = rest[1].partition(".")[0]
+        return None if importlib.util.find_spec(module) is not None else module
+    home = os.environ.get(launch.home, "")
+    return None if home and Path(_filled(rest[0], {"home": home})).is_file() else f"folder in {launch.home}"
 
 
 def _launch(slot: SlotSettings) -> Launch | None:

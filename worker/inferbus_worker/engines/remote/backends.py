@@ -157,8 +157,8 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             "openai",
             1,
             # It says that it is well while the thread that generates is dead: what a request needs is seen by a probe.
-            # Its list holds whatever the hub's cache has, and breaks off where there is no cache; another name than its
-            # own makes it load that.
+            # Its list holds whatever the hub's cache has, and where there is no cache it breaks the connection off;
+            # another name than its own makes it load that.
             models=None,
             one_model=True,
             unnamed="default_model",

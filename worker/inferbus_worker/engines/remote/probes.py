@@ -42,7 +42,7 @@ async def ask_around(place: RemotePlace, connections: Connections) -> Served:
             raise _wrong_kind(place, row.health)
         if status != _OK and status not in _DENIED:
             raise EngineStartError(f"{_who(place)} is not well yet: {row.health} answers {status}.")
-    model = place.model or str(row.unnamed)
+    model = place.model or row.unnamed or ""
     if row.models is not None:
         model = await _model(place, connections, row.models)
     contexts = [await figure_told(connections, told, model) for told in row.context]
@@ -63,7 +63,6 @@ async def figure_told(connections: Connections, told: Told, model: str) -> int |
 
 
 async def _model(place: RemotePlace, connections: Connections, path: str) -> str:
-    """The model to ask for, of those that are listed at `path`."""
     row = place.row
     status, answer = await _reach(place, connections, path)
     if status in _DENIED:

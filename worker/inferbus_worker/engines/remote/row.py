@@ -81,7 +81,7 @@ class BackendRow:
         concurrency: requests at once that come naturally to it.
         base: what precedes the shape's own paths; also taken off an address that ends with it.
         health: where it says that it is well; None: only a real answer tells.
-        models: where it lists what it serves; the names are `data[].id`. None: it cannot be asked.
+        models: where it lists what it serves; the names are `data[].id`. None: it is not asked, and `unnamed` is said.
         one_model: it answers with the model that it has, whatever name is asked for.
         unnamed: what to ask for where no name was given; None: the first that it lists.
         context: where it tells the longest prompt and answer, the first that does.
