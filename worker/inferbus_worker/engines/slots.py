@@ -57,14 +57,14 @@ class Tenant(Protocol):
 
     Attributes:
         model: the key of its model.
-        attempts: how often each slot has begun to answer it, by the slot's name.
+        attempts: the names of the slots that have begun to answer it, one for each time.
         may_repeat_at: from when on a slot may have it that has failed it before, on the table's clock.
         waits_since: when it last began to wait.
         lease: the slot that it has.
     """
 
     model: str
-    attempts: Counter[str]
+    attempts: list[str]
     may_repeat_at: float
     waits_since: float
     lease: Lease | None
@@ -233,11 +233,11 @@ class Model:
     @property
     def limit(self) -> int:
         """How many requests its slots may have at once, now."""
-        return sum(slot.limit.value for slot in self.slots if slot.may_serve)
+        return sum([slot.limit.value for slot in self.slots if slot.may_serve])
 
     @property
     def active(self) -> int:
-        return sum(slot.active for slot in self.slots)
+        return sum([slot.active for slot in self.slots])
 
     @property
     def may_serve(self) -> bool:
@@ -344,7 +344,9 @@ class SlotTable:
     def of(self, model: str) -> tuple[int, int]:
         """A model's requests under way now, and how many may be."""
         found = self.models[model]
-        return found.active, min(found.limit, self.threads)
+        # Without a bound of their own there are threads for all that the slots may have.
+        limit = found.limit if self._max_threads is None else min(found.limit, self.threads)
+        return found.active, limit
 
     def has_free(self, model: str) -> bool:
         """See `flow.queue.Places`."""
@@ -378,7 +380,7 @@ class SlotTable:
             if len(model.slots) > 1:
                 self._served_by[tenant.key] = slot
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
-            tenant.attempts[slot.name] += 1
+            tenant.attempts.append(slot.name)
             tenant.lease = Lease(self, slot, now)
         log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True
@@ -407,7 +409,7 @@ class SlotTable:
 
     def others(self, slot: Slot, tenant: Tenant) -> bool:
         """Whether another slot of the model, which has not failed this request, may serve it."""
-        return any(other.may_serve and not tenant.attempts[other.name] for other in slot.model.slots)
+        return any(other.may_serve and other.name not in tenant.attempts for other in slot.model.slots)
 
     def _chosen(self, model: Model, tenant: Tenant) -> Slot | None:
         if self._max_threads is not None and not self._leaves_threads(model):
@@ -415,7 +417,7 @@ class SlotTable:
         free = [slot for slot in model.slots if slot.is_free]
         if not free:
             return None
-        fresh = [slot for slot in free if not tenant.attempts[slot.name]] if tenant.attempts else free
+        fresh = [slot for slot in free if slot.name not in tenant.attempts] if tenant.attempts else free
         if fresh:
             slot = self._best(fresh, tenant) if len(fresh) > 1 else fresh[0]
             if not slot.is_here:
