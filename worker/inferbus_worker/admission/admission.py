@@ -183,7 +183,9 @@ class Admission:
         if job.retry is not None and not self._recent.started(job.retry):
             self._meter.repeated()
             return "in flight"
-        job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position, job.model)))
+        # The text half does not say that it was accepted, nor for how long it waits.
+        wait = self._meter.wait_estimate(position, job.model) if job.replies.address.json else None
+        job.replies.accepted(position, _milliseconds(wait))
         self._in_flight.add(job)
         self._queue.put(job)
         return None
