@@ -34,7 +34,7 @@ class Asker:
 
     model: str = "m"
     key: str = "s"
-    attempts: dict[str, int] = field(default_factory=dict)
+    attempts: list[str] = field(default_factory=list)
     may_repeat_at: float = 0.0
     waits_since: float = 0.0
     lease: Lease | None = None

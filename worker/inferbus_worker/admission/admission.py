@@ -183,7 +183,9 @@ class Admission:
         if job.retry is not None and not self._recent.started(job.retry):
             self._meter.repeated()
             return "in flight"
-        job.replies.accepted(position, _milliseconds(self._meter.wait_estimate(position, job.model)))
+        # The text half does not say that it was accepted, nor for how long it waits.
+        wait = self._meter.wait_estimate(position, job.model) if job.replies.address.json else None
+        job.replies.accepted(position, _milliseconds(wait))
         self._in_flight.add(job)
         self._queue.put(job)
         return None
@@ -213,7 +215,8 @@ class Admission:
             return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
         if job.deadline is None:
             return None
-        if job.admitted_at + (self._meter.wait_estimate(position, job.model) or 0) > job.deadline:
+        wait = self._meter.wait_estimate(position, job.model) or 0
+        if job.admitted_at + wait > job.deadline:
             return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
         return None
 

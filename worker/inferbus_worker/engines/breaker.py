@@ -69,6 +69,8 @@ class Breaker:
         self._uniform = uniform
         self._lock = threading.Lock()
         self._state: BreakerState = "closed"
+        #: Whether requests may run here. It is asked several times for each of them.
+        self.is_closed = True
         self._recent: RecentCounts[Literal["well", "failed"]] = RecentCounts("well", "failed", clock=clock)
         self._in_a_row = 0
         self._pause = _FIRST_PAUSE
@@ -79,11 +81,6 @@ class Breaker:
     @property
     def state(self) -> BreakerState:
         return self._state
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether requests may run here."""
-        return self._state == "closed"
 
     @property
     def retry_after(self) -> float:
@@ -163,4 +160,4 @@ class Breaker:
     def _become(self, state: BreakerState, reason: str) -> None:
         if state != self._state:
             log.info("%s: breaker %s -> %s: %s", self._name, self._state, state, reason)
-        self._state = state
+        self._state, self.is_closed = state, state == "closed"

@@ -75,11 +75,7 @@ class FixedLimit:
     """See `Limit`. It stays as it is."""
 
     def __init__(self, value: int) -> None:
-        self._value = value
-
-    @property
-    def value(self) -> int:
-        return self._value
+        self.value = value
 
     def answered(self, first_token_seconds: float | None, active: int) -> None: ...
 

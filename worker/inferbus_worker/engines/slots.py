@@ -57,14 +57,14 @@ class Tenant(Protocol):
 
     Attributes:
         model: the key of its model.
-        attempts: how often each slot has begun to answer it, by the slot's name.
+        attempts: the names of the slots that have begun to answer it, one for each time.
         may_repeat_at: from when on a slot may have it that has failed it before, on the table's clock.
         waits_since: when it last began to wait.
         lease: the slot that it has.
     """
 
     model: str
-    attempts: dict[str, int]
+    attempts: list[str]
     may_repeat_at: float
     waits_since: float
     lease: Lease | None
@@ -237,19 +237,11 @@ class Model:
     @property
     def limit(self) -> int:
         """How many requests its slots may have at once, now."""
-        limit = 0
-        # A loop, here and below: every request asks, and a generator costs more than all the rest.
-        for slot in self.slots:
-            if slot.may_serve:
-                limit += slot.limit.value
-        return limit
+        return sum([slot.limit.value for slot in self.slots if slot.may_serve])
 
     @property
     def active(self) -> int:
-        active = 0
-        for slot in self.slots:
-            active += slot.active
-        return active
+        return sum([slot.active for slot in self.slots])
 
     @property
     def may_serve(self) -> bool:
@@ -359,8 +351,9 @@ class SlotTable:
     def of(self, model: str) -> tuple[int, int]:
         """A model's requests under way now, and how many may be."""
         found = self.models[model]
-        limit = found.limit
-        return found.active, limit if self._max_threads is None else min(limit, self._max_threads)
+        # Without a bound of their own there are threads for all that the slots may have.
+        limit = found.limit if self._max_threads is None else min(found.limit, self.threads)
+        return found.active, limit
 
     def has_free(self, model: str) -> bool:
         """See `flow.queue.Places`."""
@@ -394,7 +387,7 @@ class SlotTable:
             if len(model.slots) > 1:
                 self._served_by[tenant.key] = slot
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
-            tenant.attempts[slot.name] = tenant.attempts.get(slot.name, 0) + 1
+            tenant.attempts.append(slot.name)
             tenant.lease = Lease(self, slot, now)
         log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True

@@ -51,7 +51,7 @@ class Job:
     Attributes:
         charge: the tokens that it has been charged with, where there is a budget.
         lease: the place that it runs in; at the end, the one that answered.
-        attempts: how often each place has begun to answer it, by the place's name.
+        attempts: the names of the places that have begun to answer it, one for each time.
         may_repeat_at: from when on a place may have it that has failed it before.
         waits_since: when it last came into the queue.
         look_at: when somebody has to see whether it waits in vain; None: never.
@@ -83,7 +83,7 @@ class Job:
         self.retry = retry
         self.model = model
         self.lease: Lease | None = None
-        self.attempts: dict[str, int] = {}
+        self.attempts: list[str] = []
         self.may_repeat_at = 0.0
         self.look_at = deadline
         self.waits_since = admitted_at

@@ -81,13 +81,15 @@ class TurnRunner:
         is_first = job.taken_at is None
         lease = job.lease
         assert lease is not None  # noqa: S101 - the queue gives no job without
-        error: BaseException | None = _NEVER_RAN
+        error: BaseException | None = None
         goes_again = False
         try:
             if job.take():
                 if is_first:
                     self._begins(job.replies.address.receipt)
-                outcome, error = self._answer(job, lease.slot.engine), None
+                outcome = self._answer(job, lease.slot.engine)
+            else:
+                error = CancelledGenerationError()
         except EngineError as failure:
             error, outcome = failure, _failure(failure)
             goes_again = self._may_go_again(job, lease.slot, failure)
@@ -98,7 +100,7 @@ class TurnRunner:
             error = failure
             raise
         finally:
-            if isinstance(error, _GIVEN_UP) and job.request.has_form and job.reached_engine and not job.answering:
+            if isinstance(error, _GIVEN_UP) and job.reached_engine and not job.answering and job.request.has_form:
                 lease.slot.forms_given_up += 1
             try:
                 lease.end(error)
@@ -143,11 +145,11 @@ class TurnRunner:
             return False
         now = self._clock()
         has_time = now - job.admitted_at < self._settings.retry_for and (job.deadline is None or now < job.deadline)
-        return has_time and job.first_token_at is None and sum(job.attempts.values()) <= self._settings.max_retries
+        return has_time and job.first_token_at is None and len(job.attempts) <= self._settings.max_retries
 
     def _go_again(self, job: Job) -> None:
         """Back to the head of its lane: to another slot at once, to the same one after a rest."""
-        tries = sum(job.attempts.values())
+        tries = len(job.attempts)
         job.waits_since = self._clock()
         job.may_repeat_at = job.waits_since + _FIRST_REST * 2 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         job.detach()

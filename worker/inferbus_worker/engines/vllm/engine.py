@@ -41,6 +41,9 @@ __all__ = ["VllmEngine", "parse_options"]
 #: Of the time to stop, what is kept for SIGKILL and its aftermath.
 _KILL_RESERVE = 0.5
 _KILL_INTERVAL = 0.1
+#: What is supposed of a model whose files have not been read: no more than what most have, of their usual tokens.
+_CONTEXT_TOKENS = 32768
+_CHARACTERS_PER_TOKEN = 4
 _STOPPED = "The engine was stopped while it started."
 
 log = logging.getLogger("inferbus.vllm")
@@ -98,7 +101,7 @@ class VllmEngine:
 
     @property
     def context_tokens(self) -> int:
-        return int(self._engine.model_config.max_model_len)
+        return _CONTEXT_TOKENS if self._engine is None else int(self._engine.model_config.max_model_len)
 
     @property
     def running(self) -> int:
@@ -140,7 +143,9 @@ class VllmEngine:
         return LoopGeneration(self._loop, self._chat.answer(call), on_delta, first_within=call.first_token_within)
 
     def count_tokens(self, text: str) -> int:
-        """See `Engine.count_tokens`."""
+        """See `Engine.count_tokens`: an estimate, while the tokenizer is not there."""
+        if self._engine is None:
+            return len(text) // _CHARACTERS_PER_TOKEN + 1
         with self._counting:
             return len(self._tokenizer.encode(text, add_special_tokens=False))
 
