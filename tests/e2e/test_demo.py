@@ -64,6 +64,32 @@ def test_it_says_what_it_is_doing_and_prints_only_replies() -> None:
         assert "Starting the simulated engine: done" in demo.err
 
 
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.vllm), "simulated"])
+def test_a_second_backend_answers_beside_the_first(engine: str) -> None:
+    """MLX's server, which the worker starts and stops: both are asked, each in a conversation of its own."""
+    needs_module("mlx_lm")
+    if engine == "vllm":
+        needs_module("vllm")
+    texts = ["--once", "My name is Zorvek", "--once", "What is my name?"]
+    with Running([DEMO, "--engine", engine, "--backend", "mlx", *texts]) as demo:
+        assert demo.wait(240) == 0, demo.err
+        replies = demo.out.splitlines()
+        assert [reply.partition(":")[0] for reply in replies] == ["demo", "demo-mlx"] * 2
+        assert "Zorvek" in replies[3]
+        assert engine == "simulated" or "Zorvek" in replies[2]
+        assert "and a server of MLX's: done" in demo.err
+
+
+def test_a_second_backend_that_is_not_installed_is_said_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['mlx_lm'] = None\n")
+    command = [str(ROOT / ".venv/bin/inferbus"), "demo", "--engine", "simulated", "--backend", "mlx", "--once", "hello"]
+    with Running(command, env={"PYTHONPATH": str(tmp_path)}) as demo:
+        assert demo.wait(60) == 1
+        assert "MLX is not here" in demo.err
+        assert "pip install mlx-lm" in demo.err
+        assert "Traceback" not in demo.err
+
+
 @pytest.mark.vllm
 def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     needs_module("vllm")

@@ -19,7 +19,7 @@ from inferbus_worker.engines.managed import backoff
 from inferbus_worker.engines.managed.engine import ManagedEngine
 from inferbus_worker.settings.models import SlotSettings
 from support.needs import needs_module
-from support.processes import assert_gone
+from support.processes import assert_gone, descendants
 from support.tiny_engine import TinyEngine
 from support.waiting import until
 
@@ -33,7 +33,7 @@ def call(text: str = "one two three", max_tokens: int = 1000) -> ChatCall:
 
 def servers() -> list[psutil.Process]:
     """The guards that this process has started, and what is below them."""
-    guards = [child for child in psutil.Process().children() if "guard.py" in " ".join(child.cmdline())]
+    guards = [process for process in descendants() if "guard.py" in " ".join(process.cmdline())]
     return [*guards, *(process for guard in guards for process in guard.children(recursive=True))]
 
 

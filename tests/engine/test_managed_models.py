@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from inferbus_worker.engines.base import ChatCall, Sampling
@@ -20,7 +19,7 @@ from inferbus_worker.engines.managed.keeper import Keeper
 from inferbus_worker.engines.managed.memory import MemoryBudget
 from inferbus_worker.engines.managed.places import places_of
 from inferbus_worker.settings.models import ModelSettings
-from support.processes import assert_gone, family
+from support.processes import assert_gone, descendants, family
 from support.tiny_engine import TinyEngine
 from support.waiting import until
 
@@ -87,7 +86,7 @@ def test_two_asked_in_turns_under_a_budget_for_one_both_answer(models: Models) -
     for model, other in ("ab", "ba", "ab"):
         assert models.ask(model) == f"I am {model} "
         assert (models.engines[model].state, models.engines[other].state) == ("ready", "stopped")
-    running = psutil.Process().children(recursive=True)
+    running = descendants()
     assert len(running) == 3, "one guard, its server, and what that left behind"
     models.keeper.stop(20)
     assert_gone(running)
@@ -101,7 +100,7 @@ def test_requests_at_the_same_time_join_one_start(models: Models) -> None:
     for thread in threads:
         thread.join(60)
     assert answers == ["I am a "] * 8
-    assert len(psutil.Process().children()) == 1
+    assert len(descendants()) == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")

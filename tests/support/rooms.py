@@ -32,6 +32,7 @@ from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory.idempotency import RecentRequests
 from inferbus_worker.state.memory.sessions import MemorySessions
 from inferbus_worker.wiring import build_rooms
+from support.model_slots import model_of
 
 
 class Chunk(NamedTuple):
@@ -161,6 +162,8 @@ class StandingPool:
 class Rooms:
     """The worker's rooms, as it wires them, around a scripted engine and a clock that stands still. No thread runs.
 
+    With `models` it has those, with a slot for each engine (see `model_of`); `fallback` says who stands in for whom.
+
     Attributes:
         gate: why admission is closed; None while it is open.
         acknowledged: what the broker was told, by packet identifier; with `attempts`, after the reply.
@@ -175,9 +178,16 @@ class Rooms:
         projects: Mapping[str, ProjectSettings] | None = None,
         reply_topics: Sequence[str] = (),
         attempts: Attempts | None = None,
+        models: Mapping[str, Sequence[ScriptedEngine]] | None = None,
+        fallback: Mapping[str, Sequence[str]] | None = None,
         **settings: Any,
     ) -> None:
         self.clock = FakeClock()
+        if models is not None:
+            settings["models"] = {
+                name: {"backend": "vllm", "fallback": (fallback or {}).get(name, [])} for name in models
+            }
+            projects = projects or {"general": ProjectSettings(model=next(iter(models)), models=list(models))}
         self.engine = ScriptedEngine() if script is None else ScriptedEngine(script)
         self.settings = Settings(
             **{"max_sessions": 10, "retry_memory_bytes": 1_000_000, **settings},
@@ -190,12 +200,18 @@ class Rooms:
         self._gate.reason = None
         self.acknowledged: list[int] = []
         self.replies = RecordedSender()
-        lineup = only(self.engine)
-        self.slot = lineup.models[""].slots[0]
-        self.slot.became_ready()
+        if models is None:
+            self.models = only(self.engine).models
+            self.models[""].slots[0].became_ready()
+        else:
+            self.models = {
+                name: model_of(name, engines, self.clock, fallback=self.settings.models[name].fallback)
+                for name, engines in models.items()
+            }
+        self.slot = next(iter(self.models.values())).slots[0]
         rooms = build_rooms(
             self.settings,
-            lineup.models,
+            self.models,
             gate=self._gate,
             acknowledge=self.acknowledged.append,
             in_network_thread=lambda wish: wish(),
@@ -210,6 +226,7 @@ class Rooms:
         self.sessions = cast("MemorySessions", rooms.stores.sessions)
         self.recent = cast("RecentRequests", rooms.stores.recent)
         self.intake, self.levels = rooms.intake, rooms.levels
+        self.slots, self.registry, self.overdue = rooms.slots, rooms.registry, rooms.overdue
         self.pool = StandingPool()
         self.meter._pool = self.pool
 

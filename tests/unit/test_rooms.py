@@ -28,8 +28,8 @@ _CLIENT: Final = {
 _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",
     "config_check": "settings",
-    "demo": "",
-    "doctor": "settings",
+    "demo": "engines",
+    "doctor": "engines settings",
     "estimate": "engines",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",

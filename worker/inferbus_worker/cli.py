@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -120,11 +120,16 @@ def _check(
 @click.option("--broker", metavar="URL", help="Use a running broker instead of starting one.")
 @click.option("--engine", type=click.Choice(["vllm", "simulated"]), default="vllm", show_default=True)
 @click.option("--model", default="demo", show_default=True, help="What to serve.")
-def demo(once: tuple[str, ...], broker: str | None, engine: str, model: str) -> int:
+@click.option(
+    "--backend",
+    type=click.Choice(["mlx"]),
+    help="Serve it a second time, as demo-mlx, on a server of this kind that the worker starts. --once asks both.",
+)
+def demo(once: tuple[str, ...], broker: str | None, engine: str, model: str, backend: Literal["mlx"] | None) -> int:
     """Try it: a broker, a worker and a chat, started together and stopped together."""
     from inferbus_worker.demo.verb import run  # noqa: PLC0415
 
-    return run(once=once, broker=broker, engine=engine, model=model)
+    return run(once=once, broker=broker, engine=engine, model=model, backend=backend)
 
 
 def _leave(status: int) -> NoReturn:

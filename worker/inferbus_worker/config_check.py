@@ -9,7 +9,7 @@ import yaml
 
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.settings.sources import unknown_variables
-from inferbus_worker.settings.pairs import without_effect
+from inferbus_worker.settings.pairs import missing_files, without_effect
 from inferbus_worker.settings.worker import Settings
 
 
@@ -33,4 +33,4 @@ def describe(settings: Settings, places: Mapping[str, str], options: Sequence[st
 def remarks(settings: Settings) -> list[str]:
     """A sentence for each thing that was said and that nobody heeds."""
     # The client's variables may stand in the same environment: no worker reads them, and nothing is wrong with them.
-    return [*unknown_variables((Settings, ClientSettings)), *without_effect(settings)]
+    return [*unknown_variables((Settings, ClientSettings)), *without_effect(settings), *missing_files(settings)]

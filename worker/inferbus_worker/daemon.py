@@ -26,6 +26,7 @@ from enum import Enum
 from types import FrameType
 from typing import Final
 
+from inferbus_client.contract.presence import State
 from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
@@ -43,6 +44,8 @@ _JOIN: Final = 0.5
 _FLUSH: Final = 0.5
 _DISCONNECT: Final = 0.2
 _ENGINE_STOP: Final = 0.5
+#: Of that, what the loop of the engines across the network has for itself.
+_LOOP_STOP: Final = 0.1
 #: The flush takes at least `_FLUSH`. Promise 4: the process ends within `drain_timeout` plus this.
 _GRACE: Final = 1.9
 
@@ -118,12 +121,15 @@ class Daemon:
         return Exit.OK
 
     def _announce_ready(self) -> None:
-        """Say which models answer, and again when that has changed."""
-        states = self._rooms.registry.states()
+        """Say which models answer, and again when that has changed; while none can, this is no worker that is ready."""
+        registry = self._rooms.registry
+        states = registry.states()
         if states != self._states:
             self._states = states
-            name, capacity = self._rooms.registry.default.name, self._rooms.slots.size
-            self._bus.announce("ready", model=name, capacity=capacity, models=states)
+            state: State = "ready" if registry.will_serve else "loading"
+            if state == "loading":
+                log.warning("no model answers any more; requests are refused until one does")
+            self._bus.announce(state, model=registry.default.name, capacity=self._rooms.slots.size, models=states)
 
     def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
@@ -152,11 +158,11 @@ class Daemon:
 
     def _start_workers(self) -> None:
         settings, rooms = self._settings, self._rooms
-        rest = min(settings.workers, rooms.slots.threads)
-        if rest < settings.workers and "workers" in settings.model_fields_set:
+        is_whole = all(slot.most for slot in rooms.slots.slots)  # else there will be more when others have started
+        if is_whole and rooms.slots.threads < settings.workers and "workers" in settings.model_fields_set:
             waits = "%d requests may run at once; %d worker threads would wait for each other"
             log.warning(waits, rooms.slots.threads, settings.workers)
-        rooms.pool.start(rest, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
+        rooms.pool.start(settings.workers, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
 
     # --- serve ---
 
@@ -257,11 +263,20 @@ class Daemon:
                 self._rooms.endings.later(job)
 
     def _stop_engines(self, timeout: float) -> None:
+        """Within `timeout` seconds: all engines and servers side by side, then the loop that they end on."""
+        deadline = time.monotonic() + timeout
+        if self._lineup.loop is not None:
+            timeout = max(0.0, timeout - _LOOP_STOP)
+        keeper = threading.Thread(target=self._stop_keeper, args=(timeout,), name="slot-keeper-stop", daemon=True)
+        keeper.start()
+        self._lives.stop(timeout)
+        keeper.join(max(0.0, deadline - time.monotonic()))
+        if self._lineup.loop is not None:
+            self._lineup.loop.stop(max(0.0, deadline - time.monotonic()))
+
+    def _stop_keeper(self, timeout: float) -> None:
         if self._keeper is not None:
             self._keeper.stop(timeout)
-        self._lives.stop(timeout)
-        if self._lineup.loop is not None:
-            self._lineup.loop.stop(timeout)
 
     def _start_guard(self, status: int) -> threading.Timer:
         """The last resort: whatever hangs, the process ends within the promised time."""

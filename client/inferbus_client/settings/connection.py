@@ -7,7 +7,7 @@ the default. A user in the broker's URL is a username, and a password file a pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast, get_args
 
@@ -30,8 +30,9 @@ from inferbus_client.settings.sources import (
     mosquitto_place,
     nearest,
     place_of,
+    said_keys,
 )
-from inferbus_client.units import Size, Written, bare_type
+from inferbus_client.units import Size, Written
 from inferbus_client.wording import wording
 
 #: Under this name `load` hands the file to the sources. No setting is called so: it has a space.
@@ -174,7 +175,7 @@ class FileSettings(Written, BaseSettings):
 
     @classmethod
     def _in_a_sentence(cls, error: ErrorDetails, sources: list[Source]) -> str:
-        keys: Keys = error["loc"]
+        keys: Keys = error["loc"] if error["type"] == "missing" else said_keys(error["loc"], sources)
         text = _IN_A_FILE.get(error["type"]) or wording(error).removeprefix("Value error, ")
         text = f"{text[0].lower()}{text[1:]}"
         conflict = error.get("ctx", {}).get("error")
@@ -278,9 +279,16 @@ def _stated(names: tuple[str, ...], sources: list[Source]) -> str:
 
 def _known(model: type[BaseModel], keys: Keys) -> list[str]:
     """The names of the settings below some keys."""
-    for key in keys:
-        kind = bare_type(model.model_fields[str(key)].annotation) if key in model.model_fields else None
-        # In a mapping of models every key leads to such a one.
-        arms = (arm for arm in map(bare_type, get_args(kind)) if isinstance(arm, type) and issubclass(arm, BaseModel))
-        model = next(arms, model)
+    for key, below in zip(keys, (*keys[1:], ""), strict=True):
+        if key in model.model_fields:
+            kinds = list(_models_in(model.model_fields[str(key)].annotation))
+            # A list of one kind or a mapping of another: the number of an entry tells which.
+            model = kinds[0 if isinstance(below, int) else -1] if kinds else model
     return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for arm in get_args(annotation):
+        yield from _models_in(arm)

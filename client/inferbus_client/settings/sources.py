@@ -20,7 +20,10 @@ PREFIX: Final = "INFERBUS_"
 #: How much alike two names are, from 0 to 1, of which one is taken for a slip of the other.
 _ALIKE: Final = 0.75
 #: Variables of ours that are no settings: of scripts/, the tests, and the worker's own processes.
-_NO_SETTINGS: Final = {"PYTHON", "VLLM", "TORCH_INDEX", "TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"}
+_NO_SETTINGS: Final = {
+    *("PYTHON", "VLLM", "TORCH_INDEX", "BACKENDS", "LLAMA_SERVER", "LLAMA_BUILD"),
+    *("TRIALS", "FIGURES", "SOAK_MINUTES", "WORKER_PID"),
+}
 
 
 #: Marks a setting that stands in the file alone: `Field(json_schema_extra=FILE_ONLY)`.
@@ -117,6 +120,20 @@ def place_of(keys: Keys, sources: Iterable[Source]) -> str:
     """
     depth, source = max(((source.depth(keys), source) for source in sources), key=lambda found: found[0])
     return source.place(keys[:depth]) if depth else ""
+
+
+def said_keys(keys: Keys, sources: Iterable[Source]) -> Keys:
+    """The steps of `keys` that somebody has written; pydantic's own, which name branches of a type, are left out."""
+    return max((_said(keys, source.values) for source in sources), key=len, default=()) or keys
+
+
+def _said(keys: Keys, values: Any) -> Keys:
+    said: Keys = ()
+    for step in keys:
+        below = dict(enumerate(values)) if isinstance(values, list) else values
+        if isinstance(below, Mapping) and step in below:
+            values, said = below[step], (*said, step)
+    return said
 
 
 def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:

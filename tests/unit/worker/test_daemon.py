@@ -1,9 +1,21 @@
-"""The stop times of the worker's rooms fit into what promise 4 leaves for them."""
+"""The stop times of the worker's rooms fit into what promise 4 leaves for them; and when it calls itself ready."""
 
 from __future__ import annotations
 
+import threading
+import time
+from typing import Any, cast
+
+import pytest
+
 from inferbus_worker import daemon
 from inferbus_worker.bus import attempts
+from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.remote import loop
+from inferbus_worker.engines.slots import SlotTable
+from inferbus_worker.settings.projects import ProjectSettings
+from support.model_slots import model_of
+from support.rooms import FakeClock, ScriptedEngine
 
 
 def test_the_steps_of_a_shutdown_fit_into_the_grace() -> None:
@@ -11,3 +23,49 @@ def test_the_steps_of_a_shutdown_fit_into_the_grace() -> None:
     steps = (daemon._JOIN, daemon._FLUSH, daemon._DISCONNECT, attempts._CLOSE, daemon._ENGINE_STOP)
     assert sum(steps) <= daemon._GRACE
     assert daemon._GRACE < 2
+    assert loop._LEAST_TIME <= daemon._LOOP_STOP < daemon._ENGINE_STOP
+
+
+class Hangs:
+    """Takes all the time that it is given to stop."""
+
+    def __init__(self) -> None:
+        self.given: float | None = None
+
+    def stop(self, timeout: float) -> None:
+        self.given = timeout
+        threading.Event().wait(timeout)
+
+
+@pytest.mark.parametrize("timeout", [0.5, 0.0])
+def test_engines_servers_and_loop_share_the_time_to_stop(timeout: float) -> None:
+    """One after the other they took three times as long, and the guard ended the process."""
+    one = cast("Any", daemon.Daemon.__new__(daemon.Daemon))
+    one._keeper, one._lives = Hangs(), Hangs()
+    one._lineup = cast("Any", type("Lineup", (), {"loop": Hangs()}))
+    began = time.monotonic()
+    one._stop_engines(timeout)
+    assert time.monotonic() - began < timeout + 0.3
+    assert one._keeper.given == one._lives.given == max(0.0, timeout - daemon._LOOP_STOP)
+    assert one._lineup.loop.given <= timeout
+
+
+def test_a_worker_whose_last_model_goes_away_is_not_ready_until_one_is_back() -> None:
+    said: list[str] = []
+
+    class Bus:
+        def announce(self, state: str, **_: object) -> None:
+            said.append(state)
+
+    clock = FakeClock()
+    models = {name: model_of(name, [ScriptedEngine()], clock) for name in ("a", "b")}
+    one = cast("Any", daemon.Daemon.__new__(daemon.Daemon))
+    one._states, one._bus = {}, Bus()
+    registry = Registry(models, {"general": ProjectSettings(model="a", models=["b"])})
+    one._rooms = type("Rooms", (), {"registry": registry, "slots": SlotTable(models, clock=clock)})
+    for states in (("ready", "ready"), ("ready", "down"), ("down", "down"), ("down", "starting"), ("ready", "ready")):
+        for model, state in zip(models.values(), states, strict=True):
+            model.slots[0].state = cast("Any", state)
+        one._announce_ready()
+        one._announce_ready()
+    assert said == ["ready", "ready", "loading", "ready", "ready"]

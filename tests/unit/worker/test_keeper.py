@@ -95,7 +95,7 @@ def host() -> Iterator[HostOf]:
             return one
 
         yield host
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slot-")]
+    until(lambda: not any(thread.name.startswith("slot-") for thread in threading.enumerate()))
 
 
 def test_it_starts_what_is_asked_for_and_tells_when_it_is_open(host: HostOf) -> None:

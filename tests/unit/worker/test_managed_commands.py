@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from inferbus_worker.engines.base import EngineStartError
-from inferbus_worker.engines.managed.commands import LAUNCH, command_for, concurrency_of, served_name
+from inferbus_worker.engines.factory import make_lineup
+from inferbus_worker.engines.managed.commands import as_asked, command_for, concurrency_of
+from inferbus_worker.engines.managed.engine import ManagedEngine
+from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
+from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.settings.models import BACKENDS, SlotSettings
+from inferbus_worker.settings.worker import Settings
+from support.tiny_engine import TinyEngine
 
 #: Where each backend takes how many requests it is to run at once.
 CONCURRENCY = {
@@ -21,6 +27,7 @@ CONCURRENCY = {
     "tabbyapi": "--max-batch-size 3",
     "tgi": "--max-concurrent-requests 3",
 }
+MANAGED = [backend for backend, row in ROWS.items() if row.managed is not None]
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def whole(settings: SlotSettings) -> str:
 
 
 @pytest.mark.usefixtures("everything_installed")
-@pytest.mark.parametrize("backend", LAUNCH)
+@pytest.mark.parametrize("backend", MANAGED)
 def test_each_backend_takes_port_and_concurrency_in_its_own_way(backend: str) -> None:
     text = whole(slot(backend, concurrency=3))
     assert f"{CONCURRENCY[backend]} " in text
@@ -53,8 +60,9 @@ def test_each_backend_takes_port_and_concurrency_in_its_own_way(backend: str) ->
     assert "{" not in text
 
 
-def test_every_backend_that_has_a_server_has_a_row() -> None:
-    assert set(LAUNCH) == set(BACKENDS) - {"openai", "anthropic"} == set(CONCURRENCY)
+def test_every_backend_has_a_row_and_those_with_a_server_of_their_own_say_how_it_is_started() -> None:
+    assert set(ROWS) == set(BACKENDS)
+    assert set(MANAGED) == set(BACKENDS) - {"openai", "anthropic"} == set(CONCURRENCY)
 
 
 @pytest.mark.usefixtures("everything_installed")
@@ -75,6 +83,34 @@ def test_options_become_flags_of_vllm_and_of_no_other() -> None:
 
 
 @pytest.mark.usefixtures("everything_installed")
+def test_what_was_a_flag_goes_into_no_request() -> None:
+    options = {"gpu_memory_utilization": 0.5}
+    assert as_asked(slot("vllm", options=options), "phi").options == {}
+    assert as_asked(slot("llama.cpp", options={"cache_prompt": True}), "phi").options == {"cache_prompt": True}
+
+
+@pytest.mark.usefixtures("everything_installed")
+def test_the_worker_asks_a_server_of_its_own_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[RemotePlace] = []
+
+    def make(place: RemotePlace, _loop: object) -> TinyEngine:
+        places.append(place)
+        return TinyEngine("")
+
+    monkeypatch.setattr("inferbus_worker.engines.remote.engine.RemoteEngine", make)
+    models = {
+        "phi": {"backend": "mlx", "path": "/models/m", "model": "mine"},
+        "big": {"backend": "vllm", "path": "/models/m", "options": {"dtype": "float32"}},
+    }
+    lineup = make_lineup(Settings.load({"models": models, "projects": {"general": {"model": "phi"}}}), None, [])
+    for name in models:
+        engine = lineup.models[name].slots[0].engine
+        assert isinstance(engine, ManagedEngine)
+        engine._make("http://127.0.0.1:4711")
+    assert [(place.model, dict(place.options)) for place in places] == [("default_model", {}), ("big", {})]
+
+
+@pytest.mark.usefixtures("everything_installed")
 def test_the_context_of_llama_cpp_is_shared_by_its_slots() -> None:
     assert "--ctx-size 8192 " in whole(slot("llama.cpp", context=2048, concurrency=4))
     assert "--max-model-len 2048 " in whole(slot("vllm", context=2048, concurrency=4))
@@ -83,7 +119,7 @@ def test_the_context_of_llama_cpp_is_shared_by_its_slots() -> None:
 
 @pytest.mark.usefixtures("everything_installed")
 def test_requests_call_the_model_as_its_server_does() -> None:
-    names = {backend: served_name(slot(backend), "phi") for backend in LAUNCH}
+    names = {backend: as_asked(slot(backend), "phi").model for backend in MANAGED}
     assert names == {
         "vllm": "phi",
         "llama.cpp": "phi",
@@ -93,8 +129,9 @@ def test_requests_call_the_model_as_its_server_does() -> None:
         "tgi": "phi",
     }
     assert "--served-model-name phi " in whole(slot("vllm"))
+    assert as_asked(SlotSettings(backend="ollama", path="phi3:3.8b"), "phi").model == "phi3:3.8b"
     own = SlotSettings(backend="mlx", model="theirs", manage={"command": ["mine"]})
-    assert served_name(own, "phi") == "theirs"
+    assert as_asked(own, "phi").model == "theirs"
 
 
 @pytest.mark.usefixtures("everything_installed")
@@ -120,7 +157,7 @@ def test_places_are_filled_once_and_nothing_else_is_read() -> None:
         ("llama.cpp", "There is no llama-server here to start phi with: install llama.cpp"),
         ("mlx", "There is no mlx_lm here to start phi with: install it: pip install mlx-lm"),
         ("ollama", "There is no ollama here to start phi with: install Ollama"),
-        ("tabbyapi", "There is no TabbyAPI here to start phi with: check TabbyAPI out"),
+        ("tabbyapi", "There is no folder in TABBYAPI_HOME here to start phi with: check TabbyAPI out"),
         ("tgi", "There is no text-generation-launcher here to start phi with: install text-generation-inference"),
         ("vllm", "There is no vllm here to start phi with: install vLLM: pip install"),
     ],

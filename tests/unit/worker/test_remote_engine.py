@@ -399,6 +399,12 @@ def test_an_engine_starts_with_the_model_that_is_named_or_served(serve: Serve, b
     assert stub.requests[0].body["model"] == engine.model == expected
 
 
+def test_mlx_is_not_asked_for_its_list_which_breaks_off_where_the_hub_has_no_cache(serve: Serve) -> None:
+    engine, stub = serve("mlx")
+    whole(engine, call())
+    assert [probe.path for probe in stub.probes] == ["/health"]
+
+
 @pytest.mark.parametrize("backend", ["vllm", "ollama", "openai", "anthropic"])
 def test_a_model_that_is_not_served_is_refused_with_those_that_are(serve: Serve, backend: Backend) -> None:
     with pytest.raises(EngineStartError, match=r"knows no model other; it serves stub\."):

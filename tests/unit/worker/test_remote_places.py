@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from inferbus_client.errors import SettingsError
 from inferbus_worker.engines.base import ChatCall, Sampling
 from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
-from inferbus_worker.engines.remote.backends import figure
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace, remote_place
 from inferbus_worker.engines.remote.loop import RemoteLoop
+from inferbus_worker.engines.remote.row import figure
 from inferbus_worker.settings.models import BACKENDS, Backend, SlotSettings
 from support.needs import needs_module
 from support.stub_backend import StubBackend
@@ -41,7 +41,7 @@ def test_whoever_can_be_started_here_takes_a_port_and_a_concurrency() -> None:
             assert row.managed is None
             continue
         assert row.managed is not None
-        said = " ".join([*row.managed.command, *row.managed.environment.values()])
+        said = " ".join([row.managed.command, *row.managed.environment.values()])
         assert "{port}" in said
         assert "{concurrency}" in said
 

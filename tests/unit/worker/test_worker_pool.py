@@ -117,3 +117,124 @@ def test_its_threads_have_names(rooms: Rooms) -> None:
     names = {thread.name for thread in threading.enumerate()}
     assert pool.stop(10)
     assert {"worker-0", "worker-1"} <= names
+
+
+class TestGrowing:
+    def test_more_come_while_requests_wait_for_nothing_else_and_go_again(self, rooms: Rooms) -> None:
+        go_on = threading.Event()
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(10)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        rooms.engine.script = script
+        pool = WorkerPool(rooms.queue, idle=0.05)
+        pool.start(2, rooms.turns.run, rooms.endings.write, most=lambda: 6)
+        for number in range(9):
+            rooms.ask(f"s{number}")
+        until(lambda: pool.active == 6)
+        assert pool.size == 6
+        go_on.set()
+        until(lambda: pool.size == 2)
+        assert rooms.left_behind == NOTHING
+        assert pool.stop(10)
+
+    def test_no_more_come_than_there_are_places(self) -> None:
+        go_on = threading.Event()
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(10)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        rooms = Rooms(script=script, concurrency=3)
+        rooms.slot.concurrency = 3
+        rooms.slot.became_ready()
+        pool = WorkerPool(rooms.queue)
+        pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 50)
+        for number in range(9):
+            rooms.ask(f"s{number}")
+        until(lambda: pool.active == 3)
+        assert pool.size <= 3
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
+        assert pool.stop(10)
+
+    def test_those_at_rest_come_when_there_are_places_for_them_and_stay(self, rooms: Rooms) -> None:
+        """A model that was ready late once left the worker with the few threads of the first one for good."""
+        most = 1
+        pool = WorkerPool(rooms.queue, idle=0.05)
+        go_on = threading.Event()
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(10)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        rooms.engine.script = script
+        pool.start(4, rooms.turns.run, rooms.endings.write, most=lambda: most)
+        assert pool.size == 1
+        most = 6
+        for number in range(6):
+            rooms.ask(f"s{number}")
+        until(lambda: pool.active == 6)
+        go_on.set()
+        until(lambda: pool.size == 4)
+        assert pool.stop(10)
+
+    def test_where_the_system_gives_no_more_threads_those_that_there_are_go_on(
+        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread that starts others died of it, and the one that could not start was waited for at the end."""
+        pool = WorkerPool(rooms.queue)
+        pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 4)
+        started = threading.Thread.start
+
+        def refused(self: threading.Thread) -> None:
+            if self.name.startswith("worker-"):
+                raise RuntimeError("can't start new thread")
+            started(self)
+
+        go_on = threading.Event()
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(10)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        rooms.engine.script = script
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        for number in range(4):
+            rooms.ask(f"s{number}")
+        until(lambda: pool.active == 1)
+        until(lambda: not pool._short.is_set())
+        monkeypatch.undo()
+        rooms.queue.look()
+        until(lambda: pool.active == 4)
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
+        assert pool.stop(10)
+
+    def test_a_job_that_goes_again_is_counted_where_it_runs(self, rooms: Rooms) -> None:
+        """The thread that gave it back once took it off the other's account."""
+        pool = WorkerPool(rooms.queue)
+        taken_again, may_leave = threading.Event(), threading.Event()
+        turns = 0
+
+        def turn(job: Job) -> None:
+            nonlocal turns
+            turns += 1
+            if turns == 1:
+                assert job.lease is not None
+                job.lease.end()
+                rooms.queue.give_back(job)
+                assert taken_again.wait(10)
+                return
+            taken_again.set()
+            may_leave.wait(10)
+            rooms.turns.run(job)
+
+        pool.start(2, turn, rooms.endings.write)
+        rooms.ask()
+        assert taken_again.wait(10)
+        until(lambda: len(rooms.queue) == 0 and pool.active == 1)
+        may_leave.set()
+        until(lambda: pool.active == 0)
+        assert pool.stop(10)

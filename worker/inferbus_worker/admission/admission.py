@@ -211,8 +211,9 @@ class Admission:
         if position is None:
             soonest = self._meter.wait_estimate(0, job.model)
             return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
-        wait = self._meter.wait_estimate(position, job.model) or 0
-        if job.deadline is not None and job.admitted_at + wait > job.deadline:
+        if job.deadline is None:
+            return None
+        if job.admitted_at + (self._meter.wait_estimate(position, job.model) or 0) > job.deadline:
             return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
         return None
 

@@ -4,23 +4,52 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, Literal, NamedTuple
 
 from inferbus_client import Client
 from inferbus_client.cli.terminal import say
+from inferbus_client.contract.presence import Presence
 from inferbus_client.exits import Exit
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_worker.demo.progress import Progress
-from inferbus_worker.demo.worker import DemoWorker
+from inferbus_worker.demo.worker import DemoError, DemoWorker
+from inferbus_worker.engines.managed.commands import missing
+from inferbus_worker.engines.remote.backends import BACKENDS
 
 _PROJECT: Final = "general"
 _TICK: Final = 0.2
+#: Requests at once on the second backend, so that its batching shows.
+_AT_ONCE: Final = 4
 
 
-def run(*, once: Sequence[str] = (), broker: str | None = None, engine: str = "vllm", model: str = "demo") -> int:
+class _What(NamedTuple):
+    """What the worker is to serve.
+
+    Attributes:
+        serve: what `inferbus serve` is told of it.
+        loading: the step in which it is loaded.
+        config: a configuration file, if it is told by one.
+        models: those that have to answer, where there are several.
+    """
+
+    serve: Sequence[str]
+    loading: str
+    config: Mapping[str, Any] | None = None
+    models: Sequence[str] = ()
+
+
+def run(
+    *,
+    once: Sequence[str] = (),
+    broker: str | None = None,
+    engine: str = "vllm",
+    model: str = "demo",
+    backend: Literal["mlx"] | None = None,
+) -> int:
     """Start everything, chat, stop everything.
 
     Args:
@@ -28,6 +57,7 @@ def run(*, once: Sequence[str] = (), broker: str | None = None, engine: str = "v
         broker: the URL of a running broker, instead of the embedded one.
         engine: `vllm` or `simulated`.
         model: what the worker serves.
+        backend: what serves it once more, as a server that the worker starts; every message of `once` goes to both.
 
     Returns:
         The exit status.
@@ -36,10 +66,11 @@ def run(*, once: Sequence[str] = (), broker: str | None = None, engine: str = "v
         InferbusError: something did not work; the text is for the user.
     """
     progress = Progress()
+    what = _one(engine, model) if backend is None else _two(engine, model, backend)
     with _endings_as_exceptions(), ExitStack() as running:
         connection = ConnectionSettings.load({"broker": broker}) if broker else _start_broker(running, progress)
-        _start_worker(running, progress, connection, engine, model)
-        return _ask(connection, once) if once else _chat(progress, connection)
+        _start_worker(running, progress, connection, what)
+        return _ask(connection, once, what.models) if once else _chat(progress, connection, what.models)
 
 
 def _start_broker(running: ExitStack, progress: Progress) -> ConnectionSettings:
@@ -52,16 +83,45 @@ def _start_broker(running: ExitStack, progress: Progress) -> ConnectionSettings:
     return ConnectionSettings.load({"broker": url, "mqtt_version": "3.1.1"})
 
 
-def _start_worker(
-    running: ExitStack, progress: Progress, connection: ConnectionSettings, engine: str, model: str
-) -> None:
+def _one(engine: str, model: str) -> _What:
+    return _What(["--engine", engine, "--project", _PROJECT, model], _loading(engine, model))
+
+
+def _two(engine: str, model: str, backend: Literal["mlx"]) -> _What:
+    """The model in the worker's process, and on a server that the worker starts.
+
+    Raises:
+        DemoError: the server is not installed.
+    """
+    second = f"demo-{backend}"
+    row = BACKENDS[backend]
+    if row.managed is None or missing(row.managed) is not None:
+        remedy = "" if row.managed is None else f": {row.managed.remedy}"
+        raise DemoError(f"{row.label} is not here{remedy}. In a checkout, scripts/demo --backend {backend} does so.")
+    models = ["demo", second]
+    inner = {"engine": engine} | ({"path": model} if engine == "vllm" else {})
+    server = {"backend": backend, "path": model, "concurrency": _AT_ONCE}
+    config = {
+        "models": {"demo": inner, second: server},
+        "projects": {_PROJECT: {"model": "demo", "models": models}},
+    }
+    return _What([], f"{_loading(engine, model)}, and a server of {row.label}'s", config, models)
+
+
+def _start_worker(running: ExitStack, progress: Progress, connection: ConnectionSettings, what: _What) -> None:
     with progress.step("Starting the worker") as step:
-        worker = running.enter_context(DemoWorker(connection, engine=engine, model=model, project=_PROJECT))
-        loading = _loading(engine, model)
-        while (state := worker.wait(_TICK)) != "ready":
-            if state == "loading":
-                step.change(loading)
+        worker = running.enter_context(DemoWorker(connection, what.serve, what.config))
+        while not _is_ready(said := worker.wait(_TICK), what.models):
+            if said is not None and said.state == "loading":
+                step.change(what.loading)
+            if said is not None and said.state == "ready" and "unavailable" in said.models.values():
+                raise DemoError(f"one of the models does not come up. {worker.end_of_log()}")
             step.tick()
+
+
+def _is_ready(said: Presence | None, models: Sequence[str]) -> bool:
+    """Whether all models answer; the worker is ready when one of them does."""
+    return said is not None and said.state == "ready" and all(said.models.get(name) == "ready" for name in models)
 
 
 def _loading(engine: str, model: str) -> str:
@@ -70,17 +130,24 @@ def _loading(engine: str, model: str) -> str:
     return "Loading vLLM and the demo model (20-40 s on a CPU)" if model == "demo" else f"Loading vLLM and {model}"
 
 
-def _ask(connection: ConnectionSettings, messages: Sequence[str]) -> int:
+def _ask(connection: ConnectionSettings, messages: Sequence[str], models: Sequence[str]) -> int:
+    sessions = {model: f"{model}-{uuid.uuid4().hex}" for model in models}
     with Client(connection.broker, mqtt_version=connection.mqtt_version, project=_PROJECT) as client:
         for message in messages:
-            say(f"{client.ask(message).text}\n")
+            if not models:
+                say(f"{client.ask(message).text}\n")
+            for model, session in sessions.items():
+                answer = client.ask(message, model=model, session=session)
+                say(f"{answer.model}: {answer.text}\n")
     return Exit.OK
 
 
-def _chat(progress: Progress, connection: ConnectionSettings) -> int:
+def _chat(progress: Progress, connection: ConnectionSettings, models: Sequence[str]) -> int:
     from inferbus_client.cli.chat import chat  # noqa: PLC0415 - prompt_toolkit is not needed for --once
 
     progress.say(f"Other MQTT clients are welcome too: publish to {_PROJECT}/user_input at {connection.broker}.")
+    if models:
+        progress.say(f"{models[0]} answers; /model {models[1]} lets the other one answer, as --model does elsewhere.")
     options = ["--broker", connection.broker, "--mqtt-version", connection.mqtt_version, "--project", _PROJECT]
     status = chat.main(options, prog_name="inferbus chat", standalone_mode=False)
     return status if isinstance(status, int) else Exit.OK

@@ -11,12 +11,15 @@ import tempfile
 import threading
 import uuid
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+
+import yaml
 
 from inferbus_client.contract import topics
-from inferbus_client.contract.presence import Presence, State, decode_announcement
+from inferbus_client.contract.presence import Presence, decode_announcement
 from inferbus_client.errors import InferbusError
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Incoming
@@ -37,26 +40,31 @@ class DemoWorker:
 
     Args:
         connection: how to reach the broker. The worker takes the password from the environment, as we did.
-        engine: `vllm` or `simulated`.
-        model: what to serve.
-        project: whose topics to serve.
+        serve: what `inferbus serve` is told of models and projects.
+        config: a configuration file for it, if it is to have one.
     """
 
-    def __init__(self, connection: ConnectionSettings, *, engine: str, model: str, project: str) -> None:
+    def __init__(
+        self, connection: ConnectionSettings, serve: Sequence[str], config: Mapping[str, Any] | None = None
+    ) -> None:
         self._connection = connection
         self._id = f"demo-{uuid.uuid4().hex[:8]}"
+        self._config = config
         self._arguments = [
-            *("serve", model, "--engine", engine, "--project", project, "--broker", connection.broker),
-            *("--mqtt-version", connection.mqtt_version),
+            *("serve", *serve, "--broker", connection.broker, "--mqtt-version", connection.mqtt_version),
             *("--worker-id", self._id, "--log-format", "console"),
             # Nobody to protect from anybody: a visitor may type as fast as they like, and leave at once.
             *("--rate-limit", "off", "--drain-timeout", f"{_DRAIN}s"),
         ]
         self._heard = threading.Event()
-        self._state: State | None = None
+        self._said: Presence | None = None
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="inferbus-demo-"))
+        if self._config is not None:
+            file = self._folder / "inferbus.yaml"
+            file.write_text(yaml.safe_dump(dict(self._config), sort_keys=False))
+            self._arguments += ["--config", str(file)]
         self._link = Link(self._connection.link_options(f"{self._id}-watch"), on_message=self._presence)
         try:
             self._link.connect(_CONNECT_TIMEOUT)
@@ -82,7 +90,7 @@ class DemoWorker:
     def log(self) -> Path:
         return self._folder / "worker.log"
 
-    def wait(self, timeout: float) -> State | None:
+    def wait(self, timeout: float) -> Presence | None:
         """Wait for at most `timeout` seconds for news.
 
         Returns:
@@ -95,7 +103,13 @@ class DemoWorker:
         self._heard.clear()
         if self._process.poll() is not None:
             raise DemoError(self._last_words())
-        return self._state
+        return self._said
+
+    def end_of_log(self) -> str:
+        """The last lines of the worker's log, and where it is."""
+        with self.log.open(errors="replace") as log:
+            tail = "".join(deque(log, _TAIL))
+        return f"The end of {self.log}:\n{tail}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
@@ -123,10 +137,8 @@ class DemoWorker:
     def _presence(self, message: Incoming) -> None:
         presence = decode_announcement(Presence, message.payload)
         if presence is not None:
-            self._state = presence.state
+            self._said = presence
             self._heard.set()
 
     def _last_words(self) -> str:
-        with self.log.open(errors="replace") as log:
-            tail = "".join(deque(log, _TAIL))
-        return f"the worker ended with status {self._process.returncode}. The end of {self.log}:\n{tail}"
+        return f"the worker ended with status {self._process.returncode}. {self.end_of_log()}"

@@ -177,9 +177,12 @@ def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None
     assert loop is not None  # noqa: S101 - `_lineup` has made it
     if not place.is_managed:
         return RemoteEngine(remote_place(place, model=model, name=label), loop)
+    from inferbus_worker.engines.managed.commands import as_asked  # noqa: PLC0415
     from inferbus_worker.engines.managed.engine import ManagedEngine  # noqa: PLC0415
 
+    asked = as_asked(place, model)
+
     def at(url: str) -> Engine:
-        return RemoteEngine(remote_place(place, model=model, name=label, url=url), loop)
+        return RemoteEngine(remote_place(asked, model=model, name=label, url=url), loop)
 
     return ManagedEngine(place, at, label, model=model)

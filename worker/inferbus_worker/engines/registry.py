@@ -26,6 +26,7 @@ class Registry:
             name: [models[key] for key in dict.fromkeys([project.model or first, *project.models])]
             for name, project in projects.items()
         }
+        self._lines = {model.key: [models[key] for key in self._line_of(model)] for model in models.values()}
 
     @property
     def default(self) -> Model:
@@ -36,7 +37,7 @@ class Registry:
     def lanes(self) -> dict[str, list[str]]:
         """Per project the keys of the models that its requests may get to, those that stand in among them."""
         return {
-            name: list(dict.fromkeys(key for model in allowed for key in self._line_of(model)))
+            name: list(dict.fromkeys(one.key for model in allowed for one in self._lines[model.key]))
             for name, allowed in self._allowed.items()
         }
 
@@ -66,6 +67,11 @@ class Registry:
         states = [model.state for model in self.models.values()]
         return "ready" in states or ("stopped" in states and "starting" not in states)
 
+    @property
+    def will_serve(self) -> bool:
+        """Whether a model answers now, or as soon as it has started."""
+        return any(model.will_serve for model in self.models.values())
+
     def states(self) -> dict[str, str]:
         """What each model does, by its name; for presence."""
         return {model.name: model.state for model in self.models.values()}
@@ -82,7 +88,10 @@ class Registry:
 
     def serving(self, model: Model) -> Model | None:
         """The model itself or, while it cannot, the first of those that stand in for it and can."""
-        return next((one for key in self._line_of(model) if (one := self.models[key]).will_serve), None)
+        for one in self._lines[model.key]:
+            if one.will_serve:
+                return one
+        return None
 
     def _line_of(self, model: Model) -> list[str]:
         """The keys of a model and of those that stand in for it, and for these, nearest first."""

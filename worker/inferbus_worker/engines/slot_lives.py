@@ -46,7 +46,8 @@ class SlotLives:
         kept: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._every = [_Life(slot, silence, clock) for slot in slots]
+        every = list(slots)
+        self._every = [_Life(slot, silence, clock, has_others=len(every) > 1) for slot in every]
         self._lives = [life for life in self._every if life.slot.name not in kept]
 
     def start(self) -> None:
@@ -71,15 +72,13 @@ class SlotLives:
     def stop(self, timeout: float) -> None:
         """Stop every engine, side by side, within `timeout` seconds."""
         threads = [
-            threading.Thread(
-                target=life.slot.engine.stop, args=(timeout,), name=f"slot-stop {life.slot.name}", daemon=True
-            )
+            threading.Thread(target=life.stop, args=(timeout,), name=f"slot-stop {life.slot.name}", daemon=True)
             for life in self._lives[1:]
         ]
         for thread in threads:
             thread.start()
         for life in self._lives[:1]:
-            life.slot.engine.stop(timeout)
+            life.stop(timeout)
         deadline = time.monotonic() + timeout
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -93,8 +92,9 @@ class _Life:
         loss: why its engine, in this process, has been given up after it had served.
     """
 
-    def __init__(self, slot: Slot, silence: float, clock: Callable[[], float]) -> None:
+    def __init__(self, slot: Slot, silence: float, clock: Callable[[], float], *, has_others: bool) -> None:
         self.slot = slot
+        self._has_others = has_others
         self.end: BaseException | None = None
         self.loss: str | None = None
         self._silence = silence
@@ -107,6 +107,12 @@ class _Life:
     def begin(self) -> None:
         self.slot.starting_since, self.slot.state = self._clock(), "starting"
         self._in_thread("slot-start", self._bring_up)
+
+    def stop(self, timeout: float) -> None:
+        try:
+            self.slot.engine.stop(timeout)
+        except Exception:  # the others stop all the same
+            log.exception("%s: could not be stopped in order", self.slot.name)
 
     def look(self) -> None:
         slot = self.slot
@@ -152,12 +158,12 @@ class _Life:
             if error is not None:
                 reason = error or type(error).__name__
                 raise EngineStartError(f"the model loaded but does not answer: {reason}") from error  # noqa: TRY301
-        except EngineStartError as error:
+        except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
             if slot.is_here:
                 self._end_for_good(error)
             else:
                 self._try_again(error)
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - as vLLM's parser raises it
             self._end_for_good(error)
         else:
             self._failures = 0
@@ -166,17 +172,26 @@ class _Life:
 
     def _end_for_good(self, error: BaseException) -> None:
         self.slot.state, self.end, self.slot.starting_since = "dead", error, None
+        if self._has_others:  # else the main thread says it, and ends
+            why = "its options were refused" if isinstance(error, SystemExit) else str(error) or type(error).__name__
+            log.error("%s: does not serve until the worker is started again: %s", self.slot.name, why)
 
-    def _try_again(self, error: EngineStartError) -> None:
+    def _try_again(self, error: Exception) -> None:
         self._failures += 1
         pause = min(_FIRST_RETRY * 2 ** min(self._failures - 1, 10), _LONGEST_RETRY)
         pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret
-        log.warning("%s: %s (trying again in %.0f s)", self.slot.name, error, pause)
+        log.warning("%s: %s (trying again in %.0f s)", self.slot.name, str(error) or type(error).__name__, pause)
+        if not isinstance(error, EngineStartError):
+            log.debug("how it failed", exc_info=error)
         self._again_at = self._clock() + pause
         self.slot.state, self.slot.starting_since = "down", None
 
     def _probe(self) -> None:
-        error = probe(self.slot.engine, _PROBE_TIMEOUT)
+        error: Exception | None
+        try:
+            error = probe(self.slot.engine, _PROBE_TIMEOUT)
+        except Exception as failure:  # noqa: BLE001 - else nobody would tell the breaker for a minute
+            error = failure
         if error is None:
             self.slot.breaker.succeeded()
         else:

@@ -24,7 +24,6 @@ from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ContextTooLongError,
     Engine,
-    EngineDeadError,
     EngineError,
     Generation,
     GenerationTimeoutError,
@@ -66,7 +65,7 @@ class Tenant(Protocol):
     """
 
     model: str
-    attempts: Counter[str]
+    attempts: dict[str, int]
     may_repeat_at: float
     waits_since: float
     lease: Lease | None
@@ -141,7 +140,7 @@ class Slot:
     @property
     def may_serve(self) -> bool:
         """Whether it answers now, be it after others."""
-        return self.state == "ready" and self.breaker.is_closed
+        return self.state == "ready" and (self.is_here or self.breaker.is_closed)
 
     @property
     def will_serve(self) -> bool:
@@ -151,7 +150,11 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether one more request may run here."""
-        if self.state != "ready" or self.active >= self.limit.value or not self.breaker.is_closed:
+        if self.state != "ready" or self.active >= self.limit.value:
+            return False
+        if self.is_here:
+            return True
+        if not self.breaker.is_closed:
             return False
         if self.is_open is not None and not self.is_open():
             return False
@@ -178,6 +181,7 @@ class Slot:
             self.model.served_since = self._clock()
         self.most = max(natural if self.concurrency == "auto" else self.limit.value, 1)
         self.state = "ready"
+        log.info("%s: ready, for %d requests at once", self.name, self.limit.value)
 
     def refused(self, error: BackendError) -> None:
         """Its backend has enough to do, and is left alone for as long as it says, else longer each time."""
@@ -238,11 +242,19 @@ class Model:
     @property
     def limit(self) -> int:
         """How many requests its slots may have at once, now."""
-        return sum(slot.limit.value for slot in self.slots if slot.may_serve)
+        limit = 0
+        # A loop, here and below: every request asks, and a generator costs more than all the rest.
+        for slot in self.slots:
+            if slot.may_serve:
+                limit += slot.limit.value
+        return limit
 
     @property
     def active(self) -> int:
-        return sum(slot.active for slot in self.slots)
+        active = 0
+        for slot in self.slots:
+            active += slot.active
+        return active
 
     @property
     def may_serve(self) -> bool:
@@ -252,7 +264,10 @@ class Model:
     @property
     def will_serve(self) -> bool:
         """Whether a request for it that waits has something to wait for."""
-        return any(slot.will_serve for slot in self.slots)
+        for slot in self.slots:  # noqa: SIM110
+            if slot.will_serve:
+                return True
+        return False
 
     @property
     def is_starting(self) -> bool:
@@ -290,7 +305,7 @@ class Lease:
         generation: what answers, once it has been asked.
     """
 
-    __slots__ = ("_given_up", "_table", "first_token_at", "generation", "grew_at", "slot", "taken_at")
+    __slots__ = ("_given_up", "_is_over", "_table", "first_token_at", "generation", "grew_at", "slot", "taken_at")
 
     def __init__(self, table: SlotTable, slot: Slot, taken_at: float) -> None:
         self._table = table
@@ -298,6 +313,7 @@ class Lease:
         self.slot = slot
         self.taken_at = self.grew_at = taken_at
         self.first_token_at: float | None = None
+        self._is_over = False
         self.generation: Generation | None = None
 
     def grows(self, now: float) -> None:
@@ -319,12 +335,14 @@ class Lease:
         return error
 
     def end(self, error: BaseException | None = None) -> None:
-        """Give the slot back, and say how it went.
+        """Give the slot back, and say how it went. For its request's thread; without effect a second time.
 
         Args:
             error: what the engine, or anybody else, raised.
         """
-        self._table.release(self, error)
+        if not self._is_over:
+            self._is_over = True
+            self._table.release(self, error)
 
 
 class SlotTable:
@@ -374,15 +392,24 @@ class SlotTable:
     def of(self, model: str) -> tuple[int, int]:
         """A model's requests under way now, and how many may be."""
         found = self.models[model]
-        return found.active, min(found.limit, self.threads)
+        limit = found.limit
+        return found.active, limit if self._max_threads is None else min(limit, self._max_threads)
 
     def has_free(self, model: str) -> bool:
         """See `flow.queue.Places`."""
         found = self.models[model]
         for slot in found.slots:
             if slot.is_free:
-                return len(self.models) == 1 or self._leaves_threads(found)
+                return self._max_threads is None or self._leaves_threads(found)
         return False
+
+    def free(self, model: str) -> int:
+        """See `flow.queue.Places`."""
+        found = self.models[model]
+        places = sum(slot.limit.value - slot.active for slot in found.slots if slot.is_free)
+        if self._max_threads is None or not places or not self._leaves_threads(found):
+            return places if self._max_threads is None else 0
+        return min(places, max(self.threads - self._active - self._idle_beside(found), 1))
 
     def acquire(self, tenant: Tenant) -> bool:
         """See `flow.queue.Places`."""
@@ -400,36 +427,29 @@ class SlotTable:
             if len(model.slots) > 1:
                 self._served_by[tenant.key] = slot
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
-            tenant.attempts[slot.name] += 1
+            tenant.attempts[slot.name] = tenant.attempts.get(slot.name, 0) + 1
             tenant.lease = Lease(self, slot, now)
             slot.leases.add(tenant.lease)
+        log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True
 
     def release(self, lease: Lease, error: BaseException | None) -> None:
-        """See `Lease.end`."""
+        """See `Lease.end`. Whatever is raised on the way, the slot is free."""
         slot, now = lease.slot, self._clock()
         first_token = None if lease.first_token_at is None else lease.first_token_at - lease.taken_at
-        fault: str | None = None
-        if error is None:
-            slot.answered(first_token)
-        elif isinstance(error, BackendError):
-            fault = error.fault
-            if error.fault in REFUSALS:
-                slot.refused(error)
-            else:
-                slot.breaker.failed(str(error))
-        elif not isinstance(error, _REQUESTERS):
-            fault = "error"
-            if not slot.is_here and isinstance(error, EngineError):
-                slot.breaker.failed(str(error) or type(error).__name__)
-        with self._lock:
-            slot.leases.discard(lease)
-            slot.active -= 1
-            slot.last_used = now
-            self._active -= 1
-            if slot.host:
-                self._hosts[slot.host] -= 1
-        slot.figures.released(now - lease.taken_at, first_token, fault)
+        fault: str | None = "error"
+        try:
+            fault = _heard(slot, error, first_token)
+        finally:
+            with self._lock:
+                slot.leases.discard(lease)
+                slot.active -= 1
+                slot.last_used = now
+                self._active -= 1
+                if slot.host:
+                    self._hosts[slot.host] -= 1
+            slot.figures.released(now - lease.taken_at, first_token, fault)
+        log.debug("%s: given back after %.3f s (%s)", slot.name, now - lease.taken_at, fault or "well")
 
     def active_in(self, slot: Slot) -> int:
         """How many requests a slot has; none is given to it meanwhile."""
@@ -438,15 +458,15 @@ class SlotTable:
 
     def others(self, slot: Slot, tenant: Tenant) -> bool:
         """Whether another slot of the model, which has not failed this request, may serve it."""
-        return any(other.may_serve and not tenant.attempts[other.name] for other in slot.model.slots)
+        return any(other.may_serve and other.name not in tenant.attempts for other in slot.model.slots)
 
     def _chosen(self, model: Model, tenant: Tenant) -> Slot | None:
-        if len(self.models) > 1 and not self._leaves_threads(model):
+        if self._max_threads is not None and not self._leaves_threads(model):
             return None
         free = [slot for slot in model.slots if slot.is_free]
         if not free:
             return None
-        fresh = [slot for slot in free if not tenant.attempts[slot.name]] if tenant.attempts else free
+        fresh = [slot for slot in free if slot.name not in tenant.attempts] if tenant.attempts else free
         if fresh:
             slot = self._best(fresh, tenant) if len(fresh) > 1 else fresh[0]
             if not slot.is_here:
@@ -466,12 +486,26 @@ class SlotTable:
 
     def _leaves_threads(self, model: Model) -> bool:
         """Whether one more request for it leaves a thread to each model that has none: no slow one takes them all."""
-        if self._max_threads is None:
-            return True
-        idle = sum(1 for other in self.models.values() if other is not model and not other.active)
-        return self._active + idle < self.threads or not model.active
+        return not model.active or self._active + self._idle_beside(model) < self.threads
+
+    def _idle_beside(self, model: Model) -> int:
+        """How many other models could answer and have no request."""
+        return sum(1 for other in self.models.values() if other is not model and other.may_serve and not other.active)
 
 
-def dead(slots: Iterable[Slot]) -> EngineDeadError | None:
-    """Why an engine in this process will never answer again."""
-    return next((slot.engine.death for slot in slots if slot.is_here and slot.engine.death is not None), None)
+def _heard(slot: Slot, error: BaseException | None, first_token: float | None) -> str | None:
+    """Tell a slot how a request went in it; the fault that counts, None where it has none."""
+    if error is None:
+        slot.answered(first_token)
+        return None
+    if isinstance(error, BackendError):
+        if error.fault in REFUSALS:
+            slot.refused(error)
+        else:
+            slot.breaker.failed(str(error))
+        return error.fault
+    if isinstance(error, _REQUESTERS):
+        return None
+    if not slot.is_here and isinstance(error, EngineError):
+        slot.breaker.failed(str(error) or type(error).__name__)
+    return "error"

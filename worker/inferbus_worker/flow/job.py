@@ -8,7 +8,6 @@ written in one place, `endings`, by the thread that worked on it.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -51,7 +50,7 @@ class Job:
 
     Attributes:
         charge: the tokens that it has been charged with, where there is a budget.
-        lease: the place that it runs in, or ran in last.
+        lease: the place that it runs in; at the end, the one that answered.
         attempts: how often each place has begun to answer it, by the place's name.
         may_repeat_at: from when on a place may have it that has failed it before.
         waits_since: when it last came into the queue.
@@ -84,7 +83,7 @@ class Job:
         self.retry = retry
         self.model = model
         self.lease: Lease | None = None
-        self.attempts: Counter[str] = Counter()
+        self.attempts: dict[str, int] = {}
         self.may_repeat_at = 0.0
         self.look_at = deadline
         self.waits_since = admitted_at
@@ -107,7 +106,8 @@ class Job:
     def take(self) -> bool:
         """A worker thread begins; False where there is nothing to do: it has been marked, or its deadline passed."""
         now = self._clock()
-        self.taken_at = self.taken_at or now
+        if self.taken_at is None:
+            self.taken_at = now
         if self.deadline is not None and now >= self.deadline:
             self.settle(_PASSED_IN_QUEUE)
         return self.outcome is None
@@ -123,7 +123,7 @@ class Job:
     def detach(self) -> None:
         """The generation has failed, and there may be another one."""
         with self._lock:
-            self._generation = None
+            self._generation = self.lease = None
             self.answering = False
 
     def heard(self, text: str, reasoning: str) -> None:
@@ -168,7 +168,7 @@ class Job:
             self.outcome, self.is_finished = outcome, finishes
             ended = self._clock()
             self.timings = Timings(
-                queue=(self.taken_at or ended) - self.admitted_at,
+                queue=(ended if self.taken_at is None else self.taken_at) - self.admitted_at,
                 first_token=None if self.first_token_at is None else self.first_token_at - self.admitted_at,
                 total=ended - self.admitted_at,
             )

@@ -20,6 +20,8 @@ from inferbus_worker.flow.job import Job
 _GREED: Final = 7
 #: Seconds for which the nameless leave some room to somebody with a name. Where nobody has one, it would be for nobody.
 _REMEMBERED: Final = 600.0
+#: So many that came back are looked at in one go: where nothing takes them yet they must not hold up the queue.
+_LOOKS: Final = 16
 
 
 class Lane:
@@ -85,10 +87,12 @@ class Lane:
 
     def take(self, accept: Callable[[Job], bool]) -> Job | None:
         """The first that is accepted: of those that came back, else the oldest of the owner whose turn it is."""
-        for job in self._returned:
+        for _ in range(min(len(self._returned), _LOOKS)):
+            job = next(iter(self._returned))
             if accept(job):
                 del self._jobs[job], self._returned[job]
                 return job
+            self._returned.move_to_end(job)  # so that others have their look the next time
         if not self._owners:
             return None
         owner, jobs = next(iter(self._owners.items()))

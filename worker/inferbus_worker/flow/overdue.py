@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,9 @@ from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.seldom import Seldom
+
+log = logging.getLogger("inferbus.slots")
 
 #: Seconds after which to look again at a request whose model is starting.
 _LOOK_AGAIN: Final = 1.0
@@ -46,10 +50,13 @@ class Overdue:
         self._endings = endings
         self._slot_timeout = slot_timeout
         self._clock = clock
+        self._seldom = Seldom(log)
 
     def look(self) -> None:
         """End what waits in vain, and wake who can go on."""
         for model in self._registry.models.values():
+            if any(slot.state == "dead" and slot.active for slot in model.slots):
+                self._give_up(model)
             if not model.will_serve:
                 self._leave(model)
         for job in self._queue.due():
@@ -73,7 +80,15 @@ class Overdue:
             job.look_at = slot_by if job.deadline is None else min(job.deadline, slot_by)
             self._queue.look_again(job)
         elif self._queue.remove(job):
+            self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)
             self._end(job, Failure("overloaded", retry_after_ms=_milliseconds(model)))
+
+    def _give_up(self, model: Model) -> None:
+        """End what runs in an engine that is lost, and may hang: its threads have others to see to."""
+        for job in self._in_flight.all():
+            lease = job.lease
+            if lease is not None and lease.slot.model is model and lease.slot.state == "dead":
+                job.mark(Failure("engine_unavailable"))
 
     def _leave(self, model: Model) -> None:
         """Nothing will serve a model's requests: those that wait go to another one, or end at once."""
@@ -85,7 +100,10 @@ class Overdue:
                 self._end(job, Failure("engine_unavailable", retry_after_ms=_milliseconds(model)))
             else:
                 self._in_flight.moved(job, instead.key)
-                self._queue.give_back(job)
+                self._queue.put(job)
+                # A mark that came meanwhile found it nowhere, and left it to us.
+                if job.outcome is not None and self._queue.remove(job):
+                    self._endings.later(job)
 
     def _end(self, job: Job, failure: Failure) -> None:
         job.mark(failure)

@@ -3,11 +3,11 @@
 Every project has a lane for each of its models. A request is taken only together with a place that serves its model
 (see `Places`), so a model whose places are all busy holds up its own lanes and no other: nobody wakes for them.
 
-Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a priority, so that projects get turns in
-proportion to their weights; between priorities the class goes first whose oldest request has the highest priority plus
-age, so that nothing waits for ever. Room is fair as well: half of it is for whoever comes, the other half is kept for
-the lanes by weight, so that no flood of one project, or for one slow model, can have all of it. Within a lane
-it is fair between those who ask: see `lane`.
+Fair between projects: stride scheduling (Waldspurger and Weihl, 1995) within a model and a priority, so that projects
+get turns in proportion to their weights; models that have places free take turns. Between priorities the class goes
+first whose oldest request has the highest priority plus age, so that nothing waits for ever. Room is fair as well: half
+of it is for whoever comes, the other half is kept for the lanes by weight, so that no flood of one project, or for one
+slow model, can have all of it. Within a lane it is fair between those who ask: see `lane`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -36,6 +38,10 @@ class Places(Protocol):
         """Whether a request for this model could be taken now."""
         ...
 
+    def free(self, model: str) -> int:
+        """How many requests for this model could be taken now, about."""
+        ...
+
     def acquire(self, job: Job) -> bool:
         """Give the request a place of its model's (`Job.lease`); False where there is none for it now."""
         ...
@@ -46,6 +52,9 @@ class _Everywhere:
 
     def has_free(self, model: str) -> bool:  # noqa: ARG002
         return True
+
+    def free(self, model: str) -> int:  # noqa: ARG002
+        return sys.maxsize
 
     def acquire(self, job: Job) -> bool:  # noqa: ARG002
         return True
@@ -69,7 +78,7 @@ class _Taker:
 
 
 class RequestQueue:
-    """Bounded, fair, and closable. One thread puts; any number take.
+    """Bounded, fair, and closable. One thread asks for room and puts; any number take.
 
     Args:
         size: how many requests may wait.
@@ -95,11 +104,13 @@ class RequestQueue:
     ) -> None:
         total = sum(project.weight for project in projects.values())
         models = models or {name: [""] for name in projects}
+        # However little a lane weighs, one place is kept for it, but in the smallest queues.
+        least = 1 if 2 * sum(map(len, models.values())) <= size else 0
         self._lanes = {
             (name, model): Lane(
                 project.weight,
                 project.priority,
-                int(size / 2 * project.weight / total / len(models[name])),
+                max(int(size / 2 * project.weight / total / len(models[name])), least),
                 model,
             )
             for name, project in projects.items()
@@ -113,6 +124,8 @@ class RequestQueue:
         self._length = self._taken = 0
         # The virtual time of each model and priority: other lanes never compete, so they share none.
         self._turns = dict.fromkeys(((lane.model, lane.priority) for lane in self._lanes.values()), 0.0)
+        # How many had been taken when each model last had a turn: who has gone longest without goes next.
+        self._last_turn = dict.fromkeys((lane.model for lane in self._lanes.values()), 0)
         self._looks: list[tuple[float, int, Job]] = []
         self._counter = itertools.count()
         self._lock = threading.Lock()
@@ -153,7 +166,7 @@ class RequestQueue:
             return place + self._ahead(lane, place, now)
 
     def put(self, job: Job) -> None:
-        """Append a request, after `position` said that there is room."""
+        """Append a request, after `position` said that there is room, or one that has been in another model's lane."""
         with self._lock:
             lane = self._lane_of(job)
             if not lane:
@@ -220,9 +233,12 @@ class RequestQueue:
             taker.wake()
 
     def could_start(self) -> int:
-        """How many of those that wait a new taker could take now, at most: those whose model has a free place."""
+        """How many of those that wait new takers could take now, at most: as many as their models have places free."""
+        waiting: Counter[str] = Counter()
         with self._lock:
-            return sum(len(lane) for lane in self._lanes.values() if lane and self._places.has_free(lane.model))
+            for lane in self._lanes.values():
+                waiting[lane.model] += len(lane)
+            return sum(min(count, self._places.free(model)) for model, count in waiting.items() if count)
 
     def queued(self, model: str) -> int:
         """How many requests wait for a model."""
@@ -249,10 +265,10 @@ class RequestQueue:
         now = self._clock()
         with self._lock:
             self._sweep_looks()
-            passed = []
+            passed: dict[Job, None] = {}
             while self._looks and self._looks[0][0] <= now:
-                passed.append(heapq.heappop(self._looks)[2])
-            return passed
+                passed[heapq.heappop(self._looks)[2]] = None
+            return list(passed)
 
     def look_again(self, job: Job) -> None:
         """Let `due` name a request that waits once more, at its new `Job.look_at`."""
@@ -308,16 +324,18 @@ class RequestQueue:
     def _take_next(self) -> Job | None:
         if not self._length:
             return None
-        has_free = self._places.has_free
-        waiting = [lane for lane in self._lanes.values() if lane and has_free(lane.model)]
+        waiting = [lane for lane in self._lanes.values() if lane]
+        if len(waiting) > 1:
+            waiting = [lane for lane in waiting if self._places.has_free(lane.model)]
         while waiting:
             lane = waiting[0]
             if len(waiting) > 1:
-                lane = min(self._first_class(waiting), key=lambda lane: lane.turn)
+                lane = min(self._first_class(waiting), key=lambda lane: (self._last_turn[lane.model], lane.turn))
             job = lane.take(self._places.acquire)
             if job is not None:
                 self._length -= 1
                 self._taken += 1
+                self._last_turn[lane.model] = self._taken
                 self._turns[lane.model, lane.priority] = lane.turn
                 lane.turn += 1 / lane.weight
                 return job
@@ -327,7 +345,9 @@ class RequestQueue:
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
         taken = sum(max(0, len(other) - other.reserved) for other in self._lanes.values())
-        return max(0, lane.reserved - len(lane)) + max(0, self._shared - taken)
+        free = max(0, lane.reserved - len(lane)) + max(0, self._shared - taken)
+        # Those that came back, or from another model's lane, asked for no room.
+        return min(free, max(0, self._size - self._length))
 
     def _ahead(self, lane: Lane, place: int, now: float) -> int:
         """How many requests of other lanes go before the one at `place` in its own."""
@@ -347,8 +367,11 @@ class RequestQueue:
         """Let go of requests that left long before; seldom enough to cost next to nothing."""
         if len(self._looks) <= 2 * self._length + _FAR_LOOKS:
             return
-        self._looks = [entry for entry in self._looks if entry[2] in self._lane_of(entry[2])]
-        heapq.heapify(self._looks)
+        looks: dict[Job, tuple[float, int, Job]] = {}
+        for entry in sorted(self._looks, reverse=True):  # of those that came back more than once the first look stays
+            if entry[2] in self._lane_of(entry[2]):
+                looks[entry[2]] = entry
+        self._looks = sorted(looks.values())
 
     def _first_class(self, waiting: Iterable[Lane]) -> list[Lane]:
         """The lanes of the priority whose oldest request counts most."""

@@ -37,6 +37,8 @@ _NOT_BEGUN: Final = "The answer in a given form did not begin in the time that t
 _NOT_ENDED: Final = "It passed while the answer was generated."
 #: Seconds, about, before a slot gets a request again that it has failed once; twice as many the next time.
 _FIRST_REST: Final = 0.2
+#: What a turn ends with whose job was marked before it began: nothing is said against the slot.
+_NEVER_RAN: Final = CancelledGenerationError()
 #: How a generation ends that nobody waited for any more.
 _GIVEN_UP: Final = (CancelledGenerationError, GenerationTimeoutError)
 
@@ -78,7 +80,7 @@ class TurnRunner:
         is_first = job.taken_at is None
         lease = job.lease
         assert lease is not None  # noqa: S101 - the queue gives no job without
-        error: BaseException | None = CancelledGenerationError()
+        error: BaseException | None = _NEVER_RAN
         goes_again = False
         try:
             if job.take():
@@ -92,14 +94,19 @@ class TurnRunner:
         except Exception as failure:
             error = failure
             log.exception("a turn failed")
+        except BaseException as failure:  # a Rust library's panic is no `Exception`; the pool says what it was
+            error = failure
+            raise
         finally:
-            if job.request.has_form and not job.answering and isinstance(error, _GIVEN_UP):
+            if isinstance(error, _GIVEN_UP) and job.request.has_form and job.reached_engine and not job.answering:
                 lease.slot.forms_given_up += 1
-            lease.end(error)
-            if goes_again:
-                self._go_again(job)
-            else:
-                self._endings.write(job, _in_time(outcome, lease.slot))
+            try:
+                lease.end(error)
+            finally:
+                if goes_again:
+                    self._go_again(job)
+                else:
+                    self._endings.write(job, _in_time(outcome, lease.slot))
 
     def _answer(self, job: Job, lease: Lease) -> Answer:
         prompt = self._prompts.of(job, lease.slot.engine)
@@ -132,13 +139,15 @@ class TurnRunner:
         is_lost = isinstance(error, EngineDeadError) and self._slots.others(slot, job)
         if not is_lost and not (isinstance(error, BackendError) and error.may_retry):
             return False
+        if job.outcome is not None:  # it has been marked meanwhile
+            return False
         now = self._clock()
         has_time = now - job.admitted_at < self._settings.retry_for and (job.deadline is None or now < job.deadline)
-        return has_time and job.first_token_at is None and job.attempts.total() <= self._settings.max_retries
+        return has_time and job.first_token_at is None and sum(job.attempts.values()) <= self._settings.max_retries
 
     def _go_again(self, job: Job) -> None:
         """Back to the head of its lane: to another slot at once, to the same one after a rest."""
-        tries = job.attempts.total()
+        tries = sum(job.attempts.values())
         job.waits_since = self._clock()
         job.may_repeat_at = job.waits_since + _FIRST_REST * 2 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         job.detach()
@@ -161,7 +170,7 @@ def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure |
     if not isinstance(outcome, Failure) or outcome.code not in {"overloaded", "engine_unavailable"}:
         return outcome
     wait = max(slot.pause_left, slot.breaker.retry_after)
-    return replace(outcome, retry_after_ms=round(wait * 1000)) if wait else outcome
+    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if wait else outcome
 
 
 def _failure(error: EngineError) -> Failure:

@@ -10,6 +10,7 @@ from typing import Final
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.seldom import Seldom
 
 log = logging.getLogger("inferbus.worker_pool")
 
@@ -34,9 +35,10 @@ class WorkerPool:
         self._run_turn: Callable[[Job], None]
         self._ended: Callable[[Job], None]
         self._threads: dict[int, threading.Thread] = {}
-        self._under_way: set[Job] = set()
+        self._busy: set[int] = set()  # by the threads' numbers: a job that goes again may already be in another's hands
         self._lock = threading.Lock()
         self._short = threading.Event()
+        self._seldom = Seldom(log)
         self._is_stopped = False
         self._grower = threading.Thread(target=self._grow, name="worker-pool", daemon=True)
 
@@ -48,7 +50,7 @@ class WorkerPool:
     @property
     def active(self) -> int:
         """Turns under way now."""
-        return len(self._under_way)
+        return len(self._busy)
 
     def start(
         self,
@@ -60,14 +62,14 @@ class WorkerPool:
         """Begin to take requests.
 
         Args:
-            rest: how many threads there are at rest.
+            rest: how many threads there are at rest, where so many may be.
             run_turn: runs a job's turn; a job that it has given back to the queue is not its any more.
             ended: told of a job that was left open by an error.
             most: how many there may be now; where it is not given, as many as at rest.
         """
         self._rest, self._most = rest, most or (lambda: rest)
         self._run_turn, self._ended = run_turn, ended
-        for _ in range(rest):
+        for _ in range(min(rest, self._most())):
             self._add()
         self._queue.when_short = self._short.set
         self._grower.start()
@@ -96,8 +98,8 @@ class WorkerPool:
                 return
             number = next(number for number in range(len(self._threads) + 1) if number not in self._threads)
             thread = threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
+            thread.start()
             self._threads[number] = thread
-        thread.start()
 
     def _grow(self) -> None:
         """Start threads while requests wait for nothing else."""
@@ -106,20 +108,23 @@ class WorkerPool:
             self._short.clear()
             taken, size = self._queue.taken, self.size
             time.sleep(_PATIENCE)
-            more = min(self._queue.could_start(), self._most() - size)
+            more = min(self._queue.could_start(), self._most() - self.size)
             # Where those that there are have taken as many as they are, turns are short: more threads are no help.
             if self._queue.taken - taken >= size:
                 if more > 0:
                     self._short.set()  # to look once more
                 continue
-            for _ in range(more):
-                self._add()
+            try:
+                for _ in range(more):
+                    self._add()
+            except RuntimeError as error:  # the system gives no more; the next request that waits asks again
+                self._seldom.warning("%d worker threads, and no more: %s", self.size, error)
 
     def _work(self, number: int) -> None:
         while True:
             job = self._queue.take(self._idle)
             if job is not None:
-                self._run(job)
+                self._run(job, number)
             elif self._leaves(number):
                 return
 
@@ -131,8 +136,8 @@ class WorkerPool:
                 del self._threads[number]
         return leaves
 
-    def _run(self, job: Job) -> None:
-        self._under_way.add(job)
+    def _run(self, job: Job, number: int) -> None:
+        self._busy.add(number)
         try:
             try:
                 self._run_turn(job)
@@ -142,4 +147,4 @@ class WorkerPool:
         except BaseException:  # a Rust library's panic is no `Exception`
             log.exception("a worker thread survived an error")
         finally:
-            self._under_way.discard(job)
+            self._busy.discard(number)

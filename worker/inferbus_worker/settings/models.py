@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
@@ -17,8 +18,40 @@ Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "open
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 
 _MAX_SLOTS: Final = 64
+#: As many as a worker's presence and stats can name.
+_MAX_MODELS: Final = 100
 
-Concurrency = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
+_MOST_AT_ONCE: Final = 4096
+_LARGEST_PORT: Final = 65_535
+
+
+def _number_or_auto(value: object) -> object:
+    if value != "auto" and not (str(value).isdecimal() and 1 <= int(str(value)) <= _MOST_AT_ONCE):
+        raise ValueError(f"must be a whole number from 1 to {_MOST_AT_ONCE}, or auto")
+    return value
+
+
+Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
+def check_url(url: str) -> str:
+    """That it is an address; the complaint does not repeat it, since a password may stand in it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        is_usable = is_usable and (parts.port is None or 0 < parts.port <= _LARGEST_PORT)
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("must be an address such as http://127.0.0.1:8000, with http:// or https://")
+    return url
+
+
+Url = Annotated[str, AfterValidator(check_url)]
 
 
 class Manage(Written):
@@ -58,7 +91,7 @@ class SlotSettings(Written):
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: Literal["vllm", "simulated"] | None = None
     backend: Backend | None = None
-    url: str | None = None
+    url: Url | None = None
     model: str | None = None
     path: str | None = None
     concurrency: Concurrency | None = None
@@ -96,6 +129,7 @@ _ONLY_FOR: Final[Mapping[str, tuple[Any, str]]] = {
         ("first_token", "per_token", "capacity", "failure_rate"),
         (lambda slot: slot.engine == "simulated", "engine: simulated"),
     ),
+    **dict.fromkeys(("path", "options"), (lambda slot: slot.engine != "simulated", "a backend or engine: vllm")),
     **dict.fromkeys(
         ("when", "idle_stop"), (lambda slot: slot.is_managed, "a server that the worker starts (manage or path)")
     ),
@@ -133,6 +167,17 @@ class SlotRange(Written):
         return self
 
 
+def _branch(value: object) -> str:
+    return "range" if isinstance(value, Mapping | SlotRange) else "list"
+
+
+_Slots = Annotated[
+    Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS), Tag("list")]
+    | Annotated[SlotRange, Tag("range")],
+    Discriminator(_branch),
+]
+
+
 class ModelSettings(SlotSettings):
     """One model: its only slot, written at its own place; or several of them, as a list or as a range of like ones.
 
@@ -141,7 +186,7 @@ class ModelSettings(SlotSettings):
         fallback: models that answer in its place while none of its slots can, in this order.
     """
 
-    slots: Annotated[list[SlotSettings], Field(min_length=1, max_length=_MAX_SLOTS)] | SlotRange | None = None
+    slots: _Slots | None = None
     fallback: list[str] = Field(default_factory=list)
 
     @property
@@ -185,5 +230,6 @@ def _check_models(models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
 
 Models = Annotated[
     dict[str, Annotated[ModelSettings, BeforeValidator(lambda value: {} if value is None else value)]],
+    Field(max_length=_MAX_MODELS),
     AfterValidator(_check_models),
 ]

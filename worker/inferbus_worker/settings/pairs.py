@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ def _wrong_models(settings: Settings) -> Iterator[ConflictError]:
     models = settings.models
     if settings.backend is not None and models:
         yield ConflictError("--backend is for one MODEL; below models: each slot says its own", "backend", "models")
+    if settings.backend is not None and "engine" in settings.model_fields_set:
+        yield ConflictError(
+            f"--engine {settings.engine} is for a MODEL in this process, --backend for one elsewhere: say one",
+            *("engine", "backend"),
+        )
     for name, project in settings.projects.items():
         if project.model is None and len(models) > 1:
             first = next(iter(models))
@@ -67,6 +73,12 @@ def _wrong_models(settings: Settings) -> Iterator[ConflictError]:
                     f"projects.{name}: there is no model {wanted}{nearest(wanted, models)}; models: has {known}",
                     *("projects", "models"),
                 )
+    most = settings.max_workers
+    if most is not None and "workers" in settings.model_fields_set and most < settings.workers:
+        yield ConflictError(
+            f"--workers {settings.workers} at rest are more than there may be: --max-workers is {most}",
+            *("workers", "max_workers"),
+        )
     if settings.max_workers is not None and settings.max_workers < len(models):
         yield ConflictError(
             f"--max-workers {settings.max_workers} are too few for {len(models)} models: each needs one",
@@ -88,6 +100,16 @@ def _budgets_too_small(settings: Settings) -> Iterator[ConflictError]:
             )
 
 
+def missing_files(settings: Settings) -> list[str]:
+    """A sentence for each path to a model that is a file's by its looks, where there is none."""
+    found = ((name, place.path) for name, one in settings.models.items() for place in one.places if place.path)
+    return [
+        f"models.{name}: there is nothing at {path}, its path"
+        for name, path in dict.fromkeys(found)
+        if path.startswith(("/", "./", "../", "~")) and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
+    ]
+
+
 def without_effect(settings: Settings) -> list[str]:
     """A sentence for each setting that was given and changes nothing."""
     idle: dict[str, tuple[str, ...]] = {}
@@ -95,14 +117,42 @@ def without_effect(settings: Settings) -> list[str]:
         idle["--ack after-reply"] = ("session_expiry", "max_attempts", "state_dir")
     if settings.backend is None:
         idle["--backend"] = ("url", "api_key_env", "api_key_file")
-    if not settings.models and settings.backend is None:
-        idle["models: in the file, or --backend"] = ("slot_timeout", "max_retries", "retry_for", "memory_budget")
-    if settings.engine != "simulated":
+    has_slots = bool(settings.models) or settings.backend is not None
+    if not has_slots:
+        idle["models: in the file, or --backend"] = ("slot_timeout", "max_retries", "retry_for")
+    elif not settings.max_retries:
+        idle["--max-retries 1 or more"] = ("retry_for",)
+    if not any(place.is_managed for model in settings.models.values() for place in model.places):
+        idle["a server that the worker starts (manage or path, below models:)"] = ("memory_budget",)
+    if settings.engine != "simulated" or has_slots:
         simulated = (name for name in type(settings).model_fields if name.startswith("simulated_"))
         idle["--engine simulated"] = tuple(simulated)
+    said = _idle(settings, idle)
+    if settings.models:
+        said += [
+            f"--{name} has no effect beside models: in the file, where each slot says its own"
+            for name in ("engine", "concurrency")
+            if name in settings.model_fields_set
+        ]
     if settings.vllm and settings.engine != "vllm":
-        return [*_idle(settings, idle), "vllm in the file has no effect without --engine vllm"]
-    return _idle(settings, idle)
+        said.append("vllm in the file has no effect without --engine vllm")
+    elif settings.vllm and has_slots:
+        said.append("vllm in the file has no effect beside models: or --backend; a slot's options stand below it")
+    return [*said, *_unreached(settings)]
+
+
+def _unreached(settings: Settings) -> Iterator[str]:
+    """A sentence for each model that no project's requests get to."""
+    first = list(settings.models)[:1]
+    reached = [name for project in settings.projects.values() for name in [project.model, *project.models] if name]
+    line = list(dict.fromkeys([*reached, *(first if len(settings.models) == 1 else [])]))
+    for name in line:  # which grows meanwhile
+        line += (
+            [other for other in settings.models[name].fallback if other not in line] if name in settings.models else []
+        )
+    for name in settings.models:
+        if name not in line:
+            yield f"models.{name} has no effect: no project names it, and it stands in for none that is named"
 
 
 def _idle(settings: Settings, idle: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -14,7 +14,7 @@ from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
-from inferbus_worker.settings.models import Backend, Concurrency, Models
+from inferbus_worker.settings.models import Backend, Concurrency, Models, Url
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -76,9 +76,12 @@ class Settings(ConnectionSettings):
         json_schema_extra=FILE_ONLY,
     )
     backend: Backend | None = Field(
-        None, description="MODEL is served by a server of this kind, not in this process.", json_schema_extra={}
+        None,
+        description="MODEL is served by a server of this kind, not in this process. Several models, and servers "
+        "that the worker starts, stand below models: in the file.",
+        json_schema_extra={},
     )
-    url: str | None = Field(
+    url: Url | None = Field(
         None,
         description="With --backend: where the server listens.",
         json_schema_extra={"default": "the backend's usual address"},

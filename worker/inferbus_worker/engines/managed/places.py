@@ -98,7 +98,8 @@ def check_places(total: int | None, places: Sequence[Place]) -> None:
     for place in places:
         if place.memory is None:
             raise SettingsError(
-                f"models.{place.model}: memory_budget needs to know what it takes: say memory, such as 6 GiB"
+                f"models.{place.model}: memory_budget needs to know what it takes: say memory, such as 6 GiB "
+                "(inferbus estimate reckons it)"
             )
     staying = sum(place.memory or 0 for place in places if place.stays)
     if staying > total:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 from inferbus_worker.engines.managed.engine import ManagedEngine
@@ -30,8 +31,11 @@ def make_keeper(
     """
     slots = {slot.name: slot for slot in table.slots if slot.name in managed}
 
+    following = threading.Lock()  # else one that saw an older state might write it last
+
     def changed(name: str) -> None:
-        _follow(slots[name], managed[name])
+        with following:
+            _follow(slots[name], managed[name])
 
     keeper = Keeper(budget, managed, _Demand(table, slots, queued), changed)
     for name, slot in slots.items():

@@ -9,8 +9,8 @@ from typing import Any, Final
 from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
-from inferbus_worker.engines.remote.backends import BackendRow, figure
 from inferbus_worker.engines.remote.place import RemotePlace
+from inferbus_worker.engines.remote.row import BackendRow, figure
 
 #: Characters of ASCII in a token, and tokens around a message: a guess that is rather too long than too short.
 _CHARACTERS_PER_TOKEN: Final = 3.5

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from inferbus_client.errors import SettingsError
 from inferbus_client.shown import shown_in_line
-from inferbus_worker.engines.remote.backends import BACKENDS, BackendRow
-from inferbus_worker.settings.models import Backend, SlotSettings
+from inferbus_worker.engines.remote.backends import BACKENDS
+from inferbus_worker.engines.remote.row import BackendRow
+from inferbus_worker.settings.models import Backend, SlotSettings, check_url
 from inferbus_worker.settings.vllm_options import typed
 
 #: No key is longer; a file that is, is another one.
 _LONGEST_KEY: Final = 16_384
 #: Connections to one server at once, where its slot does not take more requests than that.
 CONNECTIONS: Final = 50
-_LARGEST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,9 @@ def remote_place(slot: SlotSettings, *, model: str, name: str, url: str | None =
 
 def _check_url(url: str, name: str) -> None:
     try:
-        parts: SplitResult | None = urlsplit(url)
-        is_usable = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
-        is_usable = is_usable and (parts is None or parts.port is None or 0 < parts.port <= _LARGEST_PORT)
-    except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise SettingsError(f"{name}: url must be an address such as http://127.0.0.1:8000")
+        check_url(url)
+    except ValueError as error:
+        raise SettingsError(f"{name}: url {error}") from None
 
 
 def _key(slot: SlotSettings, name: str) -> SecretStr | None:

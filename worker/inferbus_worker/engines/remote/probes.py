@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from inferbus_client.shown import shown_in_line
 from inferbus_worker.engines.base import BackendError, EngineStartError
-from inferbus_worker.engines.remote.backends import Told, figure
 from inferbus_worker.engines.remote.connections import Connections
 from inferbus_worker.engines.remote.place import RemotePlace
+from inferbus_worker.engines.remote.row import Told, figure
 
 #: Seconds that one question may take.
 _PATIENCE: Final = 10.0
@@ -42,7 +42,9 @@ async def ask_around(place: RemotePlace, connections: Connections) -> Served:
             raise _wrong_kind(place, row.health)
         if status != _OK and status not in _DENIED:
             raise EngineStartError(f"{_who(place)} is not well yet: {row.health} answers {status}.")
-    model = await _model(place, connections)
+    model = place.model or row.unnamed or ""
+    if row.models is not None:
+        model = await _model(place, connections, row.models)
     contexts = [await figure_told(connections, told, model) for told in row.context]
     capacity = None if row.capacity is None else await figure_told(connections, row.capacity, model)
     return Served(model, next((each for each in contexts if each), None), capacity)
@@ -60,9 +62,9 @@ async def figure_told(connections: Connections, told: Told, model: str) -> int |
         return None
 
 
-async def _model(place: RemotePlace, connections: Connections) -> str:
+async def _model(place: RemotePlace, connections: Connections, path: str) -> str:
     row = place.row
-    status, answer = await _reach(place, connections, row.models)
+    status, answer = await _reach(place, connections, path)
     if status in _DENIED:
         raise EngineStartError(f"{_who(place)} refuses our key ({status}); set api_key_env or api_key_file.")
     if status in _REDIRECTS:
@@ -70,13 +72,13 @@ async def _model(place: RemotePlace, connections: Connections) -> str:
     if status == _OK:
         names = _names(answer)
         if names is None:
-            raise _wrong_kind(place, row.models)
+            raise _wrong_kind(place, path)
     elif status in _UNKNOWN:
         if not row.one_model:
-            raise _wrong_kind(place, row.models)
+            raise _wrong_kind(place, path)
         names = []
     else:
-        raise EngineStartError(f"{_who(place)} is not well yet: {row.models} answers {status}.")
+        raise EngineStartError(f"{_who(place)} is not well yet: {path} answers {status}.")
     if place.model is None:
         if row.unnamed is None and not names:
             raise EngineStartError(f"{_who(place)} serves no model; load one there, or name it here (model).")

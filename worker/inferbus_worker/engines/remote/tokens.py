@@ -10,11 +10,11 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from inferbus_worker.engines.remote.backends import Tokenizer, figure
 from inferbus_worker.engines.remote.connections import Connections
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.engines.remote.parts import estimate
 from inferbus_worker.engines.remote.place import RemotePlace
+from inferbus_worker.engines.remote.row import Tokenizer, figure
 
 #: Seconds that one count may take, and that nothing is asked after one that failed.
 _PATIENCE: Final = 2.0

@@ -30,6 +30,7 @@ from inferbus_worker.engines.vllm.measure import bytes_taken
 from inferbus_worker.engines.vllm.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm.output import EngineOutput
 from inferbus_worker.engines.vllm.processes import engine_processes, kill, memory_of
+from inferbus_worker.engines.vllm.room import check_room
 from inferbus_worker.engines.vllm.template import check_template
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class VllmEngine:
         """
         check_model(self._model)
         arguments = parse_options(self._model, self._options, self._places)
+        check_room(self._model, arguments)
         logs.take_over()
         self._served_name = served_name(arguments)
         self._others = engine_processes()

@@ -1,0 +1,64 @@
+"""What is said of a slip below `models:`: file, line, key and remedy, at every depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inferbus_client.errors import SettingsError
+from inferbus_worker.config_check import remarks
+from inferbus_worker.settings.worker import Settings
+
+_BACKENDS = "'vllm', 'ollama', 'llama.cpp', 'tabbyapi', 'mlx', 'tgi', 'openai' or 'anthropic'"
+_URL = "must be an address such as http://127.0.0.1:8000, with http:// or https://"
+_AT_ONCE = "must be a whole number from 1 to 4096, or auto"
+
+
+@pytest.mark.parametrize(
+    ("phi", "said"),
+    [
+        ("{backnd: ollama}", "there is no setting models.phi.backnd; is backend meant?"),
+        ("{backend: olama}", f"models.phi.backend: must be {_BACKENDS}"),
+        ("{slots: [{backnd: ollama}]}", "there is no setting models.phi.slots.0.backnd; is backend meant?"),
+        ("{slots: [{backend: vllm}, {backend: x}]}", f"models.phi.slots.1.backend: must be {_BACKENDS}"),
+        ("{slots: []}", "models.phi.slots: must not be empty"),
+        ("{slots: 3, backend: vllm}", "models.phi.slots: must be a list"),
+        ("{slots: {mn: 2}, backend: vllm}", "there is no setting models.phi.slots.mn; is min meant?"),
+        ("{slots: {min: 2}, backend: vllm}", "models.phi.slots: min must be max or less"),
+        ("{backend: vllm, manage: {comand: [x]}}", "there is no setting models.phi.manage.comand; is command meant?"),
+        ("{backend: vllm, manage: {command: x}}", "models.phi.manage.command: must be a list"),
+        ("{backend: vllm, url: 'localhost:8000'}", f"models.phi.url: {_URL}"),
+        ("{slots: [{backend: vllm, url: 'ftp://u:secret@h'}]}", f"models.phi.slots.0.url: {_URL}"),
+        ("{backend: vllm, concurrency: many}", f"models.phi.concurrency: {_AT_ONCE}"),
+        ("{slots: [{backend: vllm, concurrency: 0}]}", f"models.phi.slots.0.concurrency: {_AT_ONCE}"),
+        ("{backend: openai, api_key: sk-1}", "there is no setting models.phi.api_key; is api_key_env meant?"),
+        ("{engine: simulated, capacty: 4}", "there is no setting models.phi.capacty; is capacity meant?"),
+    ],
+)
+def test_a_slip_is_named_with_its_line_and_what_would_do(phi: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "inferbus.yaml"
+    file.write_text(f"models:\n  phi: {phi}\n")
+    with pytest.raises(SettingsError) as raised:
+        Settings.load(file=file)
+    assert str(raised.value) == f"{file}, line 2: {said}"
+
+
+def test_a_concurrency_is_a_number_or_auto_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load({"concurrency": "4"}).concurrency == 4
+    assert Settings.load({"concurrency": "auto"}).concurrency == "auto"
+    monkeypatch.setenv("INFERBUS_CONCURRENCY", "many")
+    with pytest.raises(SettingsError, match=f"^INFERBUS_CONCURRENCY: {_AT_ONCE}$"):
+        Settings.load()
+
+
+def test_a_model_s_file_that_is_not_there_is_told_by_check_config(tmp_path: Path) -> None:
+    there = tmp_path / "there.gguf"
+    there.touch()
+    models = {
+        "phi": {"backend": "llama.cpp", "path": f"{tmp_path}/none.gguf", "slots": {"max": 3}},
+        "qwen": {"backend": "llama.cpp", "path": str(there)},
+        "hub": {"backend": "vllm", "path": "Qwen/Qwen3-4B"},
+    }
+    settings = Settings.load({"models": models, "projects": {"general": {"model": "phi"}}})
+    assert remarks(settings) == [f"models.phi: there is nothing at {tmp_path}/none.gguf, its path"]
