@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,12 +14,14 @@ from support.waiting import until
 
 
 class Replies:
-    """A context manager: sends requests in JSON, keeps every reply, and the ledger of all of them."""
+    """A context manager for one thread: sends requests in JSON, keeps every reply, and the ledger of all of them."""
 
     def __init__(self, broker: Mosquitto, project: str, *, echo: bool = True) -> None:
         self._requester = Requester(broker, project, echo=echo)
         self._listener = Listener(broker, f"{project}/assistant_response/#")
         self.ledger = self._requester.ledger
+        self._said: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._read = 0
 
     def __enter__(self) -> Self:
         self._listener.__enter__()
@@ -39,8 +42,11 @@ class Replies:
 
     def of(self, request: str) -> list[dict[str, Any]]:
         """What was said to a request so far, in its order."""
-        said = [json.loads(message.payload) for message in self._listener.heard]
-        return [reply for reply in said if reply["requestId"] == request]
+        for message in self._listener.heard[self._read :]:
+            self._read += 1
+            reply = json.loads(message.payload)
+            self._said[reply["requestId"]].append(reply)
+        return list(self._said[request])
 
     def end(self, request: str, timeout: float = 30.0) -> dict[str, Any]:
         """The terminal reply to a request."""

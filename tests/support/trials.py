@@ -46,13 +46,15 @@ _LIMITS: Final = "tests/faults/test_limits.py::"
 _FAIRNESS: Final = "tests/faults/test_fairness.py::"
 _COMPANY: Final = "tests/faults/test_company.py::"
 _ISOLATION: Final = "tests/faults/test_isolation.py::"
+_BACKENDS: Final = "tests/faults/test_backends.py::"
+_SLOTS: Final = "tests/faults/test_slots.py::"
+_MANAGED: Final = "tests/faults/test_managed.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
 
 #: Numbers that are missing below, and why.
 NOT_TRIED: Final = (
     "13, 22: need several workers that share their requests",
-    "20: needs a remote engine",
     "21: needs Redis",
 )
 
@@ -164,6 +166,17 @@ TRIALS: Final = (
         (
             f"{_ENGINE}test_cancel_and_deadline_stop_the_engine",
             "tests/engine/test_vllm_engine.py::test_cancelled_generations_leave_the_batch",
+        ),
+    ),
+    Trial(
+        20,
+        "a backend refuses, fails, resets, cuts off, keeps silent, leaks its slot",
+        "bounded retries, at most 1.2 attempts a request; the breaker; one terminal reply each, nothing twice",
+        (
+            f"{_BACKENDS}test_a_backend_that_fails_a_tenth_of_the_time",
+            f"{_BACKENDS}test_a_backend_that_fails_all_the_time_and_comes_back",
+            f"{_BACKENDS}test_a_backend_that_forgets_a_request_among_many",
+            f"{_BACKENDS}test_a_backend_that_goes_on_with_what_was_given_up",
         ),
     ),
     Trial(
@@ -291,5 +304,35 @@ TRIALS: Final = (
             "tests/bus/test_worker_forms.py",
             "tests/engine/test_vllm_engine.py::test_a_grammar_that_compiles_for_long_ends_its_own_request_in_time",
         ),
+    ),
+    Trial(
+        49,
+        "64 sessions in a closed loop over a model in this process, the same on MLX and on llama.cpp",
+        "nothing lost; each model runs as many as it may, and the status shows it",
+        ("tests/faults/test_three_backends.py",),
+    ),
+    Trial(
+        50,
+        "SIGKILL of one of two slots of a model under load, and its return",
+        "done where nothing was shown, else one error; p99 is back within 5 s; it takes its share again",
+        (f"{_SLOTS}test_sigkill_of_one_of_two_slots_under_load",),
+    ),
+    Trial(
+        51,
+        "a backend refuses half of what comes (429, Retry-After)",
+        "at most 1.2 attempts a request, 95% done within 60 s; the limit goes down and up again",
+        (f"{_BACKENDS}test_a_backend_that_refuses_half_of_what_a_naive_client_would_send",),
+    ),
+    Trial(
+        52,
+        "two models with servers of our own in memory for one; SIGKILL",
+        "asked in turns, both answer; none makes way while it is busy; nothing is left",
+        (f"{_MANAGED}test_two_models_in_memory_for_one",),
+    ),
+    Trial(
+        53,
+        "a queue full of requests for a slow model, and a fast one beside it",
+        "no fast request is refused or waits for a slow turn",
+        (f"{_SLOTS}test_a_queue_full_of_slow_work_delays_no_fast_request",),
     ),
 )

@@ -23,6 +23,9 @@ _WARM_UP_TIMEOUT: Final = 120.0
 _PROBE_TIMEOUT: Final = 10.0
 _FIRST_RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 30.0
+#: An answer from a server that has not grown for so many times the silence is given up: with five minutes of it, also a
+#: prompt that a small machine reads for long has had its time.
+_SILENCES: Final = 10
 
 
 class SlotLives:
@@ -113,6 +116,8 @@ class _Life:
 
     def look(self) -> None:
         slot = self.slot
+        if self._silence and not slot.is_here:
+            self._give_up_silent()
         if slot.state == "down" and self._again_at is not None and self._clock() >= self._again_at:
             self._again_at = None
             self._in_thread("slot-start", self._bring_up)
@@ -129,6 +134,14 @@ class _Life:
             slot.breaker.trip("it goes on with what was given up")
         if slot.breaker.may_probe():
             self._in_thread("slot-probe", self._probe)
+
+    def _give_up_silent(self) -> None:
+        """Nobody may wait for ever for an answer that a server has forgotten, however well it answers others."""
+        patience = _SILENCES * self._silence
+        late = self._clock() - patience
+        for lease in tuple(self.slot.leases):
+            if lease.grew_at < late:
+                lease.give_up(f"{self.slot.name} has said nothing for {patience:g} s")
 
     def _give_up(self, complaint: str) -> None:
         if not self.slot.is_here:
@@ -190,7 +203,8 @@ class _Life:
             slot.engine,
             self._silence,
             active=lambda: slot.active,
-            finished=lambda: slot.figures.finished,
+            # A server that answers one after the other answers no probe during a long answer; but that grows.
+            finished=lambda: slot.figures.finished + slot.pieces,
             forms_given_up=lambda: slot.forms_given_up,
             clock=self._clock,
         )

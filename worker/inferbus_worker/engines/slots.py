@@ -25,6 +25,7 @@ from inferbus_worker.engines.base import (
     ContextTooLongError,
     Engine,
     EngineError,
+    Generation,
     GenerationTimeoutError,
     InvalidCallError,
 )
@@ -90,6 +91,8 @@ class Slot:
         is_open: whether the keeper lets it have requests, where its server is ours to start and stop.
         state: see `SlotState`.
         active: how many it has.
+        leases: who has it.
+        pieces: how often an answer has grown there; of an engine in this process nobody counts.
         forms_given_up: answers in a given form that nobody waited for any more before they had begun.
         paused_until: when its backend may be asked again, on the table's clock.
         last_used: when it was last taken, or given back.
@@ -121,6 +124,8 @@ class Slot:
         self.budget = RetryBudget(clock=clock)
         self.figures = SlotFigures()
         self.active = 0
+        self.leases: set[Lease] = set()
+        self.pieces = 0
         self.forms_given_up = 0
         self.paused_until = 0.0
         self.last_used = 0.0
@@ -282,16 +287,44 @@ class Model:
 
 
 class Lease:
-    """A slot, held by one request from the taking to the end of its answer."""
+    """A slot, held by one request from the taking to the end of its answer.
 
-    __slots__ = ("_is_over", "_table", "first_token_at", "slot", "taken_at")
+    Attributes:
+        slot: which.
+        taken_at: when it was taken, on the table's clock.
+        first_token_at: when the answer began.
+        grew_at: when it last grew, or was asked for; of an engine in this process nobody looks.
+        generation: what answers, once it has been asked.
+    """
+
+    __slots__ = ("_given_up", "_is_over", "_table", "first_token_at", "generation", "grew_at", "slot", "taken_at")
 
     def __init__(self, table: SlotTable, slot: Slot, taken_at: float) -> None:
         self._table = table
+        self._given_up: str | None = None
         self.slot = slot
-        self.taken_at = taken_at
+        self.taken_at = self.grew_at = taken_at
         self.first_token_at: float | None = None
         self._is_over = False
+        self.generation: Generation | None = None
+
+    def grows(self, now: float) -> None:
+        """More of the answer has come. In the engine's thread."""
+        if not self.slot.is_here:
+            self.grew_at = now
+            self.slot.pieces += 1
+
+    def give_up(self, reason: str) -> None:
+        """Wait no more for an answer that does not come: its request may be tried again, or fails."""
+        if self.generation is not None and self._given_up is None:
+            self._given_up = reason
+            self.generation.cancel()
+
+    def reason(self, error: EngineError) -> EngineError:
+        """What has failed the request, where the engine said `error`."""
+        if self._given_up is not None and isinstance(error, CancelledGenerationError):
+            return BackendError(self._given_up, "timeout")
+        return error
 
     def end(self, error: BaseException | None = None) -> None:
         """Give the slot back, and say how it went. For its request's thread; without effect a second time.
@@ -389,6 +422,7 @@ class SlotTable:
             slot.figures.acquired(now - tenant.waits_since, is_retry=bool(tenant.attempts))
             tenant.attempts.append(slot.name)
             tenant.lease = Lease(self, slot, now)
+            slot.leases.add(tenant.lease)
         log.debug("%s: taken, %d at once", slot.name, slot.active)
         return True
 
@@ -401,6 +435,7 @@ class SlotTable:
             fault = _heard(slot, error, first_token)
         finally:
             with self._lock:
+                slot.leases.discard(lease)
                 slot.active -= 1
                 slot.last_used = now
                 self._active -= 1

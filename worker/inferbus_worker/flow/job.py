@@ -128,13 +128,15 @@ class Job:
 
     def heard(self, text: str, reasoning: str) -> None:
         """Pass on what is new of the answer. In the engine's thread: this notes, and never waits."""
-        if not self.answering:
-            self.answering = True
-            if self.lease is not None:
-                self.lease.first_token_at = self._clock()
+        now, lease = self._clock(), self.lease
+        if lease is not None:
+            lease.grows(now)
+            if not self.answering:
+                lease.first_token_at = now
+        self.answering = True
         if self.request.stream and (text or reasoning):
             if self.first_token_at is None:
-                self.first_token_at = self._clock()
+                self.first_token_at = now
             self.replies.delta(text, reasoning)
 
     def mark(self, failure: Failure, *, finishes: bool = False) -> bool:

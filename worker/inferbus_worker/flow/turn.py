@@ -16,14 +16,13 @@ from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
     ContextTooLongError,
-    Engine,
     EngineDeadError,
     EngineError,
     FirstTokenTimeoutError,
     GenerationTimeoutError,
     InvalidCallError,
 )
-from inferbus_worker.engines.slots import REFUSALS, Slot, SlotTable
+from inferbus_worker.engines.slots import REFUSALS, Lease, Slot, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
@@ -87,10 +86,11 @@ class TurnRunner:
             if job.take():
                 if is_first:
                     self._begins(job.replies.address.receipt)
-                outcome = self._answer(job, lease.slot.engine)
+                outcome = self._answer(job, lease)
             else:
                 error = CancelledGenerationError()
-        except EngineError as failure:
+        except EngineError as raised:
+            failure = lease.reason(raised)
             error, outcome = failure, _failure(failure)
             goes_again = self._may_go_again(job, lease.slot, failure)
         except Exception as failure:
@@ -110,17 +110,17 @@ class TurnRunner:
                 else:
                     self._endings.write(job, _in_time(outcome, lease.slot))
 
-    def _answer(self, job: Job, engine: Engine) -> Answer:
-        prompt = self._prompts.of(job, engine)
+    def _answer(self, job: Job, lease: Lease) -> Answer:
+        prompt = self._prompts.of(job, lease.slot.engine)
         while True:
             try:
-                return self._generate(job, prompt, engine)
+                return self._generate(job, prompt, lease)
             except ContextTooLongError:
                 # What is left of the history pays for it.
                 if not prompt.shorten():
                     raise
 
-    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, engine: Engine) -> Answer:
+    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease) -> Answer:
         form_timeout = self._settings.form_timeout if job.request.has_form else None
         call = ChatCall(
             messages=prompt.messages,
@@ -130,7 +130,7 @@ class TurnRunner:
             thinking=self._settings.projects[job.key.project].thinking,
             first_token_within=form_timeout,
         )
-        generation = engine.generate(call, job.heard)
+        generation = lease.generation = lease.slot.engine.generate(call, job.heard)
         job.attach(generation)
         done = generation.wait(job.deadline)
         change = prompt.change(done.text, done.usage.completion_tokens)

@@ -190,11 +190,9 @@ class RemoteEngine:
             async with contextlib.aclosing(_bounded(chunks, call)) as bounded:
                 async for chunk in bounded:
                     is_over = chunk.finish_reason is not None
-                    visible = chunk if call.thinking == "show" else chunk._replace(reasoning="")
-                    # The first one tells that there is an answer, also while all of it is hidden.
-                    if not has_begun or visible != Chunk():
-                        has_begun = True
-                        yield visible
+                    has_begun = True
+                    # It tells that the answer grows, also while all of it is hidden.
+                    yield chunk if call.thinking == "show" else chunk._replace(reasoning="")
             is_over = True
         except EngineError:
             is_over = True
