@@ -35,7 +35,10 @@ log = logging.getLogger("inferbus.serve")
 def serve(
     context: click.Context, /, model: str | None, config: Path | None, *, check_config: bool, **flags: Any
 ) -> int:
-    """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in."""
+    """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in.
+
+    With --backend it is what that server calls its model. Where the file names several (models:), leave it out.
+    """
     # Imported here: the verbs of the client should not wait for the daemon's parts.
     from inferbus_worker import logs  # noqa: PLC0415
     from inferbus_worker.config_check import remarks  # noqa: PLC0415
