@@ -42,6 +42,8 @@ TRIED: Final = {
     "tour output": "test_the_tour_does_what_it_says",
     "synopsis": "test_serve_takes_what_its_synopsis_says",
     "yaml": "test_a_configuration_file_is_served",
+    "models": "test_a_file_with_models_is_taken",
+    "backend": "test_the_form_for_one_remote_model_is_taken",
     "install": "tests/e2e/test_install.py",
     "verbs": "test_each_verb_runs",
     "python": "test_the_program_runs",
@@ -176,6 +178,27 @@ def test_a_configuration_file_is_served(
             listener.publish(f"{project}/user_input/{worker.id}", "a b")
             until(lambda: [heard.text for heard in listener.heard] == ["a b"])
             listener.heard.clear()
+
+
+@pytest.mark.parametrize("text", _of_kind("models"))
+def test_a_file_with_models_is_taken(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its servers are not here; that such slots serve, tests/bus and tests/engine see."""
+    file = tmp_path / "inferbus.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-for-a-test")
+    checked = inferbus("serve", "--config", str(file), "--check-config")
+    assert checked.returncode == 0, checked.stderr
+    assert "sk-for-a-test" not in checked.stdout + checked.stderr
+    assert not checked.stderr
+    in_force = yaml.load(checked.stdout, yaml.BaseLoader)  # noqa: S506 - it makes texts of everything
+    assert in_force["models"].keys() == yaml.safe_load(text)["models"].keys()
+
+
+@pytest.mark.parametrize("command", "".join(_of_kind("backend")).splitlines())
+def test_the_form_for_one_remote_model_is_taken(command: str) -> None:
+    checked = inferbus(*command.split()[1:], "--check-config")
+    assert checked.returncode == 0, checked.stderr
+    assert not checked.stderr
 
 
 def _says_all(in_force: Any, written: Any) -> bool:

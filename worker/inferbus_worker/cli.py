@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from inferbus_client.cli.options import given, settings_options
-from inferbus_client.errors import SettingsError
+from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.exits import Exit
 from inferbus_client.settings.file import SettingsFile
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
+
+if TYPE_CHECKING:
+    from inferbus_worker.engines.factory import Lineup
 
 log = logging.getLogger("inferbus.serve")
 
@@ -37,12 +39,14 @@ log = logging.getLogger("inferbus.serve")
 def serve(
     context: click.Context, /, model: str | None, config: Path | None, *, check_config: bool, **flags: Any
 ) -> int:
-    """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in."""
+    """Serve MODEL to the bus: a folder, a model's name on the hub, or `demo` for the one that is built in.
+
+    With --backend it is what that server calls its model. Where the file names several (models:), leave it out.
+    """
     # Imported here: the verbs of the client should not wait for the daemon's parts.
     from inferbus_worker import logs  # noqa: PLC0415
     from inferbus_worker.config_check import remarks  # noqa: PLC0415
     from inferbus_worker.daemon import Daemon  # noqa: PLC0415
-    from inferbus_worker.engines.factory import make_lineup  # noqa: PLC0415
 
     if model is not None and model.startswith("-"):
         # click takes the first word that it does not know for MODEL, also an option of the engine's.
@@ -51,24 +55,13 @@ def serve(
     settings = Settings.load(given(Settings, flags), config)
     if check_config:
         places = Settings.places(given(Settings, flags), config)
-        return _check(settings, places, model, context.args, _vllm_places(settings, config))
+        return _check(settings, places, model, context.args, config)
     _check_model(settings, model)
     logs.configure(settings.log_format, settings.log_level)
     for remark in remarks(settings):
         log.warning("%s", remark)
-    places = Settings.places(given(Settings, flags), config)
-    with _placed(places):
-        lineup = make_lineup(settings, model, context.args, _vllm_places(settings, config))
+    lineup = _lineup(settings, model, context.args, config)
     return _leave(Daemon(settings, lineup).run())
-
-
-@contextmanager
-def _placed(places: Mapping[str, str]) -> Iterator[None]:
-    """Say of a model that cannot be served where it is declared."""
-    try:
-        yield
-    except SettingsError as error:
-        raise SettingsError(f"{error} (models: {places['models']})" if "models" in places else str(error)) from None
 
 
 def _check_model(settings: Settings, model: str | None) -> None:
@@ -82,6 +75,19 @@ def _check_model(settings: Settings, model: str | None) -> None:
         raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
 
 
+def _lineup(settings: Settings, model: str | None, options: Sequence[str], config: Path | None) -> Lineup:
+    """What serves; whatever is wrong with a slot is said with the place of its model in the file."""
+    from inferbus_worker.engines.factory import make_lineup  # noqa: PLC0415
+
+    try:
+        return make_lineup(settings, model, options, _vllm_places(settings, config))
+    except SettingsError as error:
+        if config is None:
+            raise
+        keys = tuple(error.names[0].split(".", 1)) if isinstance(error, ConflictError) else ("models",)
+        raise SettingsError(f"{SettingsFile.read(config).place(keys)}: {error}") from None
+
+
 def _vllm_places(settings: Settings, config: Path | None) -> dict[str, str]:
     """Where in the file each of vLLM's options stands."""
     file = SettingsFile() if config is None else SettingsFile.read(config)
@@ -93,20 +99,18 @@ def _check(
     places: Mapping[str, str],
     model: str | None,
     options: Sequence[str],
-    vllm_places: Mapping[str, str],
+    config: Path | None,
 ) -> int:
     from inferbus_worker.config_check import describe, remarks  # noqa: PLC0415
-    from inferbus_worker.engines.factory import make_lineup  # noqa: PLC0415
 
     settings.link_options("check")  # reads the password file
     _check_model(settings, model or ("demo" if settings.backend is None and not settings.models else None))
     if settings.models or settings.backend is not None or settings.engine == "simulated":
-        with _placed(places):
-            make_lineup(settings, model, options)  # reads the keys, and refuses options that nobody takes
+        _lineup(settings, model, options, config)  # reads the keys, and refuses options that nobody takes
     elif (settings.vllm or options) and find_spec("vllm") is not None:
         from inferbus_worker.engines.vllm.arguments import parse_options  # noqa: PLC0415
 
-        parse_options(model or "demo", [*arguments(settings.vllm), *options], vllm_places)
+        parse_options(model or "demo", [*arguments(settings.vllm), *options], _vllm_places(settings, config))
     click.echo(describe(settings, places, options, model))
     for remark in remarks(settings):
         click.echo(f"inferbus: {remark}", err=True)

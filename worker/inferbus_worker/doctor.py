@@ -12,6 +12,8 @@ from inferbus_client.fleet.checks import CheckResult
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.settings.origins import in_force
 from inferbus_client.settings.sources import unknown_variables
+from inferbus_worker.engines.managed.commands import missing
+from inferbus_worker.engines.remote.backends import BACKENDS
 from inferbus_worker.settings.worker import Settings
 
 _NVIDIA_SMI_TIMEOUT = 10
@@ -21,6 +23,8 @@ def machine_checks(_client: object) -> Iterator[CheckResult]:
     """The checks of this machine; registered in the entry-point group `inferbus.checks`."""
     yield _check_gpu()
     yield _check_vllm()
+    yield _check_remote()
+    yield _check_servers()
     yield _check_settings()
     for sentence in unknown_variables((Settings, ClientSettings)):
         yield CheckResult("environment", "warning", sentence)
@@ -46,6 +50,28 @@ def _check_vllm() -> CheckResult:
         except PackageNotFoundError:
             continue
     return CheckResult("vllm", "warning", "not installed", "In a checkout of Inferbus, scripts/setup installs it.")
+
+
+def _check_remote() -> CheckResult:
+    """What speaks to servers across the network; which of them answer, `inferbus status` says of a worker that runs."""
+    found = []
+    for distribution in ("openai", "anthropic", "httpx2"):
+        try:
+            found.append(f"{distribution} {version(distribution)}")
+        except PackageNotFoundError:
+            remedy = "For models on other servers: pip install 'inferbus-worker[remote]'."
+            return CheckResult("remote", "info", f"{distribution} is not installed", remedy)
+    return CheckResult("remote", "ok", f"{', '.join(found)}: models on other servers can be served")
+
+
+def _check_servers() -> CheckResult:
+    """Which servers the worker can start here itself. Nothing is run for it."""
+    can_start = {name: missing(row.managed) for name, row in BACKENDS.items() if row.managed is not None}
+    here = ", ".join(name for name, lacks in can_start.items() if lacks is None) or "none"
+    others = ", ".join(f"{name} (no {lacks})" for name, lacks in can_start.items() if lacks is not None)
+    return CheckResult(
+        "servers", "info", f"that a worker can start here: {here}" + (f"; not {others}" if others else "")
+    )
 
 
 def _check_settings() -> CheckResult:

@@ -279,7 +279,7 @@ def _stated(names: tuple[str, ...], sources: list[Source]) -> str:
 
 def _known(model: type[BaseModel], keys: Keys) -> list[str]:
     """The names of the settings below some keys."""
-    for key, below in zip(keys, (*keys[1:], ""), strict=False):
+    for key, below in zip(keys, (*keys, "")[1:], strict=True):
         if key in model.model_fields:
             kinds = list(_models_in(model.model_fields[str(key)].annotation))
             # A list of one kind or a mapping of another: the number of an entry tells which.

@@ -9,6 +9,7 @@ import pytest
 from inferbus_client.errors import SettingsError
 from inferbus_worker.config_check import remarks
 from inferbus_worker.settings.worker import Settings
+from support.inferbus import inferbus
 
 _BACKENDS = "'vllm', 'ollama', 'llama.cpp', 'tabbyapi', 'mlx', 'tgi', 'openai' or 'anthropic'"
 _URL = "must be an address such as http://127.0.0.1:8000, with http:// or https://"
@@ -62,3 +63,16 @@ def test_a_model_s_file_that_is_not_there_is_told_by_check_config(tmp_path: Path
     }
     settings = Settings.load({"models": models, "projects": {"general": {"model": "phi"}}})
     assert remarks(settings) == [f"models.phi: there is nothing at {tmp_path}/none.gguf, its path"]
+
+
+def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: Path) -> None:
+    file = tmp_path / "inferbus.yaml"
+    file.write_text(
+        "models:\n  qwen: {backend: vllm}\n  gpt: {backend: openai, api_key_env: NOBODYS_KEY}\n"
+        "projects: {general: {model: qwen}}\n"
+    )
+    checked = inferbus("serve", "--config", str(file), "--check-config")
+    assert checked.returncode == 2
+    assert checked.stderr == (
+        f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment\n"
+    )

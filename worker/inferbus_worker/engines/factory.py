@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
@@ -128,7 +129,10 @@ def _lineup(models: Mapping[str, ModelSettings], memory: int | None = None) -> L
             kind = _kind(place)
             numbers[kind] += 1
             label = f"{name}/{kind}" + (f"-{numbers[kind]}" if kinds[kind] > 1 else "")
-            engine = _engine(name, label, place, loop)
+            try:
+                engine = _engine(name, label, place, loop)
+            except SettingsError as error:
+                raise ConflictError(str(error), f"models.{name}") from None
             slot = Slot(model, label, engine, place, concurrency=place.concurrency, host=_host(place))
             if place.backend is not None:
                 slot.most = engine.capacity if slot.concurrency in {None, "auto"} else int(slot.concurrency)

@@ -111,8 +111,8 @@ class Settings(ConnectionSettings):
     )
     slot_timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0,
-        description="Where models: is configured: how long a request may wait for a slot. The time that a model takes "
-        "to start does not count.",
+        description="With models: or --backend: how long a request may wait for a slot. The time that a model takes to "
+        "start does not count.",
         json_schema_extra={"default": "60s", "metavar": "TIME"},
     )
     memory_budget: Size | None = Field(
