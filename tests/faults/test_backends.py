@@ -43,6 +43,8 @@ _SILENCE: Final = Fault(silence=True)
 #: Those that say of a server that it is well, and has enough to do.
 _REFUSALS: Final = {"429-later", "429", "503", "529", "in-stream"}
 _MOST: Final = 1.2
+#: Retries that lone requests may have besides, in all that is so short.
+_SAVED: Final = 3
 _SHARE: Final = 0.1
 #: Three attempts in a row come to harm in one of a thousand requests.
 _LEAST_DONE: Final = 0.97
@@ -112,7 +114,7 @@ def test_a_backend_that_fails_a_tenth_of_the_time(
             f"most {max(shares.values()):.2f}",
             replies.ledger,
         )
-        assert max(shares.values()) <= _MOST, shares
+        assert max(shares.values()) <= _MOST + _SAVED / count, shares
         tally = replies.ledger.tally()
         assert (tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0, 0)
         late = outcomes.pop("cut-late")
@@ -128,7 +130,7 @@ def test_a_backend_that_fails_all_the_time_and_comes_back(
     project, count = f"down-{name}", size(60, 1000)
     with StubBackend("vllm") as stub, Replies(broker, project) as replies:
         config = models_file(tmp_path, {"only": stub_slot(stub.url, 8)}, {project: {}})
-        worker = start_worker(config=config, slot_timeout="4s", **_OPTIONS)
+        worker = start_worker(config=config, slot_timeout="4s", **{**_OPTIONS, "engine_silence": "500ms"})
         stub.always = _FAULTS.get(name, _SILENCE)
         for _ in range(count):
             replies.send(deadlineMs=40_000)
@@ -137,7 +139,7 @@ def test_a_backend_that_fails_all_the_time_and_comes_back(
         share = amplification(stub)
         wanted = {"overloaded"} if name in _REFUSALS else {"engine_unavailable", "engine_error", "overloaded"}
         assert set(replies.ledger.outcomes) <= wanted
-        assert share <= _MOST + 3 / seen, "three are saved up for lone requests"
+        assert share <= _MOST + _SAVED / seen
         if name not in _REFUSALS:
             assert "breaker closed -> open" in worker.log
         stub.always = None

@@ -6,11 +6,18 @@ import threading
 
 import pytest
 
-from inferbus_worker.engines.base import EngineDeadError, EngineError, EngineStartError, Generation
+from inferbus_worker.engines.base import (
+    BackendError,
+    CancelledGenerationError,
+    EngineDeadError,
+    EngineError,
+    EngineStartError,
+    Generation,
+)
 from inferbus_worker.engines.slot_lives import SlotLives
-from inferbus_worker.engines.slots import Model, Slot
+from inferbus_worker.engines.slots import Lease, Model, Slot, SlotTable
 from support.model_slots import model_of
-from support.rooms import FakeClock, ScriptedEngine
+from support.rooms import FakeClock, ScriptedEngine, ScriptedGeneration
 from support.waiting import until
 
 
@@ -176,3 +183,43 @@ def test_an_engine_that_cannot_be_stopped_holds_up_no_other() -> None:
 
     SlotLives([here(Broken(), clock), across(Well(), clock)], 0, clock=clock).stop(1)
     assert stopped == [1]
+
+
+class TestSilence:
+    """Of a server across the network: ten seconds of silence ask for a token, a hundred give an answer up."""
+
+    def under_way(self, clock: FakeClock) -> tuple[Lease, ScriptedEngine, SlotLives]:
+        engine = ScriptedEngine()
+        slot = across(engine, clock)
+        slot.became_ready()
+        slot.active = 1
+        lease = Lease(SlotTable({slot.model.key: slot.model}, clock=clock), slot, clock())
+        lease.generation = ScriptedGeneration([], None)
+        slot.leases.add(lease)
+        lives = SlotLives([slot], 10, clock=clock)
+        lives.look()
+        return lease, engine, lives
+
+    def test_an_answer_that_grows_is_none(self) -> None:
+        clock = FakeClock()
+        lease, engine, lives = self.under_way(clock)
+        for _ in range(40):
+            clock.pass_(5)
+            lease.grows(clock())
+            lives.look()
+        assert engine.calls == []
+        cancelled = CancelledGenerationError()
+        assert lease.reason(cancelled) is cancelled
+
+    def test_an_answer_that_does_not_grow_is_given_up_as_the_servers_fault(self) -> None:
+        clock = FakeClock()
+        lease, engine, lives = self.under_way(clock)
+        clock.pass_(11)
+        lives.look()
+        until(lambda: engine.calls)
+        assert isinstance(lease.reason(CancelledGenerationError()), CancelledGenerationError)
+        clock.pass_(90)
+        lives.look()
+        reason = lease.reason(CancelledGenerationError())
+        assert isinstance(reason, BackendError)
+        assert (reason.fault, reason.may_retry) == ("timeout", True)
