@@ -70,7 +70,7 @@ class TestCannotBeMeant:
             ({"backend": "vllm", "path": "x", "url": "http://h"}, "leave the url out"),
             ({"backend": "vllm", "slots": {"max": 2}}, "need a server that the worker starts"),
             ({"backend": "vllm", "slots": [{"backend": "vllm"}]}, "belongs into each of the slots"),
-            ({"slots": []}, r"models.m.slots.list: must not be empty"),
+            ({"slots": []}, r"models.m.slots: must not be empty"),
             ({"backend": "vllm", "fallback": ["x"]}, "there is no model x"),
             ({"backend": "vllm", "fallback": ["m"]}, "cannot stand in for itself"),
             ({"backend": "vllm", "concurrency": 0}, "concurrency"),

@@ -61,7 +61,7 @@ def test_a_model_s_file_that_is_not_there_is_told_by_check_config(tmp_path: Path
         "qwen": {"backend": "llama.cpp", "path": str(there)},
         "hub": {"backend": "vllm", "path": "Qwen/Qwen3-4B"},
     }
-    settings = Settings.load({"models": models, "projects": {"general": {"model": "phi"}}})
+    settings = Settings.load({"models": models, "projects": {"general": {"model": "phi", "models": ["qwen", "hub"]}}})
     assert remarks(settings) == [f"models.phi: there is nothing at {tmp_path}/none.gguf, its path"]
 
 
@@ -74,5 +74,5 @@ def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: P
     checked = inferbus("serve", "--config", str(file), "--check-config")
     assert checked.returncode == 2
     assert checked.stderr == (
-        f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment\n"
+        f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment; set it\n"
     )
