@@ -74,5 +74,6 @@ def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: P
     checked = inferbus("serve", "--config", str(file), "--check-config")
     assert checked.returncode == 2
     assert checked.stderr == (
-        f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment; set it\n"
+        f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment; "
+        "set it\n"
     )
