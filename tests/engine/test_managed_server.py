@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -123,6 +124,28 @@ def test_sigkill_of_the_owner_leaves_nothing() -> None:
         assert len(everybody) == 4
         owner.kill()
         assert_gone(everybody)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")
+def test_sigkill_of_the_owner_wakes_a_guard_that_was_stopped() -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(OWNER), "--fork-grandchild", "--ignore-sigterm"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with owner:
+        assert owner.stdout is not None
+        url = f"http://127.0.0.1:{int(owner.stdout.readline())}"
+        until(lambda: is_healthy(url))
+        everybody = family(owner.pid)
+        try:
+            everybody[1].suspend()
+            owner.kill()
+            assert_gone(everybody)
+        finally:
+            for process in everybody:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of macOS tells of no other process' end this way")

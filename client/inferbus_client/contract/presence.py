@@ -23,6 +23,8 @@ _MAX_NAMES: Final = 100
 #: How a model or a slot is called, and one word about it. A newer worker may have words that this client does not know.
 _Name = Annotated[str, Field(max_length=128)]
 _Word = Annotated[str, Field(max_length=32)]
+#: A slot's begins with its model's.
+_SlotName = Annotated[str, Field(max_length=192)]
 #: A larger announcement is none of ours.
 _MAX_BYTES: Final = 262_144
 
@@ -164,7 +166,7 @@ class ModelStats(_Served):
 
     queued: Int64 = 0
     state: _Word = ""
-    slots: dict[_Name, SlotStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    slots: dict[_SlotName, SlotStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
 
 
 class Stats(_Announcement):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -135,6 +136,30 @@ def test_what_could_never_fit_is_told_from_what_might(tmp_path: Path) -> None:
     assert found.requests_in(found.weights_bytes + found.overhead_bytes + 3 * (found.kv_bytes_per_request or 0)) == 3
 
 
+def write_index(folder: Path, name: str) -> None:
+    """An index of shards that knows one of that name."""
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"model_type": []},
+        {"model_type": {"a": 1}, **LATENT},
+        {"layer_types": [{}, []] + ["full_attention"] * (GROUPED["num_hidden_layers"] - 2)},
+    ],
+)
+def test_a_word_that_is_none_is_not_understood_and_does_no_harm(tmp_path: Path, words: dict[str, Any]) -> None:
+    assert estimate(str(write_model(tmp_path / "m", {**GROUPED, **words}, {"a": (1000,)}))).weights_bytes
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", GROUPED, {"a": (1000,)})
+    alone = estimate(str(folder))
+    os.mkfifo(folder / "b.safetensors")  # to open it would wait until somebody writes
+    assert estimate(str(folder)) == alone
+
+
 def header_of(dtype: object, shape: object, offsets: object, room: int = 2) -> Callable[[Path], None]:
     """Writes a file with one tensor of that header."""
     header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}})
@@ -162,6 +187,8 @@ def header_of(dtype: object, shape: object, offsets: object, room: int = 2) -> C
         (lambda file: (file.parent / "config.json").write_text("[" * 100_000), "no JSON object"),
         (lambda file: (file.parent / "config.json").write_bytes(b"\xff\xfe"), "no JSON object"),
         (lambda file: (file.parent / "config.json").unlink(), "no config.json"),
+        (lambda file: write_index(file.parent, "x" * 5000), "1 of 1 files are missing"),
+        (lambda file: write_index(file.parent, "\ud800"), "1 of 1 files are missing"),
     ],
 )
 def test_a_strangers_file_is_refused_in_words(tmp_path: Path, spoil: Callable[[Path], object], words: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
-from inferbus_client.contract.presence import Level, Stats, decode_announcement
+from inferbus_client.contract.presence import Latency, Level, ModelStats, SlotStats, Stats, decode_announcement
 from inferbus_worker.chat import Usage
 from inferbus_worker.counting import latency_of
-from inferbus_worker.engines.base import EngineError
+from inferbus_worker.engines.base import BackendFault, EngineError
 from support.rooms import Chunk, Rooms, Script, fail
 
 
@@ -174,3 +175,25 @@ def test_an_older_worker_s_stats_have_none() -> None:
     stats = decode_announcement(Stats, b'{"worker": "w", "queued": 3}')
     assert stats is not None
     assert (stats.levels, stats.replies_dropped) == ({}, 0)
+
+
+def test_as_many_slots_as_there_may_be_are_read_whatever_they_are_called() -> None:
+    most = SlotStats(
+        backend="tabbyapi",
+        state="unavailable",
+        active=4096,
+        limit=4096,
+        memory_declared=2**40,
+        memory_measured=2**40,
+        requests=10**9,
+        errors=dict.fromkeys(get_args(BackendFault), 10**6),
+        latency_ms=Latency(avg=12345.6, p50=12345.6, p95=12345.6, p99=12345.6),
+    )
+    stats = Stats(
+        worker="w" * 64,
+        models={
+            f"{model:x>128}": ModelStats(slots={f"{model:x>128}/tabbyapi-{slot}": most for slot in range(64)})
+            for model in range(6)
+        },
+    )
+    assert decode_announcement(Stats, stats.encode()) == stats

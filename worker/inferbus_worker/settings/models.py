@@ -18,8 +18,9 @@ Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "open
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 
 _MAX_SLOTS: Final = 64
-#: As many as a worker's presence and stats can name.
+#: As many as a worker's presence and stats can name: what is larger than an announcement may be, nobody reads.
 _MAX_MODELS: Final = 100
+_MAX_SLOTS_IN_ALL: Final = 400
 
 _MOST_AT_ONCE: Final = 4096
 _LARGEST_PORT: Final = 65_535
@@ -221,6 +222,9 @@ def _check_models(models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
             if other == name:
                 raise ValueError(f"{name}.fallback: a model cannot stand in for itself")
     inner = [name for name, model in models.items() for slot in model.places if slot.engine == "vllm"]
+    in_all = sum(len(model.places) for model in models.values())
+    if in_all > _MAX_SLOTS_IN_ALL:
+        raise ValueError(f"{in_all} slots are more than a worker can tell of, which is {_MAX_SLOTS_IN_ALL} in all")
     if len(inner) > 1:
         raise ValueError(
             f"{' and '.join(inner)}: one engine of vLLM's fits into this process; make the others backend: vllm"

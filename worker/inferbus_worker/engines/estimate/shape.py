@@ -99,7 +99,7 @@ def _layer(text: Mapping[str, Any]) -> Layer | None:
     """One layer of those that keep keys and values; they are alike in all models but a few."""
     latent, turned = first_count(text, "kv_lora_rank"), first_count(text, "qk_rope_head_dim")
     if latent is not None and turned is not None:
-        if text.get("model_type") not in _UNCOMPRESSED:
+        if word(text.get("model_type")) not in _UNCOMPRESSED:
             return Layer(1, latent + turned)
         heads, plain = first_count(text, *_HEADS), count(text.get("qk_nope_head_dim"))
         return None if heads is None or plain is None else Layer(heads, 2 * (plain + turned))
@@ -136,7 +136,7 @@ def _kinds(text: Mapping[str, Any], depth: int) -> list[str]:
         offset = count(text.get("attn_layer_offset"))
         chosen = (every - 1 if offset is None else offset) % every
         return ["full" if number % every == chosen else "state" for number in range(depth)]
-    if text.get("model_type") in _NO_ATTENTION:
+    if word(text.get("model_type")) in _NO_ATTENTION:
         return ["state"] * depth
     return _windows(text, depth)
 
@@ -151,6 +151,7 @@ def _windows(text: Mapping[str, Any], depth: int) -> list[str]:
 
 
 def _kind(named: object) -> str:
-    if named in _STATE:
+    said = word(named)
+    if said in _STATE:
         return "state"
-    return "windowed" if named in _WINDOWED else "full"
+    return "windowed" if said in _WINDOWED else "full"

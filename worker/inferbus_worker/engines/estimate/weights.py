@@ -60,17 +60,24 @@ def tensors_in(folder: Path) -> list[Tensor]:
 
 def _files(folder: Path) -> list[Path]:
     if not (folder / _INDEX).is_file():
-        files = sorted(folder.glob("*.safetensors"))
+        files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())  # to open a pipe waits for ever
         # Mistral's models come twice in one folder.
         return [file for file in files if not file.name.startswith("consolidated")] or files
     listed = read_object(folder / _INDEX).get("weight_map")
     names = set(listed.values()) if isinstance(listed, dict) and all(map(_is_text, listed.values())) else set()
     if not 0 < len(names) <= _MAX_SHARDS or not all(name == Path(name).name for name in names):
         raise NoEstimateError(folder, f"{folder / _INDEX} does not say which files the weights are in.")
-    missing = sorted(name for name in names if not (folder / name).is_file())
+    missing = sorted(name for name in names if not _is_there(folder / name))
     if missing:
         raise NoEstimateError(folder, f"{len(missing)} of {len(names)} files are missing in {folder}: {missing[0]}.")
     return [folder / name for name in sorted(names)]
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def _is_text(value: object) -> bool:

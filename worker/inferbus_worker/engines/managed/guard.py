@@ -45,6 +45,7 @@ def guard(command: list[str]) -> int:
     wakes = _woken_by_children()
     control = _process_control()
     control(_PR_SET_CHILD_SUBREAPER, 1)
+    control(_PR_SET_PDEATHSIG, signal.SIGCONT)  # whoever is stopped just then has to see it too
     worker = _parent()
     server = _start(command, control)
     status: int | None = None

@@ -135,11 +135,19 @@ class Connections:
         for name in set(request.headers) - _SENT:
             del request.headers[name]
         request.headers.update(
-            {"user-agent": "inferbus", "accept-encoding": "identity"} | self._key_headers  # no bombs to unpack
+            {"user-agent": "inferbus", "accept-encoding": "identity"} | self._key_headers  # see `_bound`
         )
 
     async def _bound(self, response: Any) -> None:
+        """See that what comes stays as large as it is, and is read as what it must be.
+
+        Raises:
+            BackendError: it is packed, which nobody has asked for: what it would be unpacked has no bound.
+        """
         self._on_response(response.status_code, response.headers)
+        if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            raise BackendError("the server packs its answer, which it was asked not to", "cut")
+        response.encoding = "utf-8"  # of JSON; among those that a server may name are some of quadratic time
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         response.stream = self._bounded(response.stream, _ENDS.get(kind, ()))
 

@@ -96,9 +96,12 @@ async def until_its_end(stream: Any, tally: Tally) -> AsyncIterator[Any]:
     A stream that is read to its end leaves its connection for the next one.
     """
     events = aiter(stream)
+    until: float | None = None
     while True:
+        if until is None and tally.reason is not None:
+            until = asyncio.get_running_loop().time() + _PATIENCE
         try:
-            async with asyncio.timeout(None if tally.reason is None else _PATIENCE):
+            async with asyncio.timeout_at(until):
                 event = await anext(events)
         except (StopAsyncIteration, TimeoutError):
             return

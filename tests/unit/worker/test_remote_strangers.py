@@ -1,0 +1,106 @@
+"""A server that means harm: what it answers costs no more than its bytes, and holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from inferbus_worker.engines.base import BackendError, ChatCall, ContextTooLongError, Sampling
+from inferbus_worker.engines.remote import parts
+from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
+from inferbus_worker.engines.remote.loop import RemoteLoop
+from support.needs import needs_module
+from support.stub_backend import StubBackend
+
+_TOO_LONG = json.dumps({"error": {"message": "the prompt is too long"}}).encode()
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+
+
+class Stranger(StubBackend):
+    """Answers completions with these bytes as they are, and hangs up.
+
+    Attributes:
+        pieces: what comes, with `pause` seconds behind each.
+    """
+
+    pieces: Iterable[bytes] = ()
+    pause = 0.0
+
+    async def _stream(
+        self, request: Any, fault: Any, reader: Any, writer: asyncio.StreamWriter, *, is_native: bool
+    ) -> bool:
+        del request, fault, reader, is_native
+        for piece in self.pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(self.pause)
+        return False
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[RemoteLoop]:
+    needs_module("openai")
+    loop = RemoteLoop()
+    loop.start()
+    yield loop
+    loop.stop(10)
+
+
+@pytest.fixture
+def pair(loop: RemoteLoop) -> Iterator[tuple[RemoteEngine, Stranger]]:
+    with Stranger("vllm") as stranger:
+        engine = RemoteEngine(RemotePlace("vllm", stranger.url), loop)
+        engine.start()
+        yield engine, stranger
+        engine.stop(10)
+
+
+def ask(engine: RemoteEngine, seconds: float = 20.0) -> str:
+    call = ChatCall([{"role": "user", "content": "My name is Zorvek"}], Sampling(0, 1, 64))
+    return engine.generate(call).wait(time.monotonic() + seconds).text
+
+
+def whole(head: str, body: bytes) -> list[bytes]:
+    return [f"HTTP/1.1 {head}\r\ncontent-length: {len(body)}\r\n\r\n".encode(), body]
+
+
+def event(text: str, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "503 Unavailable"])
+@pytest.mark.parametrize("coding", ["gzip", "GZip ", "identity, gzip", "deflate", "zstd"])
+def test_what_is_packed_is_not_unpacked(pair: tuple[RemoteEngine, Stranger], status: str, coding: str) -> None:
+    engine, stranger = pair
+    bomb = gzip.compress(b": " + b"x" * 2_000_000 + b"\n\n" + event("hi", "stop"))
+    stranger.pieces = whole(f"{status}\r\ncontent-type: text/event-stream\r\ncontent-encoding: {coding}", bomb)
+    with pytest.raises(BackendError, match="packs its answer"):
+        ask(engine)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "rot13", "zlib_codec", "utf-16", "nobody's"])
+def test_an_answer_is_read_as_utf8_whatever_it_says_of_itself(
+    pair: tuple[RemoteEngine, Stranger], charset: str
+) -> None:
+    engine, stranger = pair
+    stranger.pieces = whole(f"400 Bad Request\r\ncontent-type: application/json; charset={charset}", _TOO_LONG)
+    with pytest.raises(ContextTooLongError):
+        ask(engine)
+
+
+def test_what_goes_on_after_its_end_is_left(
+    pair: tuple[RemoteEngine, Stranger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_PATIENCE", 0.5)
+    engine, stranger = pair
+    head = _STREAM + b"connection: close\r\n\r\n"
+    stranger.pieces = iter([head, event("hi"), event("", "stop"), *[event("")] * 1000])
+    stranger.pause = 0.05
+    assert ask(engine) == "hi"
