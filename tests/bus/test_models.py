@@ -193,6 +193,24 @@ def test_the_time_that_a_model_takes_to_start_does_not_count(
     assert time.monotonic() - began > 4
 
 
+def test_a_server_that_starts_is_starting_and_one_that_always_runs_makes_the_worker_ready(
+    broker: Mosquitto, start_worker: StartWorker, tmp_path: Path, project: str, replies: Replies
+) -> None:
+    server = Path(__file__).parents[1] / "support" / "tiny_server.py"
+    command = [sys.executable, str(server), "--port", "{port}", "--start-delay", "2"]
+    place = {"backend": "vllm", "model": "tiny", "manage": {"command": command}}
+    models = {"always": place, "asked": {**place, "when": "on-demand"}}
+    with Listener(broker, topics.presence("+")) as listener:
+        projects = {project: {"model": "always", "models": ["always", "asked"]}}
+        worker = start_worker(config=models_file(tmp_path, models, projects), **OPTIONS)
+        until(lambda: any(said.state == "ready" for said in presence_of(listener, worker.id)), 60)
+        first = next(said for said in presence_of(listener, worker.id) if said.state == "ready")
+        assert first.models == {"always": "ready", "asked": "stopped"}
+        assert replies.ask(model="asked", timeout=60)["type"] == "done"
+        until(lambda: presence_of(listener, worker.id)[-1].models["asked"] == "ready")
+        assert "starting" in {said.models.get("asked") for said in presence_of(listener, worker.id)}
+
+
 def test_a_server_that_is_away_at_the_start_is_found_when_it_comes(
     broker: Mosquitto, start_worker: StartWorker, tmp_path: Path, project: str, replies: Replies
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_key_that_is_not_there_is_said_with_its_place(tmp_path: Path, monkeypa
     (tmp_path / "large").write_text("x" * 100_000)
     cases = {
         "names NO_KEY, which is not set": {"api_key_env": "NO_KEY"},
+        "names a variable, which is not set": {"api_key_env": "hf_0123"},  # it may be the key itself
         "BAD_KEY holds no key": {"api_key_env": "BAD_KEY"},
         "cannot be read: No such file": {"api_key_file": str(tmp_path / "missing")},
         "cannot be read: Is a directory": {"api_key_file": str(tmp_path)},

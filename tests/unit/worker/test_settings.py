@@ -230,6 +230,15 @@ class TestSecrets:
         shown = [repr(settings), str(settings), str(settings.masked()), settings.model_dump_json(), caplog.text]
         assert not any(SECRET in text for text in shown)
 
+    @pytest.mark.parametrize("place", ["https://alice:{}@gpu2/ollama", "http://gpu2:11434/?key={}"])
+    def test_in_a_servers_address_reach_no_print_of_the_settings(self, place: str) -> None:
+        url = place.format(SECRET)
+        models = {"phi": {"slots": [{"backend": "ollama", "url": url}]}, "gpt": {"backend": "openai", "url": url}}
+        for said in ({"models": models, "projects": {"p": {"model": "phi"}}}, {"backend": "ollama", "url": url}):
+            settings = Settings.model_validate(said)
+            assert SECRET not in str(settings.masked()) + settings.model_dump_json()
+            assert "gpu2" in str(settings.masked())
+
     def test_reach_no_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFERBUS_PASSWORD", SECRET)
         text = CliRunner().invoke(serve, ["--help"]).output

@@ -13,6 +13,7 @@ from support.inferbus import inferbus
 
 _BACKENDS = "'vllm', 'ollama', 'llama.cpp', 'tabbyapi', 'mlx', 'tgi', 'openai' or 'anthropic'"
 _URL = "must be an address such as http://127.0.0.1:8000, with http:// or https://"
+_VARIABLE = "must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
 _AT_ONCE = "must be a whole number from 1 to 4096, or auto"
 
 
@@ -34,6 +35,8 @@ _AT_ONCE = "must be a whole number from 1 to 4096, or auto"
         ("{backend: vllm, concurrency: many}", f"models.phi.concurrency: {_AT_ONCE}"),
         ("{slots: [{backend: vllm, concurrency: 0}]}", f"models.phi.slots.0.concurrency: {_AT_ONCE}"),
         ("{backend: openai, api_key: sk-1}", "there is no setting models.phi.api_key; is api_key_env meant?"),
+        ("{backend: openai, api_key_env: sk-1}", f"models.phi.api_key_env: {_VARIABLE}"),
+        ("{slots: [{backend: openai, api_key_env: sk-1}]}", f"models.phi.slots.0.api_key_env: {_VARIABLE}"),
         ("{engine: simulated, capacty: 4}", "there is no setting models.phi.capacty; is capacity meant?"),
     ],
 )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    model_validator,
+)
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
@@ -24,6 +34,7 @@ _MAX_SLOTS_IN_ALL: Final = 400
 
 _MOST_AT_ONCE: Final = 4096
 _LARGEST_PORT: Final = 65_535
+_STARS: Final = "**********"
 
 
 def _number_or_auto(value: object) -> object:
@@ -52,7 +63,25 @@ def check_url(url: str) -> str:
     return url
 
 
-Url = Annotated[str, AfterValidator(check_url)]
+def _shown_url(url: str) -> str:
+    """An address without the password in it, nor what else a key may stand in; for `--check-config`."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    shown = f"{user.partition(':')[0]}:{_STARS}@{host}" if ":" in user else f"{user}{at}{host}"
+    return urlunsplit(parts._replace(netloc=shown, query=_STARS if parts.query else "", fragment=""))
+
+
+Url = Annotated[str, AfterValidator(check_url), PlainSerializer(_shown_url, when_used="json")]
+
+
+def _check_variable(name: str) -> str:
+    """The complaint does not repeat it: whoever writes a key there has written down a secret."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
+    return name
+
+
+VariableName = Annotated[str, AfterValidator(_check_variable)]
 
 
 class Manage(Written):
@@ -97,7 +126,7 @@ class SlotSettings(Written):
     path: str | None = None
     concurrency: Concurrency | None = None
     options: VllmOptions = Field(default_factory=dict)
-    api_key_env: str | None = None
+    api_key_env: VariableName | None = None
     api_key_file: Path | None = None
     context: Annotated[int, Field(ge=16)] | None = None
     memory: Size | None = None

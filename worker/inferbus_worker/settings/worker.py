@@ -14,7 +14,7 @@ from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
-from inferbus_worker.settings.models import Backend, Concurrency, Models, Url
+from inferbus_worker.settings.models import Backend, Concurrency, Models, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -86,7 +86,7 @@ class Settings(ConnectionSettings):
         description="With --backend: where the server listens.",
         json_schema_extra={"default": "the backend's usual address"},
     )
-    api_key_env: str | None = Field(
+    api_key_env: VariableName | None = Field(
         None,
         description="With --backend: the environment variable that holds the key.",
         json_schema_extra={"metavar": "NAME", "default": "none"},

@@ -79,6 +79,7 @@ class ManagedEngine:
                 self._name, self._command, self._make, (self._settings.manage or Manage()).start_timeout, self._tell
             )
             self._life.begin()
+        self._tell()
 
     def start(self) -> None:
         """See `Engine.start`. A server that does not come up is given up."""

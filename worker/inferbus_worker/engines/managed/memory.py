@@ -76,6 +76,10 @@ class MemoryBudget:
         self._made_way: dict[tuple[str, str], float] = {}  # who for whom, and when
         self._closed: set[str] = set()
 
+    def stays(self, slot: str) -> bool:
+        """Whether its server always runs."""
+        return self._slots[slot].place.stays
+
     def sees(self, slot: str, state: State, measured: int | None) -> None:
         """What a slot's server is doing, and what it took when it was loaded."""
         it = self._slots[slot]

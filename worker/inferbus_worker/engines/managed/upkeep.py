@@ -40,6 +40,8 @@ def make_keeper(
     keeper = Keeper(budget, managed, _Demand(table, slots, queued), changed)
     for name, slot in slots.items():
         slot.is_open = _opening(keeper, name)
+        if budget.stays(name):
+            slot.state = "starting"  # as soon as the keeper looks: nobody has to ask for it, nor is the worker ready
     return keeper
 
 

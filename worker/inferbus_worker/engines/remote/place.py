@@ -125,9 +125,9 @@ def _key(slot: SlotSettings, name: str) -> SecretStr | None:
     if slot.api_key_env is not None:
         key = os.environ.get(slot.api_key_env, "").strip()
         if not key:
-            raise SettingsError(
-                f"{name}: api_key_env names {slot.api_key_env}, which is not set in the environment; set it"
-            )
+            # Some keys could be names, too: what does not look like one is not repeated.
+            named = slot.api_key_env if slot.api_key_env.isupper() else "a variable"
+            raise SettingsError(f"{name}: api_key_env names {named}, which is not set in the environment; set it")
         source = f"the environment variable {slot.api_key_env}"
     elif slot.api_key_file is not None:
         key = _read_key(slot.api_key_file, name)
