@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    model_validator,
+)
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
-from inferbus_worker.settings.vllm_options import VllmOptions
+from inferbus_worker.settings.vllm_options import STARS, VllmOptions, masked
 
 #: The servers across the network that we know how to speak to; what differs between them says `engines.remote`.
 Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
@@ -52,7 +61,14 @@ def check_url(url: str) -> str:
     return url
 
 
-Url = Annotated[str, AfterValidator(check_url)]
+def _masked_url(url: str) -> str:
+    """With stars for who is named in it, and for what is asked."""
+    parts = urlsplit(url)
+    _, named, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{STARS}@{host}" if named else host, query=STARS if parts.query else ""))
+
+
+Url = Annotated[str, AfterValidator(check_url), PlainSerializer(_masked_url, when_used="json")]
 
 
 class Manage(Written):
@@ -64,7 +80,7 @@ class Manage(Written):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     command: list[str] | None = None
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: Annotated[dict[str, str], PlainSerializer(masked, when_used="json")] = Field(default_factory=dict)
     start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
 
