@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -254,6 +255,12 @@ def test_an_error_that_says_nothing_is_one_all_the_same(body: object) -> None:
     assert isinstance(refusal(PLACE, 500, {}, body), BackendError)
     assert str(refusal(PLACE, 422, {}, body)) == "The model's server refuses this request."
     assert isinstance(in_stream(PLACE, body, {}), BackendError)
+
+
+def test_a_refusal_that_repeats_what_was_sent_is_told_without_the_password() -> None:
+    said = f"not with Basic {b64encode(b'someone:pass').decode()}, someone:pass, {PLACE.url}"
+    words = str(refusal(PLACE, 400, {}, {"error": {"message": said}}))
+    assert words == "not with Basic …, someone:…, …"
 
 
 def test_nothing_that_is_said_of_a_place_holds_its_secrets() -> None:

@@ -104,3 +104,12 @@ def test_what_goes_on_after_its_end_is_left(
     stranger.pieces = iter([head, event("hi"), event("", "stop"), *[event("")] * 1000])
     stranger.pause = 0.05
     assert ask(engine) == "hi"
+
+
+def test_half_a_character_is_none(pair: tuple[RemoteEngine, Stranger]) -> None:
+    """It would go into the session's history, and no later request with that could be sent."""
+    engine, stranger = pair
+    stranger.pieces = [_STREAM + b"\r\n", event("half \ud83d"), event("gr\u00fc\u00df", "stop")]
+    said = ask(engine)
+    assert said == "half ?gr\u00fc\u00df"
+    assert said.encode()

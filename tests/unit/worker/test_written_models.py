@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inferbus_client.errors import SettingsError
-from inferbus_worker.config_check import remarks
+from inferbus_worker.config_check import describe, remarks
 from inferbus_worker.settings.worker import Settings
 from support.inferbus import inferbus
 
@@ -80,3 +80,21 @@ def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: P
         f"inferbus: {file}, line 3: gpt/openai: api_key_env names NOBODYS_KEY, which is not set in the environment; "
         "set it\n"
     )
+
+
+def test_what_is_secret_of_a_slot_prints_as_stars() -> None:
+    manage = {"command": ["serve"], "environment": {"HF_TOKEN": "hush", "THREADS": "4"}}
+    models = {
+        "a": {"backend": "vllm", "url": "http://someone:hush@gpu:8000/v1?key=hush"},
+        "b": {"backend": "llama.cpp", "manage": manage},
+        "c": {"backend": "vllm", "url": "http://gpu:8000"},
+    }
+    settings = Settings.load({"models": models, "projects": {"general": {"model": "a", "models": ["b", "c"]}}})
+    said = describe(settings, {}, [])
+    assert "hush" not in said
+    assert "url: http://**********@gpu:8000/v1?**********\n" in said
+    assert "url: http://gpu:8000\n" in said
+    assert "THREADS: '4'\n" in said
+    assert settings.models["a"].url == "http://someone:hush@gpu:8000/v1?key=hush"
+    one = Settings.load({"backend": "vllm", "url": "http://someone:hush@gpu:8000"})
+    assert "hush" not in describe(one, {}, [])

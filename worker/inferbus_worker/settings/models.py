@@ -21,7 +21,7 @@ from pydantic import (
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
-from inferbus_worker.settings.vllm_options import VllmOptions
+from inferbus_worker.settings.vllm_options import STARS, VllmOptions, masked
 
 #: The servers across the network that we know how to speak to; what differs between them says `engines.remote`.
 Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
@@ -34,7 +34,6 @@ _MAX_SLOTS_IN_ALL: Final = 400
 
 _MOST_AT_ONCE: Final = 4096
 _LARGEST_PORT: Final = 65_535
-_STARS: Final = "**********"
 
 
 def _number_or_auto(value: object) -> object:
@@ -63,15 +62,15 @@ def check_url(url: str) -> str:
     return url
 
 
-def _shown_url(url: str) -> str:
-    """An address without the password in it, nor what else a key may stand in; for `--check-config`."""
+def _masked_url(url: str) -> str:
+    """With stars for who is named in it, and for what is asked."""
     parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    shown = f"{user.partition(':')[0]}:{_STARS}@{host}" if ":" in user else f"{user}{at}{host}"
-    return urlunsplit(parts._replace(netloc=shown, query=_STARS if parts.query else "", fragment=""))
+    _, named, host = parts.netloc.rpartition("@")
+    shown = parts._replace(netloc=f"{STARS}@{host}" if named else host, query=STARS if parts.query else "", fragment="")
+    return urlunsplit(shown)
 
 
-Url = Annotated[str, AfterValidator(check_url), PlainSerializer(_shown_url, when_used="json")]
+Url = Annotated[str, AfterValidator(check_url), PlainSerializer(_masked_url, when_used="json")]
 
 
 def _check_variable(name: str) -> str:
@@ -93,7 +92,7 @@ class Manage(Written):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     command: list[str] | None = None
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: Annotated[dict[str, str], PlainSerializer(masked, when_used="json")] = Field(default_factory=dict)
     start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
 

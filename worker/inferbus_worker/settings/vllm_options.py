@@ -11,7 +11,7 @@ from pydantic import AfterValidator, PlainSerializer
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*", re.IGNORECASE)
 _SECRET: Final = re.compile(r"(token|key|password|secret)$", re.IGNORECASE)
-_STARS: Final = "**********"
+STARS: Final = "**********"
 
 
 def _check(options: dict[str, Any]) -> dict[str, Any]:
@@ -23,12 +23,13 @@ def _check(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _masked(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: _STARS if _SECRET.search(name) else value for name, value in options.items()}
+def masked(options: dict[str, Any]) -> dict[str, Any]:
+    """With stars for what its name calls a secret."""
+    return {name: STARS if _SECRET.search(name) else value for name, value in options.items()}
 
 
 #: Options by their names, with underscores or dashes.
-VllmOptions = Annotated[dict[str, Any], AfterValidator(_check), PlainSerializer(_masked, when_used="json")]
+VllmOptions = Annotated[dict[str, Any], AfterValidator(_check), PlainSerializer(masked, when_used="json")]
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

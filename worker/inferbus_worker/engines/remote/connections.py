@@ -6,7 +6,6 @@ Nothing of the environment's joins in: neither keys nor addresses that the libra
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -127,8 +126,8 @@ class Connections:
     def _keys(self) -> dict[str, str]:
         if self._place.key is not None:
             return {name.lower(): value for name, value in self._sdk.auth_headers.items()}
-        if (user := self._place.user) is not None:
-            return {"authorization": f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"}
+        if (basic := self._place.basic) is not None:
+            return {"authorization": f"Basic {basic}"}
         return {}
 
     async def _purge(self, request: Any) -> None:

@@ -178,6 +178,8 @@ def _for_requester(place: RemotePlace, words: str) -> str:
     secrets = [place.url, place.address, place.address.partition("://")[2]]
     if place.key is not None:
         secrets.append(place.key.get_secret_value())
+    if place.user is not None:
+        secrets += [word for word in (place.basic, place.user[1]) if word]
     for secret in sorted(secrets, key=len, reverse=True):
         words = words.replace(secret, "…")
     return shown_in_line(" ".join(words.split()))[:_LONGEST_REASON]

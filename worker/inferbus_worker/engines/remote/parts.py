@@ -56,8 +56,10 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def text(value: object) -> str:
-    """`value`, if it is a text, else none."""
-    return value if isinstance(value, str) else ""
+    """`value`, if it is a text, else none; half a character, which UTF-8 has no form for, becomes `?`."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 class Tally:

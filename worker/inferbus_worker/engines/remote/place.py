@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -73,6 +74,11 @@ class RemotePlace:
         if parts.username is None and parts.password is None:
             return None
         return unquote(parts.username or ""), unquote(parts.password or "")
+
+    @property
+    def basic(self) -> str | None:
+        """The same as HTTP's header has them."""
+        return None if self.user is None else base64.b64encode(":".join(self.user).encode()).decode()
 
     @property
     def is_here(self) -> bool:
