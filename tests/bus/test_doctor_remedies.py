@@ -212,6 +212,12 @@ class TestTheWorker:
                 {"projects": ["other"]}, (), "no worker serves general; those on this broker serve other", "--project"
             ),
             Said({"state": "loading"}, (), "w1 is loading", "Wait until it is ready"),
+            Said(
+                {"state": "loading", "models": {"phi": "unavailable"}},
+                (),
+                "w1 is loading, and none of its models answers",
+                "The worker's log says why",
+            ),
             Said({"state": "offline"}, (), "w1 is offline", "Start it again"),
             Said({"identity": "topic"}, (), "with the user in the topics (general/users/…)", "Give --identity topic"),
             Said(

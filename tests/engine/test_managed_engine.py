@@ -121,7 +121,7 @@ def test_pauses_double_up_to_half_a_minute_and_begin_anew_after_a_good_while() -
 
 
 def test_a_server_that_ends_while_it_starts_says_why(make: MAKE) -> None:
-    settings = {"command": [sys.executable, "-c", "print('loading'); raise ValueError('no such model')"]}
+    settings = {"command": [sys.executable, "-c", "print('loading'); raise ValueError('no such model')", "{port}"]}
     engine = ManagedEngine(SlotSettings.model_validate({"backend": "vllm", "manage": settings}), TinyEngine, "phi")
     with pytest.raises(EngineStartError) as failed:
         engine.start()

@@ -15,7 +15,7 @@ from inferbus_worker.engines.estimate import DTYPES, KV_DTYPES, Estimate, Terms,
 from inferbus_worker.engines.estimate import estimate as reckon
 
 _UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-_HONESTLY: Final = "Estimated; vLLM will say what it really took at the start."
+_HONESTLY: Final = "Estimated; the engine will say what it really took at the start."
 
 
 class _Size(click.ParamType[int]):

@@ -16,7 +16,7 @@ def in_a_line(stats: Mapping[str, Any]) -> str:
         f"{stats['processed']} answered",
         f"{stats['errors']} failed",
         f"{sum(stats['rejected'].values())} refused",
-        f"{stats['active']}/{stats['capacity']} active",
+        f"{stats['active']}/{'-' if stats['capacity'] is None else stats['capacity']} active",
         f"{stats['queued']}/{stats['queue_size']} queued",
         f"{stats['requests_per_s']:g} requests/s",
         f"{stats['tokens_per_s']:g} tokens/s",

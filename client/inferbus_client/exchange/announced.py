@@ -60,7 +60,8 @@ def why_nobody(settings: ClientSettings, presences: Iterable[Presence]) -> tuple
     if not found:
         return "no worker has announced itself on this broker", "Start one there with `inferbus serve`."
     if ours := [one for one in serving if serves(one, settings)]:
-        return ", ".join(f"{one.worker} is {one.state}" for one in ours[:_NAMED]), _STATES[ours[0].state]
+        remedy = _NONE_ANSWERS if _none_answers(ours[0]) else _STATES[ours[0].state]
+        return ", ".join(map(_state, ours[:_NAMED])), remedy
     if serving:
         return _another_identity(settings, serving[0])
     others = sorted({name for one in found for name in one.projects})
@@ -71,6 +72,19 @@ def why_nobody(settings: ClientSettings, presences: Iterable[Presence]) -> tuple
     )
 
 
+def _state(presence: Presence) -> str:
+    if _none_answers(presence):
+        return f"{presence.worker} is {presence.state}, and none of its models answers"
+    return f"{presence.worker} is {presence.state}"
+
+
+def _none_answers(presence: Presence) -> bool:
+    """Whether there is nothing to wait for but that somebody mends what its models are served by."""
+    states = set(presence.models.values())
+    return presence.state == "loading" and states == {"unavailable"}
+
+
+_NONE_ANSWERS: Final = "The worker's log says why; it goes on trying."
 _STATES: Final = {
     "ready": "",
     "loading": "Wait until it is ready; `inferbus status` shows when.",

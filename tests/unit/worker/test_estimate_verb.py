@@ -17,7 +17,7 @@ def test_it_prints_a_table_and_says_that_it_is_an_estimate() -> None:
     for words in ("weights", "3.94 MiB", "KV cache per token", "3.00 KiB", "of 2048 tokens", "KV cache of 4 at once"):
         assert words in said.stdout
     assert "In 8.00 GiB:" in said.stdout
-    assert said.stdout.endswith("Estimated; vLLM will say what it really took at the start.\n")
+    assert said.stdout.endswith("Estimated; the engine will say what it really took at the start.\n")
 
 
 def test_as_json_it_has_the_same_in_bytes() -> None:

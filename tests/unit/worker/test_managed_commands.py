@@ -130,7 +130,7 @@ def test_requests_call_the_model_as_its_server_does() -> None:
     }
     assert "--served-model-name phi " in whole(slot("vllm"))
     assert as_asked(SlotSettings(backend="ollama", path="phi3:3.8b"), "phi").model == "phi3:3.8b"
-    own = SlotSettings(backend="mlx", model="theirs", manage={"command": ["mine"]})
+    own = SlotSettings(backend="mlx", model="theirs", manage={"command": ["mine", "{port}"]})
     assert as_asked(own, "phi").model == "theirs"
 
 
@@ -174,7 +174,7 @@ def test_a_program_that_is_missing_is_named_with_the_remedy(
 
 
 def test_a_command_of_the_operators_that_is_missing_is_named() -> None:
-    settings = SlotSettings.model_validate({"backend": "vllm", "manage": {"command": ["no-such-program"]}})
+    settings = SlotSettings.model_validate({"backend": "vllm", "manage": {"command": ["no-such-program", "{port}"]}})
     with pytest.raises(EngineStartError, match=r"no program 'no-such-program' to start phi with: see manage\.command"):
         command_for(settings, "phi", 1)
 

@@ -11,6 +11,7 @@ from inferbus_client.contract.presence import Latency, Level, ModelStats, SlotSt
 from inferbus_worker.chat import Usage
 from inferbus_worker.counting import latency_of
 from inferbus_worker.engines.base import BackendFault, EngineError
+from inferbus_worker.stats_line import in_a_line
 from support.rooms import Chunk, Rooms, Script, fail
 
 
@@ -88,6 +89,11 @@ def test_to_read_them_changes_nothing() -> None:
     assert read(rooms) == read(rooms)
     assert not rooms.meter.quiet
     assert take(rooms).requests_per_s == 0.5
+
+
+def test_the_line_says_no_capacity_that_is_not_known() -> None:
+    stats = take(Rooms())
+    assert " 0/- active" in in_a_line(stats.model_copy(update={"capacity": None}).model_dump())
 
 
 def test_rates_are_the_last_interval_s_whenever_they_are_read() -> None:

@@ -14,6 +14,7 @@ from support.inferbus import inferbus
 _BACKENDS = "'vllm', 'ollama', 'llama.cpp', 'tabbyapi', 'mlx', 'tgi', 'openai' or 'anthropic'"
 _URL = "must be an address such as http://127.0.0.1:8000, with http:// or https://"
 _VARIABLE = "must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+_PORT = "the server gets a port of its own: {port} has to stand in command or environment"
 _AT_ONCE = "must be a whole number from 1 to 4096, or auto"
 
 
@@ -30,6 +31,7 @@ _AT_ONCE = "must be a whole number from 1 to 4096, or auto"
         ("{slots: {min: 2}, backend: vllm}", "models.phi.slots: min must be max or less"),
         ("{backend: vllm, manage: {comand: [x]}}", "there is no setting models.phi.manage.comand; is command meant?"),
         ("{backend: vllm, manage: {command: x}}", "models.phi.manage.command: must be a list"),
+        ("{backend: vllm, manage: {command: [x, '{prot}']}}", f"models.phi.manage: {_PORT}"),
         ("{backend: vllm, url: 'localhost:8000'}", f"models.phi.url: {_URL}"),
         ("{slots: [{backend: vllm, url: 'ftp://u:secret@h'}]}", f"models.phi.slots.0.url: {_URL}"),
         ("{backend: vllm, concurrency: many}", f"models.phi.concurrency: {_AT_ONCE}"),

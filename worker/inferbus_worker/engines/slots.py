@@ -181,7 +181,8 @@ class Slot:
             self.model.served_since = self._clock()
         self.most = max(natural if self.concurrency == "auto" else self.limit.value, 1)
         self.state = "ready"
-        log.info("%s: ready, for %d requests at once", self.name, self.limit.value)
+        many = self.limit.value
+        log.info("%s: ready, for %d request%s at once", self.name, many, "s" * (many != 1))
 
     def refused(self, error: BackendError) -> None:
         """Its backend has enough to do, and is left alone for as long as it says, else longer each time."""

@@ -95,6 +95,14 @@ class Manage(Written):
     environment: Annotated[dict[str, str], PlainSerializer(masked, when_used="json")] = Field(default_factory=dict)
     start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
+    @model_validator(mode="after")
+    def _is_told_its_port(self) -> Self:
+        if self.command is not None and not any(
+            "{port}" in said for said in (*self.command, *self.environment.values())
+        ):
+            raise ValueError("the server gets a port of its own: {port} has to stand in command or environment")
+        return self
+
 
 class SlotSettings(Written):
     """One place that serves a model: an engine in this process, or a server.
