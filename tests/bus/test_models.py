@@ -113,7 +113,7 @@ def test_the_one_line_form_serves_one_remote_model(
     broker: Mosquitto, start_worker: StartWorker, project: str, replies: Replies
 ) -> None:
     with StubBackend("vllm") as stub:
-        worker = start_worker(project=project, extra=["--backend", "vllm", "--url", stub.url, "stub"], **OPTIONS)
+        worker = start_worker("stub", backend="vllm", url=stub.url, project=project, **OPTIONS)
         assert replies.ask()["model"] == "stub"
         assert len(stub.requests) >= 1
         with Listener(broker, topics.presence(worker.id)) as listener:

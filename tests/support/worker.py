@@ -29,7 +29,7 @@ class WorkerProcess:
 
     Args:
         broker: where it serves.
-        model: what it serves; None is enough for the simulated engine.
+        model: what it serves; None is enough for the simulated engine. With `backend` it is served elsewhere.
         extra: more arguments, as they are.
         ready_timeout: seconds that it may take to become ready.
         program: what is run; it must end when its standard input does.
@@ -52,7 +52,7 @@ class WorkerProcess:
         self._ready_timeout = ready_timeout
         self._program = program
         named = {
-            "engine": "simulated" if model is None else "vllm",
+            **({} if "backend" in options else {"engine": "simulated" if model is None else "vllm"}),
             "broker": broker.url,
             "worker_id": self.id,
             "log_format": "json",
