@@ -45,7 +45,9 @@ class Noting:
 
     def _called(self, frame: FrameType, event: str, _argument: object) -> None:
         file = Path(frame.f_code.co_filename)
-        if self.is_on and event == "call" and any(wing in file.parents for wing in WINGS):
+        # What looks whether there are threads enough is no part of the way.
+        is_on = self.is_on and threading.current_thread().name != "worker-pool"
+        if is_on and event == "call" and any(wing in file.parents for wing in WINGS):
             self.files.add(file)
 
 

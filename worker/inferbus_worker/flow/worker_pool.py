@@ -35,7 +35,8 @@ class WorkerPool:
         self._run_turn: Callable[[Job], None]
         self._ended: Callable[[Job], None]
         self._threads: dict[int, threading.Thread] = {}
-        self._busy: set[int] = set()  # by the threads' numbers: a job that goes again may already be in another's hands
+        # By the threads' numbers: a job that goes again may already be in another's hands.
+        self._busy: dict[int, Job] = {}
         self._lock = threading.Lock()
         self._short = threading.Event()
         self._seldom = Seldom(log)
@@ -106,11 +107,11 @@ class WorkerPool:
         while not self._is_stopped:
             self._short.wait()
             self._short.clear()
-            taken, size = self._queue.taken, self.size
+            before = self._busy.copy()
             time.sleep(_PATIENCE)
             more = min(self._queue.could_start(), self._most() - self.size)
-            # Where those that there are have taken as many as they are, turns are short: more threads are no help.
-            if self._queue.taken - taken >= size:
+            # Where one of those that there are has had time for another turn, more threads are no help.
+            if sum(self._busy.get(number) is job for number, job in before.items()) < self.size:
                 if more > 0:
                     self._short.set()  # to look once more
                 continue
@@ -137,7 +138,7 @@ class WorkerPool:
         return leaves
 
     def _run(self, job: Job, number: int) -> None:
-        self._busy.add(number)
+        self._busy[number] = job
         try:
             try:
                 self._run_turn(job)
@@ -147,4 +148,4 @@ class WorkerPool:
         except BaseException:  # a Rust library's panic is no `Exception`
             log.exception("a worker thread survived an error")
         finally:
-            self._busy.discard(number)
+            del self._busy[number]
