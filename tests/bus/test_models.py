@@ -292,6 +292,7 @@ def test_the_threads_that_a_crowd_needed_go_again(
     worker = start_worker(
         config=models_file(tmp_path, models, {project: {}}), program=[sys.executable, str(program)], **OPTIONS
     )
+    replies.ask()  # by then all threads are there that always are
     at_rest = threads_of(worker)
     for _ in range(64):
         replies.send()

@@ -46,7 +46,7 @@ def test_soak(broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 24, with the limits as they are by default, so that every table fills up."""
     count, seconds = size(10_000, 1_000_000), pace()
     with (
-        WorkerProcess(broker, project="soak") as worker,
+        WorkerProcess(broker, project="soak", workers=8) as worker,  # the most, too: their number stays
         Requester(broker, "soak", Ledger(keep=False)) as requester,
     ):
         process, samples, began = psutil.Process(worker.pid), [], time.monotonic()

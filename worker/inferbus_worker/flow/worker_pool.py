@@ -15,7 +15,7 @@ from inferbus_worker.seldom import Seldom
 log = logging.getLogger("inferbus.worker_pool")
 
 #: Seconds in which the threads that there are may see to what waits, before there are more.
-_PATIENCE: Final = 0.005
+_PATIENCE: Final = 0.01
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
 
