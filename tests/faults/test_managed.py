@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pytest
 
 from conftest import StartWorker
@@ -43,7 +44,14 @@ def llama_slot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def servers_of(worker: WorkerProcess) -> int:
     """How many servers run: of our own processes those that listen somewhere."""
-    return sum(bool(one.net_connections("tcp")) for one in family(worker.pid)[1:] if is_running(one))
+    return sum(listens(one) for one in family(worker.pid)[1:] if is_running(one))
+
+
+def listens(process: psutil.Process) -> bool:
+    try:
+        return bool(process.net_connections("tcp"))
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 @pytest.mark.parametrize("kind", ["tiny", *(["llama"] if size(0, 1) else [])])

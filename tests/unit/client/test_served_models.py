@@ -83,4 +83,4 @@ def test_a_presence_with_more_than_a_page_can_show_is_none(models: dict[str, Any
 def test_stats_with_more_than_a_page_can_show_are_none(slot: dict[str, Any]) -> None:
     assert stats(models={"m": {"slots": {"s": slot}}}) is None
     assert stats(models={"m": {"slots": {f"s{number}": {} for number in range(101)}}}) is None
-    assert stats(models={"m": {"slots": {"s" * 129: {}}}}) is None
+    assert stats(models={"m": {"slots": {"s" * 193: {}}}}) is None

@@ -82,7 +82,7 @@ class TestCannotBeMeant:
             load(tmp_path, {"models": {"m": slot}})
 
     def test_more_slots_than_anybody_reads_of(self, tmp_path: Path) -> None:
-        place = {"backend": "llama.cpp", "manage": {"command": ["serve"]}, "slots": {"max": 64}}
+        place = {"backend": "llama.cpp", "manage": {"command": ["serve", "{port}"]}, "slots": {"max": 64}}
         models = {f"m{number}": place for number in range(7)}
         with pytest.raises(SettingsError, match="448 slots are more than a worker can tell of, which is 400"):
             load(tmp_path, {"models": models, "projects": {"general": {"model": "m0"}}})

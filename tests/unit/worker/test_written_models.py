@@ -85,7 +85,7 @@ def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: P
 
 
 def test_what_is_secret_of_a_slot_prints_as_stars() -> None:
-    manage = {"command": ["serve"], "environment": {"HF_TOKEN": "hush", "THREADS": "4"}}
+    manage = {"command": ["serve", "{port}"], "environment": {"HF_TOKEN": "hush", "THREADS": "4"}}
     models = {
         "a": {"backend": "vllm", "url": "http://someone:hush@gpu:8000/v1?key=hush"},
         "b": {"backend": "llama.cpp", "manage": manage},
