@@ -136,8 +136,7 @@ class Admission:
             clock=self._clock,
         )
         if self._slot_timeout is not None:
-            slot_by = now + self._slot_timeout
-            job.look_at = slot_by if job.deadline is None else min(job.deadline, slot_by)
+            job.wait_until(now + self._slot_timeout)
         is_admitted = False
         try:
             why_not = self._put_in_line(job)

@@ -7,12 +7,12 @@ which ends by itself: a start when its engine is stopped, a probe by its own tim
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.slots import Slot
 from inferbus_worker.engines.watchdog import Watchdog, probe
@@ -105,7 +105,7 @@ class _Life:
         self._leaked = 0
 
     def begin(self) -> None:
-        self.slot.starting_since, self.slot.state = self._clock(), "starting"
+        self.slot.state = "starting"
         self._in_thread("slot-start", self._bring_up)
 
     def stop(self, timeout: float) -> None:
@@ -168,23 +168,21 @@ class _Life:
         else:
             self._failures = 0
             slot.became_ready()
-            slot.starting_since = None
 
     def _end_for_good(self, error: BaseException) -> None:
-        self.slot.state, self.end, self.slot.starting_since = "dead", error, None
+        self.slot.state, self.end = "dead", error
         if self._has_others:  # else the main thread says it, and ends
             why = "its options were refused" if isinstance(error, SystemExit) else str(error) or type(error).__name__
             log.error("%s: does not serve until the worker is started again: %s", self.slot.name, why)
 
     def _try_again(self, error: Exception) -> None:
+        pause = jittered_pause(_FIRST_RETRY, self._failures, _LONGEST_RETRY)
         self._failures += 1
-        pause = min(_FIRST_RETRY * 2 ** min(self._failures - 1, 10), _LONGEST_RETRY)
-        pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret
         log.warning("%s: %s (trying again in %.0f s)", self.slot.name, str(error) or type(error).__name__, pause)
         if not isinstance(error, EngineStartError):
             log.debug("how it failed", exc_info=error)
         self._again_at = self._clock() + pause
-        self.slot.state, self.slot.starting_since = "down", None
+        self.slot.state = "down"
 
     def _probe(self) -> None:
         error: Exception | None

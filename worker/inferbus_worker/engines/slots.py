@@ -9,7 +9,6 @@ slot that served it last, unless that is clearly busier.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Final, Literal, Protocol
 from cachetools import LRUCache
 
 from inferbus_client.contract.presence import SlotStats
+from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import (
     BackendError,
     CancelledGenerationError,
@@ -129,7 +129,6 @@ class Slot:
         self.forms_given_up = 0
         self.paused_until = 0.0
         self.last_used = 0.0
-        self.starting_since: float | None = None
         self._clock = clock
         self._refused_in_a_row = 0
 
@@ -190,8 +189,7 @@ class Slot:
         self.limit.refused(error.fault)
         pause = error.retry_after
         if pause is None:
-            longest = min(_FIRST_PAUSE * 2 ** min(self._refused_in_a_row, 20), _LONGEST_BACKOFF)
-            pause = longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            pause = jittered_pause(_FIRST_PAUSE, self._refused_in_a_row, _LONGEST_BACKOFF)
         pause = min(max(pause, 0.0), _LONGEST_PAUSE)
         self.paused_until = max(self.paused_until, self._clock() + pause)
         log.debug("%s: paused for %.1f s: the backend refused (%s)", self.name, pause, error.fault)

@@ -99,6 +99,10 @@ class Job:
         self.is_finished = False
         self._lock = threading.Lock()
 
+    def wait_until(self, slot_by: float) -> None:
+        """It waits for a slot until then, or for its deadline, if that is sooner."""
+        self.look_at = slot_by if self.deadline is None else min(self.deadline, slot_by)
+
     @property
     def reached_engine(self) -> bool:
         return self._generation is not None

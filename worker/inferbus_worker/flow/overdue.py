@@ -77,7 +77,7 @@ class Overdue:
         if model.is_starting:
             slot_by = max(slot_by, now + _LOOK_AGAIN)
         if now < slot_by:
-            job.look_at = slot_by if job.deadline is None else min(job.deadline, slot_by)
+            job.wait_until(slot_by)
             self._queue.look_again(job)
         elif self._queue.remove(job):
             self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)

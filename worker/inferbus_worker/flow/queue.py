@@ -147,11 +147,6 @@ class RequestQueue:
     def levels(self) -> Levels:
         return {"queue": (self._length, self._size)}
 
-    @property
-    def taken(self) -> int:
-        """How many requests have been taken since the start."""
-        return self._taken
-
     def position(self, project: str, owner: str | None = None, model: str = "") -> int | None:
         """The place that a request of this owner would get (0: next), or None where there is no room.
 

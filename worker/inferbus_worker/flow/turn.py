@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from inferbus_client.contract.wire import Code, Failure
+from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import (
     BackendError,
     CancelledGenerationError,
@@ -151,7 +152,7 @@ class TurnRunner:
         """Back to the head of its lane: to another slot at once, to the same one after a rest."""
         tries = len(job.attempts)
         job.waits_since = self._clock()
-        job.may_repeat_at = job.waits_since + _FIRST_REST * 2 ** (tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        job.may_repeat_at = job.waits_since + jittered_pause(_FIRST_REST, tries - 1, math.inf)
         job.detach()
         self._queue.give_back(job)
         # A mark that came meanwhile found it nowhere, and left it to us.

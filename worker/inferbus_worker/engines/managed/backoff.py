@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
+
+from inferbus_worker.engines.backoff import jittered_pause
 
 SHORTEST: Final = 1.0
 LONGEST: Final = 30.0
@@ -19,6 +20,6 @@ class Backoff:
         """The pause in seconds, when it was ready for `lived` seconds; whoever held out as long begins anew."""
         if lived >= LONGEST:
             self._ends = 0
-        pause = min(LONGEST, SHORTEST * 2.0**self._ends)
-        self._ends = min(self._ends + 1, int(LONGEST))
-        return max(SHORTEST, pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        pause = jittered_pause(SHORTEST, self._ends, LONGEST)
+        self._ends += 1
+        return max(SHORTEST, pause)

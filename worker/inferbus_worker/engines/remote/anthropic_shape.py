@@ -9,12 +9,12 @@ from inferbus_worker.chat import Message
 from inferbus_worker.engines.base import ChatCall, InvalidCallError
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.remote.connections import Connections
-from inferbus_worker.engines.remote.errors import cut
-from inferbus_worker.engines.remote.ollama_shape import arguments
 from inferbus_worker.engines.remote.parts import (
     Tally,
     answer_bound,
+    arguments,
     checked,
+    data_uri,
     finish_reason,
     mapping,
     schema,
@@ -47,9 +47,7 @@ async def answer(
                 reason = mapping(event.get("delta")).get("stop_reason") or reason
             elif kind == "message_stop" and reason is not None:
                 tally.reason = finish_reason(reason)
-    if tally.reason is None:
-        raise cut(place)
-    yield Chunk("", "", tally.reason, tally.usage)
+    yield tally.last(place)
 
 
 def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dict[str, Any]:
@@ -133,9 +131,7 @@ def _blocks(content: object) -> list[dict[str, Any]]:
 def _block(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
-    image = part["image_url"]
-    url = str(image["url"] if isinstance(image, Mapping) else image)
-    head, _, data = url.partition(",")
+    head, data = data_uri(part)
     kind = head.removeprefix("data:").removesuffix(";base64")
     if kind not in _IMAGES or not head.endswith(";base64"):
         raise InvalidCallError("An image must be a data URI in base64, of a JPEG, PNG, GIF or WebP.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
@@ -11,11 +10,13 @@ from inferbus_worker.chat import Message
 from inferbus_worker.engines.base import ChatCall, InvalidCallError
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.remote.connections import Connections
-from inferbus_worker.engines.remote.errors import cut, in_stream
+from inferbus_worker.engines.remote.errors import in_stream
 from inferbus_worker.engines.remote.parts import (
     Tally,
     answer_bound,
+    arguments,
     checked,
+    data_uri,
     finish_reason,
     mapping,
     schema,
@@ -63,9 +64,7 @@ async def answer(
             if line.get("done") is True:
                 tally.tell(line.get("prompt_eval_count"), line.get("eval_count"))
                 tally.reason = finish_reason(line.get("done_reason", "stop"))
-    if tally.reason is None:
-        raise cut(place)
-    yield Chunk("", "", tally.reason, tally.usage)
+    yield tally.last(place)
 
 
 def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dict[str, Any]:
@@ -116,24 +115,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 def _image(part: Mapping[str, Any]) -> str:
     """What stands in a data URI."""
-    image = part["image_url"]
-    url = str(image["url"] if isinstance(image, Mapping) else image)
-    head, _, data = url.partition(",")
+    head, data = data_uri(part)
     if not head.endswith(";base64"):
         raise InvalidCallError("An image must be a data URI in base64.")
     return data
-
-
-def arguments(said: object) -> Mapping[str, Any]:
-    """A tool call's arguments, which are JSON in a text.
-
-    Raises:
-        InvalidCallError: they are not.
-    """
-    try:
-        found = json.loads(said) if isinstance(said, str) and said else {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, Mapping):
-        raise InvalidCallError("The arguments of a tool call must be a JSON object.")
-    return found

@@ -8,7 +8,7 @@ from typing import Any, Final
 from inferbus_worker.engines.base import ChatCall
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.remote.connections import Connections
-from inferbus_worker.engines.remote.errors import cut, in_stream
+from inferbus_worker.engines.remote.errors import in_stream
 from inferbus_worker.engines.remote.parts import (
     Tally,
     answer_bound,
@@ -52,9 +52,7 @@ async def answer(
                     yield grown
                 if choice.get("finish_reason") is not None:
                     tally.reason = finish_reason(choice["finish_reason"])
-    if tally.reason is None:
-        raise cut(place)
-    yield Chunk("", "", tally.reason, tally.usage)
+    yield tally.last(place)
 
 
 def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
+from inferbus_worker.engines.loop_generation import Chunk
+from inferbus_worker.engines.remote.errors import cut
 from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.engines.remote.row import BackendRow, figure
 
@@ -83,6 +86,16 @@ class Tally:
         """Take the server's figures; what is none leaves what was told before."""
         self._prompt = self._prompt if (told := figure(prompt)) is None else told
         self._completion = self._completion if (told := figure(completion)) is None else told
+
+    def last(self, place: RemotePlace) -> Chunk:
+        """The chunk that ends the answer.
+
+        Raises:
+            BackendError: it has ended without a reason.
+        """
+        if self.reason is None:
+            raise cut(place)
+        return Chunk("", "", self.reason, self.usage)
 
     @property
     def usage(self) -> Usage:
@@ -171,3 +184,25 @@ def answer_bound(call: ChatCall, place: RemotePlace, context: int) -> int:
     if place.row.clamps:
         return most
     return max(1, min(most, context - estimate_messages(call.messages)))
+
+
+def data_uri(part: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands before the comma of an image part's data URI, and the data behind it."""
+    image = part["image_url"]
+    head, _, data = str(image["url"] if isinstance(image, Mapping) else image).partition(",")
+    return head, data
+
+
+def arguments(said: object) -> Mapping[str, Any]:
+    """A tool call's arguments, which are JSON in a text.
+
+    Raises:
+        InvalidCallError: they are not.
+    """
+    try:
+        found = json.loads(said) if isinstance(said, str) and said else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, Mapping):
+        raise InvalidCallError("The arguments of a tool call must be a JSON object.")
+    return found
