@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from inferbus_worker.engines.base import Engine
-from inferbus_worker.engines.slots import Model, Slot
+from inferbus_worker.engines.slot import Model, Slot
 from inferbus_worker.settings.models import SlotSettings
 
 

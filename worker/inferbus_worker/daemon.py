@@ -16,6 +16,7 @@ A second signal skips the waiting. A guard ends the process if any step hangs.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -111,6 +112,9 @@ class Daemon:
         log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
         if not self._load():
             return Exit.OK
+        # What has been loaded stays: the collector need not look through all of it again and again.
+        gc.collect()
+        gc.freeze()
         self._start_workers()
         logs.be_discreet()
         self._enter(Phase.READY)

@@ -28,8 +28,9 @@ from inferbus_worker.bus.connection import Bus, receive_maximum
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slot import Model
 from inferbus_worker.engines.slot_lives import SlotLives
-from inferbus_worker.engines.slots import Model, SlotTable
+from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferbus_worker.engines.slots import Slot
+from inferbus_worker.engines.slot import Slot
 from inferbus_worker.flow.job import Job
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, ScriptedEngine, answer, replies

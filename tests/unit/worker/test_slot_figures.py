@@ -15,8 +15,7 @@ def read(figures: SlotFigures) -> SlotStats:
 def test_attempts_and_failures_by_kind_count_since_the_start() -> None:
     figures = SlotFigures()
     for fault in [None, "429", "429", "503", "cut"]:
-        figures.acquired(0.0, is_retry=fault == "503")
-        figures.released(1.0, fault=fault)
+        figures.ended(1.0, 0.0, fault=fault, is_retry=fault == "503")
     figures.end_interval()
     figures.end_interval()
     stats = read(figures)
@@ -26,8 +25,7 @@ def test_attempts_and_failures_by_kind_count_since_the_start() -> None:
 def test_times_are_the_last_interval_s() -> None:
     figures = SlotFigures()
     for number in range(1, 101):
-        figures.acquired(number / 1000)
-        figures.released(float(number), number / 10)
+        figures.ended(float(number), number / 1000, number / 10)
     assert (read(figures).wait_ms, read(figures).latency_ms.p50) == (None, None)
     figures.end_interval()
     stats = read(figures)
@@ -40,10 +38,8 @@ def test_times_are_the_last_interval_s() -> None:
 
 def test_how_fast_a_slot_refuses_is_no_latency() -> None:
     figures = SlotFigures()
-    figures.acquired(0)
-    figures.released(0.001, fault="429")
-    figures.acquired(0)
-    figures.released(2.0, 0.5)
+    figures.ended(0.001, 0, fault="429")
+    figures.ended(2.0, 0, 0.5)
     figures.end_interval()
     assert (read(figures).latency_ms.avg, read(figures).first_token_ms) == (2000, 500)
 
@@ -69,8 +65,7 @@ def test_no_attempt_of_many_threads_is_lost() -> None:
 
     def attempts() -> None:
         for _ in range(500):
-            figures.acquired(0.0)
-            figures.released(0.1, 0.1, "429")
+            figures.ended(0.1, 0.0, 0.1, "429")
 
     threads = [threading.Thread(target=attempts) for _ in range(8)]
     for thread in threads:

@@ -14,8 +14,9 @@ from inferbus_worker.engines.base import (
     EngineStartError,
     Generation,
 )
+from inferbus_worker.engines.slot import Model, Slot
 from inferbus_worker.engines.slot_lives import SlotLives
-from inferbus_worker.engines.slots import Lease, Model, Slot, SlotTable
+from inferbus_worker.engines.slots import Lease, SlotTable
 from support.model_slots import model_of
 from support.rooms import FakeClock, ScriptedEngine, ScriptedGeneration
 from support.waiting import until
@@ -193,7 +194,7 @@ class TestSilence:
         slot = across(engine, clock)
         slot.became_ready()
         slot.active = 1
-        lease = Lease(SlotTable({slot.model.key: slot.model}, clock=clock), slot, clock())
+        lease = Lease(SlotTable({slot.model.key: slot.model}, clock=clock), slot, clock(), 0.0, is_retry=False)
         lease.generation = ScriptedGeneration([], None)
         slot.leases.add(lease)
         lives = SlotLives([slot], 10, clock=clock)

@@ -20,7 +20,8 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
 )
 from inferbus_worker.engines.limit import FixedLimit
-from inferbus_worker.engines.slots import Lease, Model, Slot, SlotTable
+from inferbus_worker.engines.slot import Model, Slot
+from inferbus_worker.engines.slots import Lease, SlotTable
 from support.model_slots import model_of
 from support.rooms import FakeClock, ScriptedEngine
 

@@ -23,7 +23,7 @@ from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.engines.registry import Registry
-from inferbus_worker.engines.slots import Model
+from inferbus_worker.engines.slot import Model
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter

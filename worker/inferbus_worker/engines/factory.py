@@ -15,7 +15,7 @@ from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
 from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
-from inferbus_worker.engines.slots import Model, Slot
+from inferbus_worker.engines.slot import Model, Slot
 from inferbus_worker.settings.models import Concurrency, ModelSettings, SlotSettings
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings

@@ -20,43 +20,42 @@ class _Times(NamedTuple):
 
 
 class SlotFigures:
-    """One slot's. Any thread may use it: it is told of each attempt twice, which costs a lock and a few additions."""
+    """One slot's. Any thread may use it: it is told of each attempt once, at its end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = self._retries = 0
         self._errors: Counter[str] = Counter()
-        self._acquired = 0
+        self._ended = 0
         self._waited = 0.0
         self._totals: deque[float] = deque(maxlen=SAMPLES)
         self._first_tokens: deque[float] = deque(maxlen=SAMPLES)
         self._times = _Times()
 
-    def acquired(self, waited_seconds: float, *, is_retry: bool = False) -> None:
-        """An attempt begins.
-
-        Args:
-            waited_seconds: from when the request could have run until the slot took it.
-            is_retry: whether it is not the request's first attempt, here or elsewhere.
-        """
-        with self._lock:
-            self._acquired += 1
-            self._waited += waited_seconds
-            self._retries += is_retry
-
-    def released(
-        self, total_seconds: float, first_token_seconds: float | None = None, fault: str | None = None
+    def ended(
+        self,
+        total_seconds: float,
+        waited_seconds: float,
+        first_token_seconds: float | None = None,
+        fault: str | None = None,
+        *,
+        is_retry: bool = False,
     ) -> None:
         """An attempt has ended.
 
         Args:
             total_seconds: since the slot took it.
-            first_token_seconds: the same, to the first token; None where there was none.
+            waited_seconds: from when the request could have run until the slot took it.
+            first_token_seconds: since the slot took it, to the first token; None where there was none.
             fault: how the slot failed it (`BackendFault`, or `error`); None where it did not. Failures are counted, but
                 their times are not: how fast a server refuses says nothing of its answers.
+            is_retry: whether it was not the request's first attempt, here or elsewhere.
         """
         with self._lock:
             self._requests += 1
+            self._ended += 1
+            self._waited += waited_seconds
+            self._retries += is_retry
             if fault is not None:
                 self._errors[fault] += 1
                 return
@@ -72,9 +71,9 @@ class SlotFigures:
     def end_interval(self) -> None:
         """An interval ends now: its times are what `reading` tells until the next one ends."""
         with self._lock:
-            wait = round(self._waited / self._acquired * 1000, 1) if self._acquired else None
+            wait = round(self._waited / self._ended * 1000, 1) if self._ended else None
             self._times = _Times(wait, latency_of(self._totals), latency_of(self._first_tokens).p50)
-            self._acquired, self._waited = 0, 0.0
+            self._ended, self._waited = 0, 0.0
             self._totals.clear()
             self._first_tokens.clear()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from inferbus_client.contract.presence import ModelStats
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.engines.slots import Model
+from inferbus_worker.engines.slot import Model
 from inferbus_worker.settings.projects import ProjectSettings
 
 

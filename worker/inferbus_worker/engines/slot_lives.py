@@ -14,7 +14,7 @@ from typing import Final
 
 from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import EngineStartError
-from inferbus_worker.engines.slots import Slot
+from inferbus_worker.engines.slot import Slot
 from inferbus_worker.engines.watchdog import Watchdog, probe
 
 log = logging.getLogger("inferbus.slots")

@@ -87,14 +87,15 @@ class Lane:
 
     def take(self, accept: Callable[[Job], bool]) -> Job | None:
         """The first that is accepted: of those that came back, else the oldest of the owner whose turn it is."""
-        for _ in range(min(len(self._returned), _LOOKS)):
-            job = next(iter(self._returned))
-            if accept(job):
-                del self._jobs[job], self._returned[job]
-                return job
-            self._returned.move_to_end(job)  # so that others have their look the next time
-        if not self._owners:
-            return None
+        if self._returned:
+            for _ in range(min(len(self._returned), _LOOKS)):
+                job = next(iter(self._returned))
+                if accept(job):
+                    del self._jobs[job], self._returned[job]
+                    return job
+                self._returned.move_to_end(job)  # so that others have their look the next time
+            if not self._owners:
+                return None
         owner, jobs = next(iter(self._owners.items()))
         job = next(iter(jobs))
         if not accept(job):

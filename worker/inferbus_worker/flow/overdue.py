@@ -9,7 +9,7 @@ from typing import Final
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.registry import Registry
-from inferbus_worker.engines.slots import Model
+from inferbus_worker.engines.slot import Model
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job

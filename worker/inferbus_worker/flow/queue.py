@@ -157,6 +157,8 @@ class RequestQueue:
             lane, now = self._lanes[project, model], self._clock()
             if not lane.has_room(owner, self._free(lane), now):
                 return None
+            if not self._length:
+                return 0
             place = lane.place(owner)
             return place + self._ahead(lane, place, now)
 
@@ -285,11 +287,13 @@ class RequestQueue:
         """Count a request that waits from now on; whom to wake."""
         self._length += 1
         self._watch(job)
-        if self._idle:
-            return self._next_taker()
-        if not self._waking and self._places.has_free(lane.model):
+        if self._waking or not self._places.has_free(lane.model):
+            return None
+        if not self._idle:
             self.when_short()
-        return None
+            return None
+        self._waking = True
+        return self._idle.pop()
 
     def _watch(self, job: Job) -> None:
         if job.look_at is not None:
@@ -339,6 +343,8 @@ class RequestQueue:
 
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
+        if not self._length:
+            return lane.reserved + self._shared
         taken = sum(max(0, len(other) - other.reserved) for other in self._lanes.values())
         free = max(0, lane.reserved - len(lane)) + max(0, self._shared - taken)
         # Those that came back, or from another model's lane, asked for no room.

@@ -23,7 +23,8 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
-from inferbus_worker.engines.slots import REFUSALS, Lease, Slot, SlotTable
+from inferbus_worker.engines.slot import REFUSALS, Slot
+from inferbus_worker.engines.slots import Lease, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
@@ -110,6 +111,7 @@ class TurnRunner:
                     self._go_again(job)
                 else:
                     self._endings.write(job, _in_time(outcome, lease.slot))
+                    job.let_go()
 
     def _answer(self, job: Job, lease: Lease) -> Answer:
         prompt = self._prompts.of(job, lease.slot.engine)

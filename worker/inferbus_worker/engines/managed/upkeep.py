@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from inferbus_worker.engines.managed.engine import ManagedEngine
 from inferbus_worker.engines.managed.keeper import Keeper
 from inferbus_worker.engines.managed.memory import MemoryBudget
-from inferbus_worker.engines.slots import Slot, SlotState, SlotTable
+from inferbus_worker.engines.slot import Slot, SlotState
+from inferbus_worker.engines.slots import SlotTable
 
 _STATES: Mapping[str, SlotState] = {
     "stopped": "stopped",
