@@ -32,7 +32,7 @@ from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.conversation import Change
-from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.keys import RetryKey, SessionKey
 from inferbus_worker.state.protocols import Finished, Stores
 from inferbus_worker.state.stateless import NO_CLAIM
 
@@ -111,9 +111,13 @@ class Admission:
         known = None if retry is None else self._recent.known(retry)
         if known is not None:
             return self._repeat(known, request, arrival)
-        key = session_key(address, request)
+        return self._admit(arrival, request, retry)
+
+    def _admit(self, arrival: Arrival, request: Request, retry: RetryKey | None) -> bool:
+        """Put a request into the queue, or say why not; see `user_input`."""
+        key = session_key(arrival.address, request)
         replies = self._addressing.open(arrival, request, key)
-        model = self._registry.meant(address.project, request.model)
+        model = self._registry.meant(key.project, request.model)
         if isinstance(model, Failure):
             self._refuse(model, replies)
             return True

@@ -169,7 +169,7 @@ class SlotTable:
         return found.active, limit
 
     def has_free(self, model: str) -> bool:
-        """See `flow.queue.Places`."""
+        """See `flow.places.Places`."""
         found = self.models[model]
         for slot in found.slots:
             if slot.is_free:
@@ -177,7 +177,7 @@ class SlotTable:
         return False
 
     def free(self, model: str) -> int:
-        """See `flow.queue.Places`."""
+        """See `flow.places.Places`."""
         found = self.models[model]
         places = sum(slot.limit.value - slot.active for slot in found.slots if slot.is_free)
         if self._max_threads is None or not places or not self._leaves_threads(found):
@@ -185,7 +185,7 @@ class SlotTable:
         return min(places, max(self.threads - self._active - self._idle_beside(found), 1))
 
     def acquire(self, tenant: Tenant) -> bool:
-        """See `flow.queue.Places`."""
+        """See `flow.places.Places`."""
         model = self.models[tenant.model]
         with self._lock:
             slot = self._chosen(model, tenant)

@@ -12,52 +12,18 @@ slow model, can have all of it. Within a lane it is fair between those who ask: 
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.lane import Lane
+from inferbus_worker.flow.looks import Looks
+from inferbus_worker.flow.places import Everywhere, Places
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.protocols import Levels
-
-# Looks at requests that wait no more, kept beyond as many again as wait, before they are swept out.
-_FAR_LOOKS = 64
-
-
-class Places(Protocol):
-    """Where requests run. Called under the queue's lock: nothing here waits."""
-
-    def has_free(self, model: str) -> bool:
-        """Whether a request for this model could be taken now."""
-        ...
-
-    def free(self, model: str) -> int:
-        """How many requests for this model could be taken now, about."""
-        ...
-
-    def acquire(self, job: Job) -> bool:
-        """Give the request a place of its model's (`Job.lease`); False where there is none for it now."""
-        ...
-
-
-class _Everywhere:
-    """Places without number."""
-
-    def has_free(self, model: str) -> bool:  # noqa: ARG002
-        return True
-
-    def free(self, model: str) -> int:  # noqa: ARG002
-        return sys.maxsize
-
-    def acquire(self, job: Job) -> bool:  # noqa: ARG002
-        return True
 
 
 class _Taker:
@@ -118,7 +84,7 @@ class RequestQueue:
         }
         self._shared = size - sum(lane.reserved for lane in self._lanes.values())
         self._size = size
-        self._places: Places = places or _Everywhere()
+        self._places: Places = places or Everywhere()
         self._ageing = max(ageing, 0.001)
         self._clock = clock
         self._length = self._taken = 0
@@ -126,8 +92,7 @@ class RequestQueue:
         self._turns = dict.fromkeys(((lane.model, lane.priority) for lane in self._lanes.values()), 0.0)
         # How many had been taken when each model last had a turn: who has gone longest without goes next.
         self._last_turn = dict.fromkeys((lane.model for lane in self._lanes.values()), 0)
-        self._looks: list[tuple[float, int, Job]] = []
-        self._counter = itertools.count()
+        self._looks = Looks(lambda job: job in self._lane_of(job))
         self._lock = threading.Lock()
         # The latest goes first, since its stack is still warm. One is woken at a time, and wakes the next when it has
         # found work and sees more: where turns are short it does all of them before another could begin, and to wake
@@ -261,16 +226,13 @@ class RequestQueue:
         """The requests whose `Job.look_at` has passed, perhaps also some that wait no more; each is named once."""
         now = self._clock()
         with self._lock:
-            self._sweep_looks()
-            passed: dict[Job, None] = {}
-            while self._looks and self._looks[0][0] <= now:
-                passed[heapq.heappop(self._looks)[2]] = None
-            return list(passed)
+            return self._looks.due(now, self._length)
 
     def look_again(self, job: Job) -> None:
         """Let `due` name a request that waits once more, at its new `Job.look_at`."""
-        with self._lock:
-            self._watch(job)
+        if job.look_at is not None:
+            with self._lock:
+                self._looks.add(job, job.look_at, self._length)
 
     def close(self) -> None:
         """Let the takers end, after the requests that were put before."""
@@ -286,7 +248,8 @@ class RequestQueue:
     def _came(self, job: Job, lane: Lane) -> _Taker | None:
         """Count a request that waits from now on; whom to wake."""
         self._length += 1
-        self._watch(job)
+        if job.look_at is not None:
+            self._looks.add(job, job.look_at, self._length)
         if self._waking or not self._places.has_free(lane.model):
             return None
         if not self._idle:
@@ -294,11 +257,6 @@ class RequestQueue:
             return None
         self._waking = True
         return self._idle.pop()
-
-    def _watch(self, job: Job) -> None:
-        if job.look_at is not None:
-            heapq.heappush(self._looks, (job.look_at, next(self._counter), job))
-            self._sweep_looks()
 
     def _leaves(self, taker: _Taker) -> bool:
         """Whether a taker whose patience is at its end may go; not one that somebody has just chosen to wake."""
@@ -363,16 +321,6 @@ class RequestQueue:
             elif turn >= other.turn:
                 ahead += min(len(other), math.floor((turn - other.turn) * other.weight) + 1)
         return ahead
-
-    def _sweep_looks(self) -> None:
-        """Let go of requests that left long before; seldom enough to cost next to nothing."""
-        if len(self._looks) <= 2 * self._length + _FAR_LOOKS:
-            return
-        looks: dict[Job, tuple[float, int, Job]] = {}
-        for entry in sorted(self._looks, reverse=True):  # of those that came back more than once the first look stays
-            if entry[2] in self._lane_of(entry[2]):
-                looks[entry[2]] = entry
-        self._looks = sorted(looks.values())
 
     def _first_class(self, waiting: Iterable[Lane]) -> list[Lane]:
         """The lanes of the priority whose oldest request counts most."""
