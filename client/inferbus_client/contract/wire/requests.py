@@ -66,7 +66,11 @@ def _printable(value: str) -> str:
 
 
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
-_OptionalIdentifier = Annotated[_Identifier | None, BeforeValidator(_blank_to_none)]
+#: As it comes: a blank one is none.
+_BlankOrIdentifier = Annotated[str, Field(max_length=128)]
+_OptionalIdentifier = Annotated[
+    _Identifier | None, BeforeValidator(_blank_to_none, json_schema_input_type=_BlankOrIdentifier | float | None)
+]
 
 
 class Params(BaseModel):
@@ -146,6 +150,8 @@ class Envelope(BaseModel):
 
 class Request(Envelope):
     """A request as it came, checked. What it leaves open (None) the project's settings decide."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["message"]}, {"required": ["messages"]}]})
 
     message: Content | None = None
     messages: Messages | None = None
