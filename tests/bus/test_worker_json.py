@@ -65,7 +65,7 @@ class Dialogue:
 
     def wait(self, request: str, *types: str) -> list[dict[str, Any]]:
         """The replies to a request, once the latest is one of `types`."""
-        until(lambda: self.types(request)[-1:] and self.types(request)[-1] in types, 30)
+        until(lambda: self.types(request)[-1:] and self.types(request)[-1] in types)
         return self.replies(request)
 
 

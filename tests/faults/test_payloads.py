@@ -164,7 +164,7 @@ class Rain:
         self.wait_for(count)
 
     def wait_for(self, count: int) -> None:
-        until(lambda: self._ended() >= count, 30, every=0.002)
+        until(lambda: self._ended() >= count, every=0.002)
 
     def _ended(self) -> int:
         heard = self._listener.heard

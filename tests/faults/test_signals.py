@@ -121,7 +121,7 @@ def is_ready(worker: Running) -> None:
 
 
 def asked_to_subscribe(gate: Gate) -> None:
-    until(lambda: any(packet.kind == SUBSCRIBE for packet in gate.packets), 60)
+    until(lambda: any(packet.kind == SUBSCRIBE for packet in gate.packets))
 
 
 def told_to_stop(

@@ -121,7 +121,7 @@ def test_silence_ends_with_the_deadline_and_frees_the_connection(pair: Pair) -> 
     stub.faults.append(Fault(silence=True, after=1))
     with pytest.raises(GenerationTimeoutError):
         ask(engine, 0.5)
-    until(lambda: stub.closed == closed + 1, 5)
+    until(lambda: stub.closed == closed + 1)
 
 
 @pytest.mark.parametrize(
