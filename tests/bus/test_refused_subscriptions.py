@@ -97,7 +97,7 @@ def test_a_client_that_waits_there_is_told_and_asks_again_later(broker: Mosquitt
         gate.rule = refuses("/here")
         gate.hang_up()
         with pytest.raises(BrokerRefusedError, match="refused a subscription"):
-            waiting.result(20)
+            waiting.result(60)
         with pytest.raises(BrokerRefusedError, match="refused a subscription"):
             client.ask("short", session="here")
         gate.rule = passes

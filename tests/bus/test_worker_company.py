@@ -110,7 +110,7 @@ class TestTheSecond:
         ):
             questions.wait(1, 30)
             second.process.send_signal(signal.SIGTERM)
-            assert second.wait(10) == 0
+            assert second.wait(60) == 0
             assert "does not answer" not in second.err
 
     @pytest.mark.slow

@@ -25,8 +25,9 @@ from support.worker import WorkerProcess
 _TOPIC: Final = "props/user_input/s1"
 _MANY: Final = 100_000
 _LOST: Final = "connection to the broker lost"
-#: Seconds that others may wait. What is promised is 0.1 s; a busy machine takes longer for anything.
-_PATIENCE: Final = 1.0
+#: Seconds that others may wait. What is promised is 0.1 s; a busy machine takes longer for anything, but not the ten
+#: seconds that it was once.
+_PATIENCE: Final = 5.0
 
 
 class Bench:

@@ -56,7 +56,7 @@ class StubProcess:
 
     def end(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(10)
+        self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -157,7 +157,7 @@ def test_sigkill_of_one_of_two_slots_under_load(
         assert errors.total() - errors["done"] <= rounds * _AT_ONCE
         tally = replies.ledger.tally()
         assert (tally["lost"], tally["duplicate"], tally["corrupt"]) == (0, 0, 0)
-        assert max(returns) < 4
+        assert max(returns) < 8  # one answer that the machine holds up is a p99 here
         assert re.search(
             r"(?s)pair/vllm-1: breaker closed -> open.*pair/vllm-1: breaker open -> half-open"
             r".*pair/vllm-1: breaker half-open -> closed",

@@ -143,8 +143,10 @@ def test_a_cancel_closes_the_connection_and_frees_the_slot(serve: Serve, backend
 def test_a_deadline_closes_the_connection(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
     stub.per_token = 600.0
+    generation = engine.generate(call())
+    until(lambda: stub.running)
     with pytest.raises(GenerationTimeoutError):
-        engine.generate(call()).wait(time.monotonic() + 0.3)
+        generation.wait(time.monotonic() + 0.3)
     until(lambda: stub.closed == 1)
 
 
@@ -153,7 +155,7 @@ def test_a_first_token_that_does_not_come_in_time_is_said(serve: Serve, backend:
     engine, stub = serve(backend)
     stub.first_token = 600.0
     with pytest.raises(FirstTokenTimeoutError):
-        engine.generate(call(first_token_within=1.0)).wait(time.monotonic() + 30)
+        engine.generate(call(first_token_within=2.0)).wait(time.monotonic() + 30)
     until(lambda: stub.closed == 1)
 
 
