@@ -115,7 +115,7 @@ def _subscriptions(broker: Mosquitto) -> int:
 
 def _wait_for_line(line: str, terminals: list[Terminal]) -> None:
     try:
-        until(lambda: any(line in terminal.out for terminal in terminals), 30)
+        until(lambda: any(line in terminal.out for terminal in terminals))
     except AssertionError:
         shown = "\n".join(f"$ {terminal.block}{terminal.out}{terminal.err}" for terminal in terminals)
         raise AssertionError(f"nobody printed {line!r}:\n{shown}") from None

@@ -21,7 +21,7 @@ from inferbus_worker.settings.models import SlotSettings
 from support.needs import needs_module
 from support.processes import assert_gone, descendants
 from support.tiny_engine import TinyEngine
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 TINY = Path(__file__).parents[1] / "support" / "tiny_server.py"
 MAKE = Callable[..., ManagedEngine]
@@ -89,12 +89,12 @@ def test_what_is_under_way_fails_when_the_server_dies_and_the_server_comes_back(
     engine.changed = lambda: states.append(engine.state)
     began = threading.Event()
     generation = engine.generate(call("word " * 1000), lambda *_: began.set())
-    assert began.wait(10)
+    assert began.wait(PATIENCE)
     servers()[-1].kill()
     with pytest.raises(BackendError) as failed:
-        generation.wait(time.monotonic() + 10)
+        generation.wait(time.monotonic() + PATIENCE)
     assert failed.value.fault in ("connection", "cut")
-    until(lambda: states == ["failed", "starting", "ready"], 20)
+    until(lambda: states == ["failed", "starting", "ready"])
     assert engine.generate(call()).wait(None).text == "one two three "
     assert engine.death is None
 
@@ -105,7 +105,7 @@ def test_a_crash_loop_backs_off_and_is_said_once_a_minute(make: MAKE, caplog: py
     failures: list[float] = []
     engine.changed = lambda: failures.append(time.monotonic()) if engine.state == "failed" else None
     engine.begin()
-    until(lambda: len(failures) == 3, 30)
+    until(lambda: len(failures) == 3)
     assert engine.trouble == "The server of tiny is gone: it ended with status 3."
     assert failures[1] - failures[0] > 1
     [line] = caplog.records
@@ -162,9 +162,9 @@ def test_a_stop_ends_a_start_under_way(make: MAKE) -> None:
     until(lambda: len(servers()) == 2)
     began = time.monotonic()
     engine.stop(3)
-    starting.join(10)
+    starting.join(PATIENCE)
     assert [str(error) for error in raised] == ["The server was stopped while it started."]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE
     assert not servers()
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_hangs_can_be_started_again(make: MAKE) -> None:
     engine.changed = lambda: states.append(engine.state)
     engine.restart()
     assert_gone([before])
-    until(lambda: states == ["failed", "starting", "ready"], 20)
+    until(lambda: states == ["failed", "starting", "ready"])
     assert engine.generate(call()).wait(None).text == "one two three "
 
 

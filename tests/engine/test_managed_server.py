@@ -92,7 +92,7 @@ def test_its_own_end_ends_what_it_has_started(start: START) -> None:
     server = start("--fork-grandchild", "--crash-after", "1")
     until(lambda: is_healthy(server.url))
     running = processes_of(server)
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert_gone(running)
     assert server.ending == "it ended with status 3"
 
@@ -219,7 +219,7 @@ def test_once_it_serves_what_it_prints_is_for_finding_faults(start: START, caplo
 def test_a_program_that_is_not_there_ends_at_once_and_says_so() -> None:
     server = Server(Command(("no-such-program-anywhere",), {}), free_port(), "tiny")
     server.start()
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert server.ending == "it ended with status 127"
     assert server.output.last_words == "no-such-program-anywhere: No such file or directory"
 
@@ -229,7 +229,7 @@ def test_it_gets_its_own_environment_and_none_of_our_settings(monkeypatch: pytes
     words = (sys.executable, "-c", "import os; print('INFERBUS_PASSWORD' in os.environ, os.environ['OWN'])")
     server = Server(Command(words, {"OWN": "its own"}), free_port(), "tiny")
     server.start()
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert server.output.last_words == "False its own"
 
 

@@ -69,7 +69,7 @@ def server(vllm_needed: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def _is_well(url: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 
 import psutil
 
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 #: Helpers of Python's multiprocessing, which end with the process that they help and are nobody's orphans.
@@ -36,7 +36,7 @@ def family(pid: int) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def assert_gone(processes: list[psutil.Process], timeout: float = 10.0) -> None:
+def assert_gone(processes: list[psutil.Process], timeout: float = PATIENCE) -> None:
     """None of these runs any more, at most `timeout` seconds from now."""
     try:
         until(lambda: not any(is_running(process) for process in processes), timeout)

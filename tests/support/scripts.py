@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from support.processes import assert_gone, family
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ class Running:
         left = family(self.process.pid) if self.process.poll() is None else []
         for process in left:
             process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         assert_gone(left)
         self._folder.cleanup()
 

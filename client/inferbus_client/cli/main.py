@@ -92,7 +92,9 @@ def _run() -> int:
         return status if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, RuntimeError) as error:
+        if not _is_interrupt(error):
+            raise
         return Exit.INTERRUPTED
     except click.ClickException as error:
         return _wrong_usage(error)
@@ -101,6 +103,13 @@ def _run() -> int:
     except InferbusError as error:
         streams.complain(f"inferbus: {in_words(error)}")
         return exit_of(error)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what became of it: in the middle of `threading`'s waits, a lock that nobody holds."""
+    if error is None or isinstance(error, KeyboardInterrupt | click.Abort):
+        return error is not None
+    return _is_interrupt(error.__context__)
 
 
 def _wrong_usage(error: click.ClickException) -> int:

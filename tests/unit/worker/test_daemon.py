@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.settings.projects import ProjectSettings
 from support.model_slots import model_of
 from support.rooms import FakeClock, ScriptedEngine
+from support.waiting import PATIENCE
 
 
 def test_the_steps_of_a_shutdown_fit_into_the_grace() -> None:
@@ -27,27 +29,37 @@ def test_the_steps_of_a_shutdown_fit_into_the_grace() -> None:
 
 
 class Hangs:
-    """Takes all the time that it is given to stop."""
+    """Takes all the time that it is given to stop; what stops at once with others waits for them, and takes it once."""
 
-    def __init__(self) -> None:
+    def __init__(self, pass_: Callable[[float], None], at_once: int = 1) -> None:
         self.given: float | None = None
+        self._pass = pass_
+        self._together = threading.Barrier(at_once)
+
+    def beside(self) -> Hangs:
+        """Another one, which must stop at the same time."""
+        other = Hangs(lambda _seconds: None)
+        other._together = self._together
+        return other
 
     def stop(self, timeout: float) -> None:
         self.given = timeout
-        threading.Event().wait(timeout)
+        self._together.wait(PATIENCE)
+        self._pass(timeout)
 
 
 @pytest.mark.parametrize("timeout", [0.5, 0.0])
-def test_engines_servers_and_loop_share_the_time_to_stop(timeout: float) -> None:
+def test_engines_servers_and_loop_share_the_time_to_stop(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other they took three times as long, and the guard ended the process."""
+    clock = FakeClock()
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=clock))
     one = cast("Any", daemon.Daemon.__new__(daemon.Daemon))
-    one._keeper, one._lives = Hangs(), Hangs()
-    one._lineup = cast("Any", type("Lineup", (), {"loop": Hangs()}))
-    began = time.monotonic()
+    one._lives = Hangs(clock.pass_, at_once=2)
+    one._keeper = one._lives.beside()
+    one._lineup = cast("Any", type("Lineup", (), {"loop": Hangs(clock.pass_)}))
     one._stop_engines(timeout)
-    assert time.monotonic() - began < timeout + 0.3
     assert one._keeper.given == one._lives.given == max(0.0, timeout - daemon._LOOP_STOP)
-    assert one._lineup.loop.given <= timeout
+    assert one._lineup.loop.given == pytest.approx(min(timeout, daemon._LOOP_STOP))
 
 
 def test_a_worker_whose_last_model_goes_away_is_not_ready_until_one_is_back() -> None:

@@ -32,7 +32,7 @@ class Watched:
     def after_a_probe(self, probes: int = 1) -> str | None:
         """What it says once it has asked so often."""
         self.dog.complaint()
-        until(lambda: len(self.engine.calls) == probes and not self._is_asking(), 10)
+        until(lambda: len(self.engine.calls) == probes and not self._is_asking())
         return self.dog.complaint()
 
     def _is_asking(self) -> bool:

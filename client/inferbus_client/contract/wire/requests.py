@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.contract.topics import is_mqtt_string, is_session
+from inferbus_client.contract.wire.closed import Closed
 from inferbus_client.contract.wire.failures import Failure
 from inferbus_client.contract.wire.messages import Content, Messages, bounded, check_not_blank, images_in, text_of
 from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
@@ -73,10 +74,10 @@ _OptionalIdentifier = Annotated[
 ]
 
 
-class Params(BaseModel):
+class Params(Closed):
     """Sampling parameters by their OpenAI (and vLLM) names. A name off this list is an invalid request."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
     stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
