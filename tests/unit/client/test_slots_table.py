@@ -90,6 +90,19 @@ def test_but_one_that_is_left_alone_is_shown() -> None:
     assert "open" in rendered(view(models=one)).split()
 
 
+@pytest.mark.parametrize("state", ["down", "dead", "open", "unavailable", "something newer"])
+def test_and_so_is_one_in_any_state_that_is_not_fine_with_what_that_means(state: str) -> None:
+    one = {"a-model": ModelStats(slots={"ollama": SlotStats(state=state)})}
+    shown = " ".join(rendered(view(models=one)).split())
+    assert f"ollama {state}" in shown
+    assert ("The worker's log says why" in shown) == (state != "something newer")
+
+
+def test_a_model_that_cannot_answer_is_shown_before_its_figures_come() -> None:
+    told = Presence(worker="w", state="loading", models={"phi": "unavailable"})
+    assert "unavailable" in rendered(WorkerView(told)).split()
+
+
 def test_models_are_shown_before_their_figures_come() -> None:
     told = Presence(worker="w", state="ready", models={"phi": "starting", "qwen": "ready"})
     words = rendered(WorkerView(told)).split()
