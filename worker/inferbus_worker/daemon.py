@@ -32,6 +32,7 @@ from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.units import format_duration
 from inferbus_worker import logs
+from inferbus_worker.admission.gate import LOADING
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.settings.worker import Settings
@@ -61,7 +62,7 @@ class Phase(Enum):
 
 #: Why nothing is taken in a phase.
 _CLOSED: Final[dict[Phase, Failure | None]] = {
-    Phase.LOADING: Failure("engine_unavailable"),
+    Phase.LOADING: LOADING,
     Phase.READY: None,
     Phase.DRAINING: Failure("shutting_down"),
     Phase.DEAD: Failure("engine_unavailable"),

@@ -89,6 +89,7 @@ class TestStart:
         lives.start()
         until(lambda: slot.state == "down")
         assert lives.failure() is None
+        assert 0 < slot.retry_after <= 2
         lives.look()
         assert engine.starts == 1, "not before its time"
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from inferbus_client.contract.wire import Failure
+
+#: Nobody knows how long a model loads, from a second to many minutes: who asks each five seconds is served soon after
+#: it is there, and a client's few retries outlast a small one's load.
+LOADING: Final = Failure("engine_unavailable", retry_after_ms=5000)
 
 
 class Gate:
@@ -13,4 +19,4 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self.reason: Failure | None = Failure("engine_unavailable")
+        self.reason: Failure | None = LOADING

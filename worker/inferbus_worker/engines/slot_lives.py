@@ -181,7 +181,7 @@ class _Life:
         log.warning("%s: %s (trying again in %.0f s)", self.slot.name, str(error) or type(error).__name__, pause)
         if not isinstance(error, EngineStartError):
             log.debug("how it failed", exc_info=error)
-        self._again_at = self._clock() + pause
+        self._again_at = self.slot.again_at = self._clock() + pause
         self.slot.state = "down"
 
     def _probe(self) -> None:
