@@ -41,7 +41,8 @@ def steps(search: Search, plan: Plan, results: Sequence[Result]) -> Iterator[Pla
     while (clients := search.next(results)) is not None:
         share = max(_MOST_REQUESTS // clients, 1)
         most = share if plan.most_messages is None else min(plan.most_messages, share)
-        yield replace(plan, clients=clients, most_messages=most)
+        # What is wrong with one request is wrong with all of them, and the first step finds it.
+        yield replace(plan, clients=clients, most_messages=most, gives_up=not results)
 
 
 def print_curve(console: Console, results: Sequence[Result], found: Recommendation) -> None:
