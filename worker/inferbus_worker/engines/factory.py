@@ -67,7 +67,7 @@ def make_lineup(
     """
     if settings.models:
         _refuse(options, "models: in the file names the models, and each slot has options of its own")
-        return _lineup(settings.models, settings.memory_budget)
+        return _lineup(settings.reached_models, settings.memory_budget)
     if settings.backend is not None:
         _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
         given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}

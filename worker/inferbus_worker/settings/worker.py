@@ -14,7 +14,7 @@ from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
-from inferbus_worker.settings.models import Backend, Concurrency, Models, Url, VariableName
+from inferbus_worker.settings.models import Backend, Concurrency, Models, ModelSettings, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -314,6 +314,15 @@ class Settings(ConnectionSettings):
         if name == "model":
             return "; the model is named on the command line, or below models:"
         return "" if nearest(name, cls.model_fields) else "; options of vLLM's stand below vllm:"
+
+    @property
+    def reached_models(self) -> dict[str, ModelSettings]:
+        """Those of `models` that a project's requests get to, in their order. Nobody could ask for the others."""
+        named = [name for project in self.projects.values() for name in [project.model, *project.models] if name]
+        line = list(dict.fromkeys(named if len(self.models) > 1 else self.models))
+        for name in line:  # which grows meanwhile
+            line += [other for other in self.models[name].fallback if other not in line]
+        return {name: one for name, one in self.models.items() if name in line}
 
     @property
     def readable_bytes(self) -> int:
