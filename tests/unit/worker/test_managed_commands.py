@@ -93,7 +93,7 @@ def test_what_was_a_flag_goes_into_no_request() -> None:
 def test_the_worker_asks_a_server_of_its_own_so(monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[RemotePlace] = []
 
-    def make(place: RemotePlace, _loop: object) -> TinyEngine:
+    def make(place: RemotePlace, _loop: object, _remarks: object) -> TinyEngine:
         places.append(place)
         return TinyEngine("")
 
