@@ -32,9 +32,9 @@ from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.units import format_duration
 from inferbus_worker import logs
-from inferbus_worker.admission.gate import LOADING
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.factory import Lineup
+from inferbus_worker.engines.registry import LOADING
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.wiring import build_house
 

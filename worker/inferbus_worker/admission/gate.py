@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from inferbus_client.contract.wire import Failure
-
-#: Nobody knows how long a model loads, from a second to many minutes: who asks each five seconds is served soon after
-#: it is there, and a client's few retries outlast a small one's load.
-LOADING: Final = Failure("engine_unavailable", retry_after_ms=5000)
+from inferbus_worker.engines.registry import LOADING
 
 
 class Gate:

@@ -13,6 +13,9 @@ from inferbus_worker.settings.projects import ProjectSettings
 
 #: Seconds after which to ask again where nobody knows better, and the least that is said.
 _LEAST_WAIT: Final = 1.0
+#: Nobody knows how long a model loads, from a second to many minutes: who asks each five seconds is served soon after
+#: it is there, and a client's few retries outlast a small one's load.
+LOADING: Final = Failure("engine_unavailable", retry_after_ms=5000)
 
 
 class Registry:
