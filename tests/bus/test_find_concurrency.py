@@ -14,6 +14,7 @@ from inferbus_client.contract.wire import Code, Failure
 from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
+from support.terminal import in_terminal
 from support.waiting import until
 from support.worker import WorkerProcess
 
@@ -79,6 +80,8 @@ def test_where_everything_fails_nothing_is_recommended(way: tuple[str, ...], fak
     assert "With 1 at once too many were not answered (engine_error 2)." in run.stdout
     assert "No recommendation" in run.stdout
     assert len(fake_worker.heard) == 2
+    narrow = in_terminal(*FIND, *way, "--messages", "2", columns=40).text
+    assert "With 1 at once too many were not\n  answered" in narrow
 
 
 @pytest.mark.parametrize("warmups", ["0", "1"])

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import in_lines, milliseconds, natural_width, of, size
+from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, of, size
 from inferbus_client.contract.presence import ModelStats, SlotStats
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
@@ -114,7 +114,8 @@ class SlotsTables:
             told = {word for row in rows for word in (row.state, row.breaker)}
             meanings = [f"{word}: {meaning}" for word, meaning in _MEANINGS.items() if word in told]
             if meanings:
-                yield Text(". ".join([*meanings, "The worker's log says why."]))
+                for line in (*meanings, "The worker's log says why."):
+                    yield Text("\n".join(folded(line, options.max_width)))
 
 
 def _table(rows: list[Row]) -> Table:
@@ -131,7 +132,8 @@ def _table(rows: list[Row]) -> Table:
 def _blocks(rows: list[Row], width: int) -> Iterator[Text]:
     for row in rows:
         words = [Text(row.model), Text(row.slot), Text(row.backend), *_styled(row)]
-        yield Text(" ").join([word for word in words if word.plain != "-"])
+        head = Text(" ").join([word for word in words if word.plain != "-"])
+        yield head if head.cell_len <= width else Text("\n".join(folded(head.plain, width)))
         figures = {name: cell for name, cell in zip(_FIGURES, row.figures, strict=True) if cell not in {"", "-"}}
         yield from in_lines(figures, figures.values(), width)
 
