@@ -29,6 +29,13 @@ SECONDS_EACH: dict[str, Any] = {"simulated_per_token": "1s", "rate_limit": "off"
 FOR_EVER: dict[str, Any] = {"simulated_per_token": "10m", "rate_limit": "off"}
 
 
+class NeverReady(WorkerProcess):
+    """One whose model does not come up."""
+
+    def start(self) -> None:
+        self.process = self._popen()
+
+
 def states(listener: Listener, worker: WorkerProcess) -> list[str]:
     topic = f"inferbus/workers/{worker.id}/status"
     said = [decode_announcement(Presence, heard.payload) for heard in listener.heard if heard.topic == topic]
@@ -52,6 +59,22 @@ class TestPresence:
             until(lambda: states(listener, worker)[-1:] == ["offline"])
             assert states(listener, worker) == ["loading", "ready", "draining", "offline"]
         assert state_now(broker, worker) == "offline"
+
+    def test_who_asks_while_it_loads_hears_when_to_come_again(self, broker: Mosquitto, tmp_path: Path) -> None:
+        config = tmp_path / "worker.yaml"
+        # Nobody listens there, so the model's start is tried again and again.
+        models = {"far": {"backend": "vllm", "url": f"http://127.0.0.1:{free_port()}"}}
+        config.write_text(json.dumps({"models": models}))
+        with (
+            NeverReady(broker, project="loads", config=config) as worker,
+            Listener(broker, "inferbus/workers/+/status", "loads/#") as listener,
+        ):
+            until(lambda: "connected to" in worker.log, 30)
+            message = json.dumps({"message": "hello", "reply": "json"})
+            mosquitto_pub(broker, "loads/user_input/s1", message)
+            until(lambda: texts(listener), 30)
+            error = json.loads(texts(listener)[0])
+            assert (error["code"], error["retryAfterMs"]) == ("engine_unavailable", 5000)
 
     def test_sigkill_leaves_the_last_will(self, broker: Mosquitto) -> None:
         with (

@@ -16,6 +16,7 @@ from inferbus_client.cli.options import given, settings_options
 from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.exits import Exit
 from inferbus_client.settings.file import SettingsFile
+from inferbus_client.shown import shown_in_line
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
 
@@ -113,7 +114,7 @@ def _check(
         parse_options(model or "demo", [*arguments(settings.vllm), *options], _vllm_places(settings, config))
     click.echo(describe(settings, places, options, model))
     for remark in remarks(settings):
-        click.echo(f"inferbus: {remark}", err=True)
+        click.echo(f"inferbus: {shown_in_line(remark)}", err=True)
     return Exit.OK
 
 

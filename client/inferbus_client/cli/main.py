@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +16,7 @@ from inferbus_client.cli.versions import installed
 from inferbus_client.errors import InferbusError, SettingsError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.settings.sources import nearest
+from inferbus_client.shown import shown
 
 #: Verbs that come with another distribution, and what to install for them.
 _WORKERS_VERBS = frozenset({"serve", "demo", "estimate"})
@@ -113,8 +115,10 @@ def _is_interrupt(error: BaseException | None) -> bool:
 
 
 def _wrong_usage(error: click.ClickException) -> int:
+    text = io.StringIO()
+    error.show(text)
     try:
-        error.show()
+        click.echo(shown(text.getvalue()), nl=False, err=True)  # it may repeat the command line, or a file
     except OSError:
         streams.give_up(sys.stderr)
     return Exit.USAGE

@@ -10,7 +10,13 @@ import math
 import os
 import sys
 
-from inferbus_client.errors import BrokerRefusedError, BrokerUnreachableError, RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import (
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    RequestFailedError,
+    RequestTimeoutError,
+    SettingsError,
+)
 from inferbus_client.shown import shown, shown_in_line
 
 
@@ -41,5 +47,5 @@ def in_words(error: Exception) -> str:
     if isinstance(error, RequestTimeoutError) and error.what == "first sign of life":
         return f"{error}. Does a worker serve this project on this broker? `inferbus doctor` finds out."
     if isinstance(error, BrokerUnreachableError | BrokerRefusedError):
-        return f"{shown(str(error))}. `inferbus doctor` says what to do about it."
-    return shown(str(error))
+        return f"{shown(str(error)).rstrip('.')}. `inferbus doctor` says what to do about it."
+    return shown_in_line(str(error)) if isinstance(error, SettingsError) else shown(str(error))

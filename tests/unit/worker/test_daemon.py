@@ -11,9 +11,11 @@ import pytest
 
 from inferbus_worker import daemon
 from inferbus_worker.bus import attempts
+from inferbus_worker.engines.limit import FixedLimit
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.remote import loop
 from inferbus_worker.engines.slots import SlotTable
+from inferbus_worker.ops.readiness import Readiness
 from inferbus_worker.settings.projects import ProjectSettings
 from support.model_slots import model_of
 from support.rooms import FakeClock, ScriptedEngine
@@ -62,22 +64,46 @@ def test_engines_servers_and_loop_share_the_time_to_stop(timeout: float, monkeyp
     assert one._lineup.loop.given == pytest.approx(min(timeout, daemon._LOOP_STOP))
 
 
+class Said:
+    """Presences, in the place of the bus."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.capacities: list[int] = []
+
+    def announce(self, state: str, *, capacity: int, **_: object) -> None:
+        self.states.append(state)
+        self.capacities.append(capacity)
+
+
 def test_a_worker_whose_last_model_goes_away_is_not_ready_until_one_is_back() -> None:
-    said: list[str] = []
-
-    class Bus:
-        def announce(self, state: str, **_: object) -> None:
-            said.append(state)
-
-    clock = FakeClock()
+    clock, said = FakeClock(), Said()
     models = {name: model_of(name, [ScriptedEngine()], clock) for name in ("a", "b")}
-    one = cast("Any", daemon.Daemon.__new__(daemon.Daemon))
-    one._states, one._bus = {}, Bus()
     registry = Registry(models, {"general": ProjectSettings(model="a", models=["b"])})
-    one._rooms = type("Rooms", (), {"registry": registry, "slots": SlotTable(models, clock=clock)})
+    readiness = Readiness(registry, SlotTable(models, clock=clock), said.announce, clock)
     for states in (("ready", "ready"), ("ready", "down"), ("down", "down"), ("down", "starting"), ("ready", "ready")):
         for model, state in zip(models.values(), states, strict=True):
             model.slots[0].state = cast("Any", state)
-        one._announce_ready()
-        one._announce_ready()
-    assert said == ["ready", "ready", "loading", "ready", "ready"]
+        readiness.look()
+        readiness.look()
+    assert said.states == ["ready", "ready", "loading", "ready", "ready"]
+
+
+def test_a_limit_that_moves_is_announced_but_not_each_of_its_steps(caplog: pytest.LogCaptureFixture) -> None:
+    """Presence said for ever what the limit had been when its model became ready."""
+    clock, said = FakeClock(), Said()
+    models = {"a": model_of("a", [ScriptedEngine(capacity=40)], clock)}
+    readiness = Readiness(
+        Registry(models, {"general": ProjectSettings()}), SlotTable(models, clock=clock), said.announce, clock
+    )
+    for step in range(20):
+        models["a"].slots[0].limit = FixedLimit(10 + step)
+        readiness.look()
+        clock.pass_(1)
+    assert said.capacities == [10, 15, 20, 25]
+    clock.pass_(4)
+    for _ in range(20):  # what it has come to in the end is said, once
+        readiness.look()
+        clock.pass_(1)
+    assert said.capacities == [10, 15, 20, 25, 29]
+    assert "no model answers" not in caplog.text

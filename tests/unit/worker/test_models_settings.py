@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inferbus_client.errors import SettingsError
 from inferbus_worker.cli import serve
+from inferbus_worker.engines.factory import make_lineup
 from inferbus_worker.settings.pairs import without_effect
 from inferbus_worker.settings.worker import Settings
 
@@ -114,6 +115,20 @@ class TestWithoutEffect:
             "projects": {"general": {"model": "a"}},
         }
         assert without_effect(load(tmp_path, text)) == []
+
+    def test_what_no_request_can_get_to_is_not_started_and_that_is_said(self, tmp_path: Path) -> None:
+        """It was loaded all the same: gigabytes that nobody could ask for."""
+        models: dict[str, dict[str, Any]] = {
+            name: {"engine": "simulated"} for name in ("a", "b", "c", "idle", "beside")
+        }
+        models["a"]["fallback"] = ["c"]
+        models["idle"]["fallback"] = ["a"]
+        settings = load(tmp_path, {"models": models, "projects": {"p": {"model": "b"}, "q": {"model": "a"}}})
+        assert list(make_lineup(settings, None, []).models) == ["a", "b", "c"]
+        assert [said.partition(" no project")[0] for said in without_effect(settings)] == [
+            "models.beside is not started:",
+            "models.idle is not started:",
+        ]
 
     def test_nothing_is_said_of_what_has_an_effect(self, tmp_path: Path) -> None:
         assert without_effect(load(tmp_path, {**TWO, "max_workers": 4, "slot_timeout": "5s", "max_retries": 1})) == []

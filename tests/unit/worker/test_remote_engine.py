@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from inferbus_worker.engines.base import (
     Completion,
     ContextTooLongError,
     EngineDeadError,
+    EngineError,
     EngineStartError,
     FirstTokenTimeoutError,
     GenerationTimeoutError,
@@ -27,6 +29,7 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
+from inferbus_worker.seldom import Once
 from inferbus_worker.settings.models import BACKENDS, Backend
 from support.needs import needs_module
 from support.nowhere import mute, nobody
@@ -521,3 +524,25 @@ def test_a_fault_does_not_outlive_its_request(serve: Serve) -> None:
     with pytest.raises(Exception, match="500"):
         whole(engine, call())
     assert whole(engine, call()).text == "My name is Zorvek"
+
+
+def test_what_is_odd_about_a_server_is_said_once(loop: RemoteLoop, caplog: pytest.LogCaptureFixture) -> None:
+    """It was said again at each start: of a server that was away for a night, hundreds of times."""
+    caplog.set_level(logging.INFO)
+    remarks = Once(logging.getLogger("inferbus.remote"))
+    with StubBackend("mlx") as first, StubBackend("mlx") as second:
+        for url in (first.url, first.url, second.url):
+            engine = RemoteEngine(RemotePlace("mlx", url, "m"), loop, remarks)
+            for _start in range(3):
+                engine.start()
+            engine.stop(10)
+    assert len([said for said in caplog.messages if "does not tell how long a prompt may be" in said]) == 1
+
+
+def test_a_model_that_a_server_does_not_have_is_said_with_those_that_it_has(serve: Serve) -> None:
+    engine, stub = serve("vllm")
+    stub.always = Fault(status=404)
+    with pytest.raises(EngineError) as refused:
+        whole(engine, call())
+    remedy = "is the model's name right (model), and the path in url?"
+    assert str(refused.value) == f"vLLM at {stub.url} answered 404: {remedy} It has: {engine.model}"

@@ -20,7 +20,6 @@ log = logging.getLogger("inferbus.slots")
 
 #: Seconds after which to look again at a request whose model is starting.
 _LOOK_AGAIN: Final = 1.0
-_LEAST_WAIT: Final = 1.0
 
 
 class Overdue:
@@ -81,7 +80,7 @@ class Overdue:
             self._queue.look_again(job)
         elif self._queue.remove(job):
             self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)
-            self._end(job, Failure("overloaded", retry_after_ms=_milliseconds(model)))
+            self._end(job, self._registry.without_slot(model))
 
     def _give_up(self, model: Model) -> None:
         """End what runs in an engine that is lost, and may hang: its threads have others to see to."""
@@ -97,7 +96,7 @@ class Overdue:
             if not self._queue.remove(job):
                 continue
             if instead is None:
-                self._end(job, Failure("engine_unavailable", retry_after_ms=_milliseconds(model)))
+                self._end(job, self._registry.unavailable(model))
             else:
                 self._in_flight.moved(job, instead.key)
                 self._queue.put(job)
@@ -108,7 +107,3 @@ class Overdue:
     def _end(self, job: Job, failure: Failure) -> None:
         job.mark(failure)
         self._endings.later(job)
-
-
-def _milliseconds(model: Model) -> int:
-    return round(max(model.retry_after, _LEAST_WAIT) * 1000)

@@ -174,8 +174,8 @@ def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure |
     """A refusal that says when to ask again: when the slot is asked again."""
     if not isinstance(outcome, Failure) or outcome.code not in {"overloaded", "engine_unavailable"}:
         return outcome
-    wait = max(slot.pause_left, slot.breaker.retry_after)
-    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if wait else outcome
+    wait = slot.retry_after
+    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if 0 < wait < math.inf else outcome
 
 
 def _failure(error: EngineError) -> Failure:

@@ -21,7 +21,8 @@ from pydantic import (
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
-from inferbus_worker.settings.vllm_options import STARS, VllmOptions, masked
+from inferbus_worker.settings.masking import STARS, masked, masked_words
+from inferbus_worker.settings.vllm_options import VllmOptions
 
 #: The servers across the network that we know how to speak to; what differs between them says `engines.remote`.
 Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
@@ -83,6 +84,10 @@ def _check_variable(name: str) -> str:
 VariableName = Annotated[str, AfterValidator(_check_variable)]
 
 
+def _masked(variables: dict[str, str]) -> Any:
+    return masked(variables)
+
+
 class Manage(Written):
     """How the worker starts a slot's server itself.
 
@@ -91,8 +96,10 @@ class Manage(Written):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    command: list[str] | None = None
-    environment: Annotated[dict[str, str], PlainSerializer(masked, when_used="json")] = Field(default_factory=dict)
+    command: Annotated[list[str], PlainSerializer(masked_words, when_used="json")] | None = Field(None, repr=False)
+    environment: Annotated[dict[str, str], PlainSerializer(_masked, when_used="json")] = Field(
+        default_factory=dict, repr=False
+    )
     start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
@@ -128,11 +135,11 @@ class SlotSettings(Written):
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: Literal["vllm", "simulated"] | None = None
     backend: Backend | None = None
-    url: Url | None = None
+    url: Url | None = Field(None, repr=False)
     model: str | None = None
     path: str | None = None
     concurrency: Concurrency | None = None
-    options: VllmOptions = Field(default_factory=dict)
+    options: VllmOptions = Field(default_factory=dict, repr=False)
     api_key_env: VariableName | None = None
     api_key_file: Path | None = None
     context: Annotated[int, Field(ge=16)] | None = None

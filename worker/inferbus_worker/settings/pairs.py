@@ -143,16 +143,10 @@ def without_effect(settings: Settings) -> list[str]:
 
 def _unreached(settings: Settings) -> Iterator[str]:
     """A sentence for each model that no project's requests get to."""
-    first = list(settings.models)[:1]
-    reached = [name for project in settings.projects.values() for name in [project.model, *project.models] if name]
-    line = list(dict.fromkeys([*reached, *(first if len(settings.models) == 1 else [])]))
-    for name in line:  # which grows meanwhile
-        line += (
-            [other for other in settings.models[name].fallback if other not in line] if name in settings.models else []
-        )
+    reached = settings.reached_models
     for name in settings.models:
-        if name not in line:
-            yield f"models.{name} has no effect: no project names it, and it stands in for none that is named"
+        if name not in reached:
+            yield f"models.{name} is not started: no project names it, and it stands in for none that is named"
 
 
 def _idle(settings: Settings, idle: Mapping[str, tuple[str, ...]]) -> list[str]:

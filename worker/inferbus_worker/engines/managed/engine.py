@@ -66,6 +66,11 @@ class ManagedEngine:
         return None if self._life is None else self._life.trouble
 
     @property
+    def again_at(self) -> float:
+        """When its server is started again where that is `failed`, in monotonic seconds."""
+        return 0.0 if self._life is None else self._life.again_at
+
+    @property
     def memory_after_load(self) -> int | None:
         """What the server held of the host's memory when it was ready the last time; None before."""
         return None if self._life is None else self._life.memory_after_load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from inferbus_worker.engines.remote.probes import Served, ask_around, figure_tol
 from inferbus_worker.engines.remote.rate_windows import RateWindows
 from inferbus_worker.engines.remote.slot_watch import SlotWatch
 from inferbus_worker.engines.remote.tokens import TokenCounter
+from inferbus_worker.seldom import Once
 
 __all__ = ["RemoteEngine", "RemotePlace", "remote_place"]
 
@@ -45,18 +46,20 @@ class RemoteEngine:
     Args:
         place: where the server is.
         loop: of all remote engines; started before `start` is called, and stopped after `stop`.
+        remarks: where it is remembered what has been said of this server, or of those that were in its place.
     """
 
     death: EngineDeadError | None = None
     memory_bytes: int | None = None
 
-    def __init__(self, place: RemotePlace, loop: RemoteLoop) -> None:
+    def __init__(self, place: RemotePlace, loop: RemoteLoop, remarks: Once | None = None) -> None:
         self.place = place
         self._loop = loop
+        self._remarks = remarks or Once(log)
         self._connections: Connections | None = None
         self._served: Served | None = None
         self._windows = RateWindows()
-        self._tokens = TokenCounter(place, loop)
+        self._tokens = TokenCounter(place, loop, self._remarks)
         self._generations: set[asyncio.Task[Any]] = set()
         self._slots: SlotWatch | None = None
         self._is_stopped = False
@@ -134,6 +137,11 @@ class RemoteEngine:
         own = self.place.options.get("num_ctx")
         return own if self.place.row.shape == "ollama" and isinstance(own, int) and own > 0 else None
 
+    @property
+    def _known(self) -> Sequence[str]:
+        """Names of models that the server has, as far as it tells."""
+        return self._served.names if self._served else ()
+
     # From here on: the loop's thread.
 
     async def _begin(self) -> None:
@@ -152,7 +160,9 @@ class RemoteEngine:
             await self._slots.begin()
         told = self.place.context or self._own_context or self._served.context
         if told is None:
-            log.warning(
+            self._remarks.say(
+                logging.WARNING,
+                "no context",
                 "%s at %s does not tell how long a prompt may be: %d tokens are assumed, `context` says it better",
                 *(self.place.row.label, self.place.shown_url, self.context_tokens),
             )
@@ -218,9 +228,9 @@ class RemoteEngine:
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
         if isinstance(status, int) and status not in range(200, 300):
             whole = parsed(error.response.text) if hasattr(error, "response") else body  # TGI's kind stands beside it
-            return refusal(self.place, status, headers, whole)
+            return refusal(self.place, status, headers, whole, self._known)
         if body is not None:
-            return in_stream(self.place, body, headers)
+            return in_stream(self.place, body, headers, self._known)
         return broken(self.place, error, has_begun=has_begun)
 
 
