@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from inferbus_client.contract.presence import ModelStats
 from inferbus_client.contract.wire import Failure
@@ -92,6 +92,10 @@ class Registry:
             if one.will_serve:
                 return one
         return None
+
+    def stand_ins(self, model: Model) -> Sequence[Model]:
+        """Those that answer in its place while none of its slots can, nearest first."""
+        return self._lines[model.key][1:]
 
     def _line_of(self, model: Model) -> list[str]:
         """The keys of a model and of those that stand in for it, and for these, nearest first."""
