@@ -19,7 +19,7 @@ from inferbus_worker.engines.managed import backoff
 from inferbus_worker.engines.managed.engine import ManagedEngine
 from inferbus_worker.settings.models import SlotSettings
 from support.needs import needs_module
-from support.processes import assert_gone, descendants
+from support.processes import GUARDS, assert_gone, descendants
 from support.tiny_engine import TinyEngine
 from support.waiting import PATIENCE, until
 
@@ -34,7 +34,7 @@ def call(text: str = "one two three", max_tokens: int = 1000) -> ChatCall:
 def servers() -> list[psutil.Process]:
     """The guards that this process has started, and what is below them."""
     guards = [process for process in descendants() if "guard.py" in " ".join(process.cmdline())]
-    return [*guards, *(process for guard in guards for process in guard.children(recursive=True))]
+    return list(dict.fromkeys([*guards, *(process for guard in guards for process in guard.children(recursive=True))]))
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_stop_ends_a_start_under_way(make: MAKE) -> None:
 
     starting = threading.Thread(target=start)
     starting.start()
-    until(lambda: len(servers()) == 2)
+    until(lambda: len(servers()) == GUARDS + 1)
     began = time.monotonic()
     engine.stop(3)
     starting.join(PATIENCE)
@@ -178,7 +178,7 @@ def test_a_port_that_another_took_first_is_given_up_for_the_next(make: MAKE, tmp
 def test_a_server_that_hangs_can_be_started_again(make: MAKE) -> None:
     engine = make("--ignore-sigterm")
     engine.start()
-    [_, before] = servers()
+    [*_, before] = servers()
     states: list[str] = []
     engine.changed = lambda: states.append(engine.state)
     engine.restart()
@@ -200,7 +200,7 @@ def test_vllms_own_server_is_started_and_stopped(monkeypatch: pytest.MonkeyPatch
     try:
         engine.start()
         running = servers()
-        assert len(running) >= 3, "the guard, the server and its engine"
+        assert len(running) >= GUARDS + 2, "the guards, the server and its engine"
         assert engine.generate(call("Hello", 5)).wait(time.monotonic() + 60).usage.completion_tokens > 0
         assert (engine.memory_after_load or 0) > 100_000_000
     finally:

@@ -11,6 +11,8 @@ import psutil
 from support.waiting import PATIENCE, until
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+#: How many processes guard a server that the worker starts: on Linux a pair.
+GUARDS: Final = 2 if sys.platform == "linux" else 1
 #: Helpers of Python's multiprocessing, which end with the process that they help and are nobody's orphans.
 _HARMLESS: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 

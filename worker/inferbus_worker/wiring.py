@@ -136,7 +136,7 @@ def build_rooms(
     meter = Meter(slots, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
     prompts = Prompts(settings)
-    turns = TurnRunner(slots, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
+    turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)
     budget = _token_budget(settings, prompts, stores, models)
     addressing = Addressing(sender, settings.reply_topics)

@@ -183,6 +183,7 @@ class TestAnEngineThatIsLost:
         well = rooms.take()
         rooms.ask("waits", reply="json")
         slot_of(rooms, "phi").state = "dead"
+        rooms.clock.pass_(1)
         rooms.overdue.look()
         assert hung.outcome is not None
         rooms.turns.run(hung)

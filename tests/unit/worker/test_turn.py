@@ -324,14 +324,18 @@ class TestEveryPathEndsOnce:
             yield Chunk("one ")
             rooms.endings.write(job, Failure("cancelled"))
             said.extend(replies(rooms.sent()))
-            job.heard("two ", "")
+            hear("two ")
             yield Chunk("three")
+
+        def hear(text: str) -> None:
+            assert job.lease is not None
+            job.heard(job.lease, text, "")
 
         rooms.engine.script = script
         said += replies(rooms.ask(stream=True))
         job = rooms.take()
         rooms.turns.run(job)
-        job.heard("four", "")
+        hear("four")
         assert rooms.sent() == []
         assert [(reply["type"], reply["seq"]) for reply in said] == [("accepted", 0), ("delta", 1), ("error", 2)]
 

@@ -85,6 +85,11 @@ class EngineStartError(Exception):
     """The engine did not come up. The text is one sentence for the operator."""
 
 
+def tokens_in(characters: int) -> int:
+    """How many tokens so many characters are, roughly: for engines that have no tokenizer to ask, or not yet."""
+    return characters // 4 + 1
+
+
 class Sampling(NamedTuple):
     """How to sample, in OpenAI's terms. `extra` holds allowlisted parameters by their OpenAI names."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from inferbus_client.contract.presence import ModelStats
@@ -109,6 +109,10 @@ class Registry:
     def without_slot(self, model: Model) -> Failure:
         """What a request hears that has waited in vain for a slot of a model which can answer."""
         return Failure("overloaded", retry_after_ms=_milliseconds(model.retry_after))
+
+    def stand_ins(self, model: Model) -> Sequence[Model]:
+        """Those that answer in its place while none of its slots can, nearest first."""
+        return self._lines[model.key][1:]
 
     def _line_of(self, model: Model) -> list[str]:
         """The keys of a model and of those that stand in for it, and for these, nearest first."""

@@ -17,7 +17,13 @@ from typing import Final, Protocol
 
 from cachetools import LRUCache
 
-from inferbus_worker.engines.base import BackendError, CancelledGenerationError, EngineError, Generation
+from inferbus_worker.engines.base import (
+    BackendError,
+    CancelledGenerationError,
+    EngineDeadError,
+    EngineError,
+    Generation,
+)
 from inferbus_worker.engines.slot import Model, Slot
 
 log = logging.getLogger("inferbus.slots")
@@ -102,9 +108,9 @@ class Lease:
 
     def reason(self, error: EngineError) -> EngineError:
         """What has failed the request, where the engine said `error`."""
-        if self._given_up is not None and isinstance(error, CancelledGenerationError):
-            return BackendError(self._given_up, "timeout")
-        return error
+        if self._given_up is None or not isinstance(error, CancelledGenerationError):
+            return error
+        return EngineDeadError(self._given_up) if self.slot.is_here else BackendError(self._given_up, "timeout")
 
     def end(self, error: BaseException | None = None) -> None:
         """Give the slot back, and say how it went. For its request's thread; without effect a second time.

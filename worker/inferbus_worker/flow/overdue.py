@@ -20,6 +20,8 @@ log = logging.getLogger("inferbus.slots")
 
 #: Seconds after which to look again at a request whose model is starting.
 _LOOK_AGAIN: Final = 1.0
+#: Seconds that a request's thread has to ask the engine, once it has a slot.
+_TO_ASK: Final = 1.0
 
 
 class Overdue:
@@ -83,10 +85,15 @@ class Overdue:
             self._end(job, self._registry.without_slot(model))
 
     def _give_up(self, model: Model) -> None:
-        """End what runs in an engine that is lost, and may hang: its threads have others to see to."""
+        """Wait no more for what an engine has that is lost, and may hang: others may answer what it has not begun."""
+        now = self._clock()
         for job in self._in_flight.all():
             lease = job.lease
-            if lease is not None and lease.slot.model is model and lease.slot.state == "dead":
+            if lease is None or lease.slot.model is not model or lease.slot.state != "dead":
+                continue
+            if lease.generation is not None:
+                lease.give_up(f"{lease.slot.name} is lost")
+            elif now - lease.taken_at >= _TO_ASK:  # its thread hangs on the way there
                 job.mark(Failure("engine_unavailable"))
 
     def _leave(self, model: Model) -> None:

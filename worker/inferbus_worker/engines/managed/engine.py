@@ -15,6 +15,7 @@ from inferbus_worker.engines.base import (
     EngineStartError,
     Generation,
     OnDelta,
+    tokens_in,
 )
 from inferbus_worker.engines.managed.commands import Command, command_for, concurrency_of
 from inferbus_worker.engines.managed.life import STOPPED, Life, State
@@ -23,7 +24,6 @@ from inferbus_worker.settings.models import Manage, SlotSettings
 
 #: While no server has said it: what the longest prompt and answer is taken for.
 _CONTEXT_TOKENS: Final = 32768
-_CHARACTERS_PER_TOKEN: Final = 4
 #: Seconds that a server has to end that did not come up.
 _STOP_TIMEOUT: Final = 10.0
 
@@ -170,7 +170,7 @@ class ManagedEngine:
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate, while there is no server to ask."""
         inner = self._inner
-        return len(text) // _CHARACTERS_PER_TOKEN + 1 if inner is None else inner.count_tokens(text)
+        return tokens_in(len(text)) if inner is None else inner.count_tokens(text)
 
 
 class _Generation:
