@@ -32,6 +32,7 @@ _OWN_VERBS = {
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
     "completion": "inferbus_client.cli.completion",
+    "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
 }
 
