@@ -22,7 +22,6 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
 
-
 #: Roughly: for engines that have no tokenizer to ask, or not yet.
 CHARACTERS_PER_TOKEN: Final = 4
 
