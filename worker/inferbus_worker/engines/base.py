@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
+
+#: Roughly: for engines that have no tokenizer to ask, or not yet.
+CHARACTERS_PER_TOKEN: Final = 4
 
 
 class EngineError(Exception):
@@ -83,11 +86,6 @@ class EngineDeadError(EngineError):
 
 class EngineStartError(Exception):
     """The engine did not come up. The text is one sentence for the operator."""
-
-
-def tokens_in(characters: int) -> int:
-    """How many tokens so many characters are, roughly: for engines that have no tokenizer to ask, or not yet."""
-    return characters // 4 + 1
 
 
 class Sampling(NamedTuple):

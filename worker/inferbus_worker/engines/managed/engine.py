@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferbus_worker.engines.base import (
+    CHARACTERS_PER_TOKEN,
     BackendError,
     ChatCall,
     Completion,
@@ -15,7 +16,6 @@ from inferbus_worker.engines.base import (
     EngineStartError,
     Generation,
     OnDelta,
-    tokens_in,
 )
 from inferbus_worker.engines.managed.commands import Command, command_for, concurrency_of
 from inferbus_worker.engines.managed.life import STOPPED, Life, State
@@ -165,7 +165,7 @@ class ManagedEngine:
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate, while there is no server to ask."""
         inner = self._inner
-        return tokens_in(len(text)) if inner is None else inner.count_tokens(text)
+        return len(text) // CHARACTERS_PER_TOKEN + 1 if inner is None else inner.count_tokens(text)
 
 
 class _Generation:
