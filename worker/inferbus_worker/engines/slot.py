@@ -37,8 +37,6 @@ SlotState = Literal["starting", "ready", "stopped", "down", "dead"]
 _LONGEST_PAUSE: Final = 300.0
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_BACKOFF: Final = 30.0
-#: Faults of a backend that is well, and has enough to do.
-REFUSALS: Final = frozenset({"429", "503", "529"})
 #: Ends of a generation that say nothing against the engine.
 _REQUESTERS: Final = (CancelledGenerationError, ContextTooLongError, InvalidCallError, GenerationTimeoutError)
 
@@ -185,7 +183,7 @@ class Slot:
     def failed(self, error: BaseException) -> str | None:
         """A request ended in an error; the fault that counts, None where the slot has none."""
         if isinstance(error, BackendError):
-            if error.fault in REFUSALS:
+            if error.is_refusal:
                 self.refused(error)
             else:
                 self.breaker.failed(str(error))

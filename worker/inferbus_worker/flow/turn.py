@@ -25,7 +25,7 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
 )
 from inferbus_worker.engines.registry import Registry
-from inferbus_worker.engines.slot import REFUSALS, Slot
+from inferbus_worker.engines.slot import Slot
 from inferbus_worker.engines.slots import Lease, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
@@ -216,6 +216,6 @@ def _of_backend(error: BackendError | EngineDeadError) -> Code:
     if isinstance(error, EngineDeadError):
         return "engine_unavailable"
     log.warning("a backend failed a request (%s): %s", error.fault, error)
-    if error.fault in REFUSALS:
+    if error.is_refusal:
         return "overloaded"
     return "engine_unavailable" if error.fault == "connection" else "engine_error"
