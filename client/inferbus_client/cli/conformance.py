@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import click
 
 from inferbus_client.cli.connection import client_options, load_settings
 from inferbus_client.conformance.case import CASES, Case, MqttVersion, load_cases
-from inferbus_client.conformance.play import Player, Verdict, worker_of
-from inferbus_client.errors import BrokerRefusedError
+from inferbus_client.conformance.play import Player, Verdict, versions_on, worker_of
+from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.exits import Exit
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.shown import shown_in_line
@@ -31,6 +31,7 @@ class _Played(NamedTuple):
 @click.command(short_help="Try whether what serves on a bus keeps to the contract.")
 @click.option("--cases", type=click.Path(path_type=Path), metavar="FOLDER", help="Cases of your own, instead (*.yaml).")
 @click.option("--only", metavar="TEXT", help="Only cases whose half or name has this in it.")
+@click.option("--worker", metavar="NAME", help="Whose presence and stats are looked at; else the first that is ready.")
 @click.option("--list", "lists", is_flag=True, help="Print the cases, and play none.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each case.")
 @client_options(hidden=_NOT_ASKED, defaults={"timeout": "30"})
@@ -40,7 +41,7 @@ def conformance(config: Path | None, *, cases: Path | None, only: str | None, li
     Every case has a session of its own, sends what a device would, and looks at all that comes. It asks the model
     for a few words some forty times. 0: every case holds; 1: one does not.
     """
-    as_json = flags.pop("as_json")
+    as_json, worker = flags.pop("as_json"), flags.pop("worker")
     chosen = [case for case in load_cases(cases or CASES) if only is None or only in f"{case.half}: {case.name}"]
     if not chosen:
         raise click.BadParameter(f"no case has {only!r} in it; --list prints them", param_hint="--only")
@@ -49,7 +50,9 @@ def conformance(config: Path | None, *, cases: Path | None, only: str | None, li
             click.echo(f"{case.half}: {case.name}")
         return Exit.OK
     settings = load_settings(flags, config, timeout=30.0)
-    worker = worker_of(settings, settings.first_timeout)
+    if worker is not None and not is_worker(worker):
+        raise click.BadParameter(f"a worker's name matches {NAME}", param_hint="--worker")
+    worker = worker or worker_of(settings, settings.first_timeout)
     if not as_json:
         click.echo(f"{shown_in_line(worker)} on {settings.broker}, project {settings.project}")
     failed = played = 0
@@ -64,19 +67,12 @@ def conformance(config: Path | None, *, cases: Path | None, only: str | None, li
 
 def _play(settings: ClientSettings, cases: Sequence[Case], worker: str) -> Iterator[_Played]:
     wanted = settings.mqtt_version
-    versions: tuple[MqttVersion, ...] = get_args(MqttVersion) if wanted == "auto" else (wanted,)
-    for version in versions:
-        here = [case for case in cases if version in case.mqtt]
+    for version in versions_on(settings) if wanted == "auto" else (wanted,):
         with closing(Player(settings, version, worker, settings.timeout)) as player:
-            try:
-                player.connect()
-            except BrokerRefusedError as refusal:
-                if wanted != "auto" or version != "5":
-                    raise
-                click.echo(f"not in MQTT 5: {refusal}", err=True)  # who speaks 3.1.1 alone keeps to the contract, too
-                continue
-            for case in here:
-                yield _Played(case, version, player.play(case))
+            player.connect()
+            for case in cases:
+                if version in case.mqtt:
+                    yield _Played(case, version, player.play(case))
 
 
 def _as_line(one: _Played) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -195,6 +196,18 @@ class _Inbox:
                 raise MismatchError(f"nothing had to come, and there is {first.topic}: {shown(first.payload)}")
 
 
+def versions_on(settings: ClientSettings) -> tuple[MqttVersion, ...]:
+    """The versions of MQTT that the broker speaks; one that has 3.1.1 alone keeps to the contract, too.
+
+    Raises:
+        BrokerError: nobody answers, or the broker does not let us in.
+    """
+    link = Link(settings.link_options(f"inferbus-conformance-{uuid.uuid4().hex[:8]}"), on_message=lambda _message: None)
+    with closing(link):
+        link.connect(settings.connect_timeout)
+        return ("3.1.1", "5") if link.is_v5 else ("3.1.1",)
+
+
 def worker_of(settings: ClientSettings, timeout: float) -> str:
     """A worker that is ready and serves the project.
 
@@ -210,4 +223,7 @@ def worker_of(settings: ClientSettings, timeout: float) -> str:
                 if said is not None and said.state == "ready" and settings.project in said.projects:
                     return name
             if time.monotonic() >= give_up:
-                raise InferbusError(f"no worker that is ready serves {settings.project} on this bus")
+                raise InferbusError(
+                    f"no worker that is ready serves {settings.project} on this bus; where the broker keeps what "
+                    "workers say from wildcards (RabbitMQ), name it: --worker NAME"
+                )
