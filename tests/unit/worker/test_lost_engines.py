@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from inferbus_worker.engines.base import ChatCall, EngineDeadError
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.engines.base import ChatCall, ContextTooLongError, EngineDeadError
 from inferbus_worker.engines.slots import Lease
+from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Chunk, Rooms, Script, ScriptedEngine, answer, replies
 
@@ -109,6 +111,45 @@ def test_what_runs_while_the_engine_is_given_up_is_answered_elsewhere_unless_it_
     (end,) = ended(rooms)
     assert end.get("code", end.get("text")) == ("engine_unavailable" if stream else "far")
     assert rooms.left_behind == NOTHING
+
+
+def test_a_prompt_that_is_asked_again_meanwhile_is_answered_elsewhere_too() -> None:
+    """The main thread gave up a generation that had ended by itself just then; the next one must not be forgotten."""
+
+    def hanging(call: ChatCall) -> Iterator[Chunk]:
+        lose(rooms)
+        if len(call.messages) > 1:
+            raise ContextTooLongError
+        yield from answer("from a lost engine")(call)
+
+    rooms = rooms_with(answer("fine"), fallback={"here": ["far"]})
+    rooms.answer(reply="json")
+    rooms.models["here"].slots[0].engine.script = hanging  # type: ignore[attr-defined]
+    rooms.ask(reply="json")
+    rooms.turns.run(rooms.take())
+    rooms.overdue.look()
+    (done,) = ended(rooms)
+    assert (done["type"], done["text"]) == ("done", "far")
+    assert rooms.left_behind == NOTHING
+
+
+def test_an_answer_that_is_there_is_no_loss() -> None:
+    """The main thread sees the loss when the slot has been given back, and nothing is written yet."""
+    rooms = rooms_with(answer("fine"))
+    write = rooms.endings.write
+
+    def and_see(job: Job, outcome: Answer | Failure | None = None) -> None:
+        rooms.slot.active += 1  # others are still there
+        lose(rooms)
+        write(job, outcome)
+
+    rooms.endings.write = and_see  # type: ignore[method-assign]
+    rooms.ask(reply="json")
+    job = rooms.take()
+    rooms.clock.pass_(2)
+    rooms.turns.run(job)
+    (done,) = ended(rooms)
+    assert (done["type"], done.get("text")) == ("done", "fine")
 
 
 @pytest.mark.parametrize("fallback", [{}, {"here": ["far"]}])

@@ -76,6 +76,7 @@ class TestCannotBeMeant:
             ({"backend": "vllm", "fallback": ["m"]}, "cannot stand in for itself"),
             ({"backend": "vllm", "concurrency": 0}, "concurrency"),
             ({"backend": "nobody"}, "backend"),
+            ({"backend": "openai", "api_key_file": ["k"]}, "api_key_file: must be a path"),
         ],
     )
     def test_a_slot(self, tmp_path: Path, slot: dict[str, Any], words: str) -> None:

@@ -94,11 +94,20 @@ COMMANDS = [
     ["sh", "-c", "exec serve --port {port} --hf-token 'hush' --quiet"],
     ["env", "HF_TOKEN=hush", "serve", "--port={port}"],
     ["serve", "--port", "{port}", "--header", "Authorization: Bearer hush"],
+    ["serve", "--port", "{port}", "--header", "Authorization: Api-Key hush"],
+    ["serve", "--port", "{port}", "--header=Authorization: Token hush"],
     ["serve", "--port", "{port}", "--proxy", "http://someone:hush@proxy:3128/x"],
+    ["serve", "--port", "{port}", "--proxy", "http://someone:word@hush@proxy:3128/x"],
+    ["serve", "--api-key", "hush", "hush", "--port", "{port}"],
+    ["serve", "--api-keys", "hush", "--port", "{port}"],
+    ["env", "OPENAI_API_KEY_2=hush", "serve", "--port={port}"],
+    ["serve", "--port", "{port}", "--override", '{"api_keys": ["hush"]}'],
     ["serve", "--port", "{port}", "--override", '{"deep": {"client_secret": "hush"}, "max_tokens": 5}'],
 ]
 OPTIONS: list[dict[str, Any]] = [
     {"hf_token": "hush"},
+    {"api_keys": ["hush"]},
+    {"client_secret_1": "hush"},
     {"extra_headers": {"Authorization": "Bearer hush", "Accept": "all"}},
     {"store": [{"name": "a", "login": {"password": "hush"}}]},
     {"credentials": {"user": "hush", "word": "hush"}},
@@ -148,6 +157,7 @@ def test_what_is_no_secret_prints_as_it_is() -> None:
 def test_long_words_are_looked_through_in_linear_time() -> None:
     began = time.monotonic()
     masked(["token" * 100_000, "-" * 500_000, "key " * 100_000, "://" * 100_000, "a.b-" * 100_000])
+    masked(["key:" + " " * 100_000, "key: [" + " " * 100_000, "authorization: a" + " " * 100_000, "key_1" * 100_000])
     assert time.monotonic() - began < 10
 
 

@@ -102,8 +102,8 @@ class Lease:
     def give_up(self, reason: str) -> None:
         """Wait no more for an answer that does not come: its request may be tried again, or fails."""
         generation = self.generation
-        if generation is not None and self._given_up is None:
-            self._given_up = reason
+        if generation is not None:  # a later one than the last time, perhaps: a prompt that was too long is asked again
+            self._given_up = self._given_up or reason
             generation.cancel()
 
     def reason(self, error: EngineError) -> EngineError:

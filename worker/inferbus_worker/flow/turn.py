@@ -94,6 +94,7 @@ class TurnRunner:
                 if is_first:
                     self._begins(job.replies.address.receipt)
                 outcome = self._answer(job, lease)
+                job.settle(outcome)  # before its slot is free: whoever looks at it then sees an answer
             else:
                 error = CancelledGenerationError()
         except EngineError as raised:
@@ -124,8 +125,8 @@ class TurnRunner:
             try:
                 return self._generate(job, prompt, lease)
             except ContextTooLongError:
-                # What is left of the history pays for it.
-                if not prompt.shorten():
+                # What is left of the history pays for it; but nothing is said twice.
+                if job.first_token_at is not None or not prompt.shorten():
                     raise
 
     def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease) -> Answer:
