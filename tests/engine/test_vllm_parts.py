@@ -101,7 +101,7 @@ def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLo
 
 def test_a_deadline_in_the_past_gets_no_answer(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(GenerationTimeoutError):
-        LoopGeneration(loop, answer(END)).wait(time.monotonic() - 1)
+        LoopGeneration(loop, endless(threading.Event())).wait(time.monotonic() - 1)
 
 
 def test_a_closed_loop_is_a_dead_engine() -> None:
