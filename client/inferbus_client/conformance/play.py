@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -80,7 +80,7 @@ class Player:
         names = self._names()
         listen = [names.text(one) for one in case.listen]
         began = time.monotonic()
-        self._inbox.clear()
+        self._inbox.begin(listen)
         self._link.subscribe(dict.fromkeys(listen, 1))
         problem = None
         try:
@@ -160,19 +160,27 @@ class Player:
 
 
 class _Inbox:
-    """What has come and nobody has looked at. The network thread puts."""
+    """What has come and nobody has looked at. The network thread puts.
+
+    What a case does not listen to is none of its business: a message of the case before may still be on its way, and
+    amqtt now and then hands out one that nobody has subscribed to.
+    """
 
     def __init__(self) -> None:
+        self._filters: Sequence[str] = ()
         self._messages: list[Incoming] = []
         self._came = threading.Condition()
 
     def put(self, message: Incoming) -> None:
         with self._came:
-            self._messages.append(message)
-            self._came.notify_all()
+            if any(topic_matches_sub(one, message.topic) for one in self._filters):
+                self._messages.append(message)
+                self._came.notify_all()
 
-    def clear(self) -> None:
+    def begin(self, filters: Sequence[str]) -> None:
+        """Forget what is here, and take what matches one of these from now on."""
         with self._came:
+            self._filters = filters
             self._messages.clear()
 
     def take(self, is_meant: Callable[[Incoming], bool], timeout: float) -> Incoming | None:
