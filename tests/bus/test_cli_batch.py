@@ -290,59 +290,6 @@ def test_a_terminal_shows_a_bar(way: tuple[str, ...], fake_worker: FakeWorker, p
     assert "3 of 3 answered" in seen.text
 
 
-class TestRefusedBeforeAnythingIsSent:
-    NOWHERE = ("--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "1ms")
-
-    def refused(self, *arguments: str, words: str) -> None:
-        run = inferbus("batch", *arguments, *self.NOWHERE)
-        assert (run.returncode, run.stdout) == (2, ""), run.stderr
-        assert words in run.stderr
-        assert "Traceback" not in run.stderr
-
-    def test_files_that_cannot_be_meant(self, paths: tuple[str, str, str], tmp_path: Path) -> None:
-        self.refused(*paths, words="does not exist")
-        write(Path(paths[0]), [request("a")])
-        self.refused(paths[0], words="Missing option '-o' / '--output'")
-        self.refused(paths[0], "-o", str(tmp_path / "no" / "where"), words="there is no folder")
-        self.refused(paths[0], "-o", str(tmp_path), words="is a folder")
-        self.refused(str(tmp_path), "-o", str(tmp_path / "x"), words="is a directory")
-        self.refused(paths[0], "-o", paths[0], words="REQUESTS and --output are one file")
-        self.refused(*paths, "--errors", paths[2], words="--output and --errors are one file")
-        (tmp_path / "link").hardlink_to(paths[0])
-        self.refused(paths[0], "-o", str(tmp_path / "link"), words="are one file")
-        self.refused(paths[0], "-o", "-", words="name it with --errors")
-        (tmp_path / "diary").write_text("dear diary")
-        self.refused(paths[0], "-o", str(tmp_path / "diary"), words="is no record of a batch")
-        self.refused(*paths, "--errors", str(tmp_path / "diary"), words="is no record of a batch")
-        assert (tmp_path / "diary").read_text() == "dear diary"
-        assert not answers_in(tmp_path).exists()
-
-    def test_lines_that_are_no_requests(self, paths: tuple[str, str, str], tmp_path: Path) -> None:
-        write(Path(paths[0]), [request("a"), request("a"), "{", {"custom_id": None}])
-        run = inferbus("batch", *paths, *self.NOWHERE)
-        assert run.returncode == 2
-        assert run.stderr.startswith(f"inferbus: {paths[0]} is no file of requests, and nothing was sent:\n")
-        assert [line.split(":")[0].strip() for line in run.stderr.splitlines()[1:]] == ["line 2", "line 3", "line 4"]
-        assert list(tmp_path.iterdir()) == [Path(paths[0])]
-
-    @pytest.mark.parametrize(
-        ("option", "words"),
-        [
-            (("--concurrency", "0"), "1<=x<=10000"),
-            (("--patience", "0s"), "longer than nothing"),
-            (("--model", "no model"), "--model: must match"),
-        ],
-    )
-    def test_options(self, paths: tuple[str, str, str], option: tuple[str, str], words: str) -> None:
-        write(Path(paths[0]), [request("a")])
-        self.refused(*paths, *option, words=words)
-
-    def test_a_broker_that_is_not_there(self, paths: tuple[str, str, str], tmp_path: Path) -> None:
-        write(Path(paths[0]), [request("a")])
-        assert inferbus("batch", *paths, *self.NOWHERE).returncode == 3
-        assert list(tmp_path.iterdir()) == [Path(paths[0])]
-
-
 def test_an_output_that_takes_no_more(way: tuple[str, ...], paths: tuple[str, str, str], tmp_path: Path) -> None:
     write(Path(paths[0]), [request("a")])
     run = inferbus("batch", paths[0], "-o", "/dev/full", "--errors", str(tmp_path / "errors"), *way)

@@ -67,3 +67,21 @@ def test_a_worker_killed_in_the_middle_and_then_the_batch_itself(
     assert texts(answers) == {f"r{n}": f"number {n}" for n in range(total)}
     assert read(tmp_path / "answers.errors.jsonl") == []
     report(54, f"{total} requests, {total} answers in {took:.0f} s; the next one {recovery:.1f} s after the kill")
+
+
+@pytest.mark.slow
+def test_a_broker_that_goes_and_comes_back(own_broker: Mosquitto, tmp_path: Path) -> None:
+    total = 200
+    requests = write(tmp_path / "requests.jsonl", (request(f"r{n}", f"number {n}") for n in range(total)))
+    answers = tmp_path / "answers.jsonl"
+    options: dict[str, Any] = {"simulated_first_token": "400ms", "simulated_capacity": 16}
+    with (
+        WorkerProcess(own_broker, project="batch", rate_limit="off", **options),
+        batch(own_broker, requests, answers, "--first-timeout", "2s") as process,
+    ):
+        until(lambda: lines_in(answers) >= total / 4, 60)
+        own_broker.kill()
+        own_broker.start()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert texts(answers) == {f"r{n}": f"number {n}" for n in range(total)}
