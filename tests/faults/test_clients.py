@@ -55,6 +55,8 @@ _VERBS: Final[dict[str, Callable[[Any], Any]]] = {
     "reset": lambda client: client.reset(timeout=_PATIENCE),
     "new_session": lambda client: client.new_session(timeout=_PATIENCE),
     "cancel": lambda client: client.cancel(),
+    "repeat": lambda client: client.repeat(),
+    "workers": lambda client: client.workers(),
     "listen_to_every_session": lambda client: client.listen_to_every_session(),
 }
 

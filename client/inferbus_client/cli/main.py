@@ -27,6 +27,7 @@ _ALIKE: Final = 0.6
 #: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
 _OWN_VERBS = {
     "ask": "inferbus_client.cli.ask",
+    "batch": "inferbus_client.cli.batch",
     "chat": "inferbus_client.cli.chat",
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
