@@ -476,11 +476,11 @@ def test_what_runs_at_the_stop_ends_as_the_engines_end(serve: Serve, backend: Ba
 def test_a_slot_that_stays_busy_after_a_cancel_has_leaked(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
     stub.per_token, stub.leaks = 600.0, True
-    for leaked in (1, 2):
-        generation = engine.generate(call(f"number {leaked}"))
-        until(lambda: stub.running == leaked)  # noqa: B023
+    running = [engine.generate(call(f"number {index}")) for index in range(2)]
+    until(lambda: stub.running == 2)
+    for generation in running:
         generation.cancel()
-        until(lambda: engine.leaked == leaked)  # noqa: B023
+    until(lambda: engine.leaked == 2)
     stub.free()
     stub.per_token = 0.0
     assert whole(engine, call()).text == "My name is Zorvek"
