@@ -21,6 +21,7 @@ from inferbus_client.exits import Exit
 from support.inferbus import PROGRAM, environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub, mosquitto_rr, mosquitto_sub
+from support.terminal import in_terminal
 from support.waiting import PATIENCE, until
 from support.worker import WorkerProcess
 
@@ -114,6 +115,12 @@ class TestWhereNoLineCanBeTakenBack:
         child.sendintr()
         assert "\x1b" not in str(child.read())
         child.close()
+
+    def test_a_dumb_terminal_is_as_narrow_as_it_is(self, own_broker: Mosquitto) -> None:
+        announce(own_broker, "first", "loading")
+        seen = in_terminal("status", "--once", "--broker", own_broker.url, columns=40, env={"TERM": "dumb"})
+        assert "first" in seen.text
+        assert max(map(len, seen.text.splitlines())) <= 40
 
 
 class TestNames:

@@ -80,8 +80,9 @@ def test_where_everything_fails_nothing_is_recommended(way: tuple[str, ...], fak
     assert "With 1 at once too many were not answered (engine_error 2)." in run.stdout
     assert "No recommendation" in run.stdout
     assert len(fake_worker.heard) == 2
-    narrow = in_terminal(*FIND, *way, "--messages", "2", columns=40).text
-    assert "With 1 at once too many were not\n  answered" in narrow
+    for term in ("xterm", "dumb"):
+        narrow = in_terminal(*FIND, *way, "--messages", "2", columns=40, env={"TERM": term}).text
+        assert "With 1 at once too many were not\n  answered" in narrow
 
 
 @pytest.mark.parametrize("warmups", ["0", "1"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 
 from inferbus_client.errors import (
@@ -28,6 +29,11 @@ def is_dumb() -> bool:
 def has_colours() -> bool:
     """Whether standard output is a terminal that may have colours (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
+
+
+def dumb_size() -> tuple[int, int] | tuple[None, None]:
+    """Columns and lines of a dumb terminal, which rich takes for 80 by 25; None: rich sees for itself."""
+    return shutil.get_terminal_size() if is_dumb() and sys.stdout.isatty() else (None, None)
 
 
 def say(text: str) -> None:

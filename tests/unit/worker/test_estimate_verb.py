@@ -41,6 +41,8 @@ def test_what_could_never_fit_fails_in_words(tmp_path: Path) -> None:
     [
         ([], "Missing argument 'MODEL'"),
         (["/no/such/folder"], "There is no folder or file /no/such/folder."),
+        (["nothing.gguf"], "There is no folder or file nothing.gguf."),
+        (["nobody/nothing.gguf"], "There is no folder or file nobody/nothing.gguf."),
         (["nobody/nothing"], "download it first, or name a folder"),
         (["{folder}"], "it has no config.json"),
         (["{folder}/note.txt"], "is a file, and no .gguf"),

@@ -77,6 +77,7 @@ class TestCannotBeMeant:
             ({"backend": "vllm", "concurrency": 0}, "concurrency"),
             ({"backend": "nobody"}, "backend"),
             ({"backend": "openai", "api_key_file": ["k"]}, "api_key_file: must be a path"),
+            ({"backend": "llama.cpp", "path": "x", "memory": "3"}, "m.memory: must be 1 MiB or more; without a unit"),
         ],
     )
     def test_a_slot(self, tmp_path: Path, slot: dict[str, Any], words: str) -> None:
@@ -88,6 +89,12 @@ class TestCannotBeMeant:
         models = {f"m{number}": place for number in range(7)}
         with pytest.raises(SettingsError, match="448 slots are more than a worker can tell of, which is 400"):
             load(tmp_path, {"models": models, "projects": {"general": {"model": "m0"}}})
+
+    @pytest.mark.parametrize("budget", ["0", "12", "1023 KiB"])
+    def test_a_budget_of_some_bytes_had_a_unit_in_mind(self, tmp_path: Path, budget: str) -> None:
+        words = "memory_budget: must be 1 MiB or more; without a unit a size is in bytes, say it as 6 GiB is said"
+        with pytest.raises(SettingsError, match=words):
+            load(tmp_path, {**TWO, "memory_budget": budget})
 
 
 class TestWithoutEffect:

@@ -69,9 +69,13 @@ def test_a_model_s_file_that_is_not_there_is_told_by_check_config(tmp_path: Path
         "phi": {"backend": "llama.cpp", "path": f"{tmp_path}/none.gguf", "slots": {"max": 3}},
         "qwen": {"backend": "llama.cpp", "path": str(there)},
         "hub": {"backend": "vllm", "path": "Qwen/Qwen3-4B"},
+        "here": {"backend": "llama.cpp", "path": "nowhere/none.gguf"},
     }
-    settings = Settings.load({"models": models, "projects": {"general": {"model": "phi", "models": ["qwen", "hub"]}}})
-    assert remarks(settings) == [f"models.phi: there is nothing at {tmp_path}/none.gguf, its path"]
+    settings = Settings.load({"models": models, "projects": {"general": {"model": "phi", "models": [*models]}}})
+    assert remarks(settings) == [
+        f"models.phi: there is nothing at {tmp_path}/none.gguf, its path",
+        f"models.here: there is nothing at nowhere/none.gguf, its path, as seen from {Path.cwd()}",
+    ]
 
 
 def test_a_key_that_is_not_there_is_said_with_the_place_of_its_model(tmp_path: Path) -> None:

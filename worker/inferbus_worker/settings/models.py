@@ -35,6 +35,8 @@ _MAX_SLOTS_IN_ALL: Final = 400
 
 _MOST_AT_ONCE: Final = 4096
 _LARGEST_PORT: Final = 65_535
+#: Bytes; nothing that answers takes less, so that less is a number without its unit.
+_LEAST_MEMORY: Final = 1024 * 1024
 
 
 def _number_or_auto(value: object) -> object:
@@ -44,6 +46,16 @@ def _number_or_auto(value: object) -> object:
 
 
 Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
+def _check_memory(size: int) -> int:
+    if size < _LEAST_MEMORY:
+        raise ValueError("must be 1 MiB or more; without a unit a size is in bytes, say it as 6 GiB is said")
+    return size
+
+
+#: What a model takes of the memory, or may.
+Memory = Annotated[Size, AfterValidator(_check_memory)]
 
 
 def check_url(url: str) -> str:
@@ -143,7 +155,7 @@ class SlotSettings(Written):
     api_key_env: VariableName | None = None
     api_key_file: Path | None = None
     context: Annotated[int, Field(ge=16)] | None = None
-    memory: Size | None = None
+    memory: Memory | None = None
     manage: Manage | None = None
     when: Literal["always", "on-demand"] = "always"
     idle_stop: Annotated[Duration, Field(gt=0)] = 600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferbus_client.errors import ConflictError
@@ -104,10 +105,15 @@ def missing_files(settings: Settings) -> list[str]:
     """A sentence for each path to a model that is a file's by its looks, where there is none."""
     found = ((name, place.path) for name, one in settings.models.items() for place in one.places if place.path)
     return [
-        f"models.{name}: there is nothing at {path}, its path"
+        f"models.{name}: there is nothing at {path}, its path{_seen_from(path)}"
         for name, path in dict.fromkeys(found)
-        if path.startswith(("/", "./", "../", "~")) and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
+        if (path.startswith(("/", "./", "../", "~")) or path.endswith(".gguf"))
+        and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
     ]
+
+
+def _seen_from(path: str) -> str:
+    return "" if path.startswith(("/", "~")) else f", as seen from {Path.cwd()}"
 
 
 def without_effect(settings: Settings) -> list[str]:

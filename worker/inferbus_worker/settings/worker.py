@@ -15,7 +15,7 @@ from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.file import Keys
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
-from inferbus_worker.settings.models import Backend, Concurrency, Models, ModelSettings, Url, VariableName
+from inferbus_worker.settings.models import Backend, Concurrency, Memory, Models, ModelSettings, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -116,7 +116,7 @@ class Settings(ConnectionSettings):
         "start does not count.",
         json_schema_extra={"default": "60s", "metavar": "TIME"},
     )
-    memory_budget: Size | None = Field(
+    memory_budget: Memory | None = Field(
         None,
         description="What the models that this worker starts may take of the host's memory together.",
         json_schema_extra={"default": "none", "metavar": "SIZE"},

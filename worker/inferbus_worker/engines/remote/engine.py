@@ -109,9 +109,8 @@ class RemoteEngine:
         try:
             self._loop.run(self._begin(), _START)
         except TimeoutError:
-            raise EngineStartError(
-                f"{self.place.row.label} at {self.place.shown_url} takes too long to answer."
-            ) from None
+            why = "was stopped while it was asked" if self._is_stopped else "takes too long to answer"
+            raise EngineStartError(f"{self.place.row.label} at {self.place.shown_url} {why}.") from None
         except ImportError as error:
             raise EngineStartError(
                 f"{error.name} is not installed: pip install 'inferbus-worker[remote]' brings it along."
@@ -147,14 +146,18 @@ class RemoteEngine:
     async def _begin(self) -> None:
         if self._connections is None:
             self._connections = Connections(self.place, lambda _, headers: self._windows.tell(headers))
-        self._is_stopped = False
+        connections, self._is_stopped = self._connections, False
         try:
-            self._served = await ask_around(self.place, self._connections)
+            self._served = await ask_around(self.place, connections)
+        except Exception:
+            if self._is_stopped:  # which has closed the connections, whatever became of the question
+                raise TimeoutError from None
+            raise
         finally:
             if self._served is None:  # nobody may ever stop what has never started
-                connections, self._connections = self._connections, None
+                self._connections = None
                 await connections.close()
-        await self._tokens.begin(self._connections, self._served.model)
+        await self._tokens.begin(connections, self._served.model)
         if self._slots is None and self.place.row.busy is not None:
             self._slots = SlotWatch(self.place.name or self.place.shown_url, lambda: self.running, self._busy)
             await self._slots.begin()

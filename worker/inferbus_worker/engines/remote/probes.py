@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -68,7 +69,7 @@ async def _model(place: RemotePlace, connections: Connections, path: str) -> tup
     row = place.row
     status, answer = await _reach(place, connections, path)
     if status in _DENIED:
-        raise EngineStartError(f"{_who(place)} refuses our key ({status}); set api_key_env or api_key_file.")
+        raise _denied(place, status)
     if status in _REDIRECTS:
         raise EngineStartError(f"{_who(place)} leads elsewhere ({status}); give the url where it leads.")
     if status == _OK:
@@ -110,12 +111,35 @@ async def _reach(place: RemotePlace, connections: Connections, path: str) -> tup
             return await connections.ask(path)
     except (TimeoutError, httpx2.TimeoutException):
         raise EngineStartError(f"{_who(place)} does not answer; is it that server, and is it up?") from None
-    except httpx2.ConnectError:
-        raise EngineStartError(f"Nobody answers at {place.shown_url}: start {place.row.label}, or mend url.") from None
+    except httpx2.ConnectError as error:
+        raise _unreached(place, error) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, BackendError) as error:
         raise EngineStartError(
             f"{_who(place)} does not speak HTTP as it should ({type(error).__name__}); is the url right?"
         ) from None
+
+
+def _unreached(place: RemotePlace, error: BaseException) -> EngineStartError:
+    """Nothing came of a connection; what to do about it depends on where it was to lead."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return EngineStartError(
+                f"No address is known here for the name in {place.shown_url}: mend url, or the network."
+            )
+        cause = cause.__cause__ or cause.__context__
+    if place.row.managed is None and not place.is_here:  # a service of somebody else's
+        remedy = "mend url, or this machine's way there (network, proxy)"
+    else:
+        remedy = f"start {place.row.label}, or mend url"
+    return EngineStartError(f"Nobody answers at {place.shown_url}: {remedy}.")
+
+
+def _denied(place: RemotePlace, status: int) -> EngineStartError:
+    if place.key is None and place.user is None:
+        return EngineStartError(f"{_who(place)} wants a key ({status}): set api_key_env or api_key_file.")
+    mend = "the user in url" if place.key is None else "what api_key_env or api_key_file names"
+    return EngineStartError(f"{_who(place)} refuses our key ({status}): mend {mend}.")
 
 
 def _wrong_kind(place: RemotePlace, path: str) -> EngineStartError:
