@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +11,12 @@ from inferbus_worker.engines.base import ChatCall, Completion, Sampling
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.settings.models import Backend
-from support.needs import needs_module
 from support.stranger import LINES, STREAM, Stranger, chunked, event, line
 
 #: One server for each shape: OpenAI's, Anthropic's, and Ollama's own.
 SHAPES: tuple[Backend, ...] = ("vllm", "anthropic", "ollama")
 NO_FIGURES = [-1, -(10**12), 10**12, 1e300, True, "12", None, [], {}, 10**8]
 NO_TEXTS = [None, 7, 1.5, True, ["a"], {"text": "a"}]
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[RemoteLoop]:
-    needs_module("openai")
-    needs_module("anthropic")
-    loop = RemoteLoop()
-    loop.start()
-    yield loop
-    loop.stop(10)
 
 
 def ask(loop: RemoteLoop, backend: Backend, *pieces: bytes) -> Completion:

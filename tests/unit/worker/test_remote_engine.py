@@ -31,7 +31,6 @@ from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.seldom import Once
 from inferbus_worker.settings.models import BACKENDS, Backend
-from support.needs import needs_module
 from support.nowhere import mute, nobody
 from support.stub_backend import Fault, StubBackend
 from support.waiting import until
@@ -64,16 +63,6 @@ def call(
 
 def whole(engine: RemoteEngine, chat: ChatCall) -> Completion:
     return engine.generate(chat).wait(time.monotonic() + 30)
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[RemoteLoop]:
-    needs_module("openai")
-    needs_module("anthropic")
-    loop = RemoteLoop()
-    loop.start()
-    yield loop
-    loop.stop(10)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +12,6 @@ from inferbus_worker.engines.base import BackendError, ChatCall, Sampling
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.settings.models import Backend
-from support.needs import needs_module
 from support.stranger import LINES, STREAM, Stranger, chunked, event, line
 from support.stub_backend import StubBackend
 from support.waiting import until
@@ -31,16 +29,6 @@ _FLOODS: dict[str, tuple[Backend, bytes]] = {
     "tiny lines": ("ollama", LINES + b"{}\n" * _MANY + _LAST_LINE),
 }
 CALL = ChatCall([{"role": "user", "content": "one two three"}], Sampling(0, 1, 64))
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[RemoteLoop]:
-    needs_module("openai")
-    needs_module("anthropic")
-    loop = RemoteLoop()
-    loop.start()
-    yield loop
-    loop.stop(10)
 
 
 def engine_at(stub: StubBackend, loop: RemoteLoop) -> RemoteEngine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
@@ -15,18 +14,7 @@ from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from support.mosquitto import HOST
-from support.needs import needs_module
 from support.stub_backend import StubBackend
-
-
-@pytest.fixture
-def loop() -> Iterator[RemoteLoop]:
-    needs_module("openai")
-    needs_module("anthropic")
-    loop = RemoteLoop()
-    loop.start()
-    yield loop
-    loop.stop(10)
 
 
 def failure(place: RemotePlace, loop: RemoteLoop) -> str:
@@ -38,10 +26,10 @@ def failure(place: RemotePlace, loop: RemoteLoop) -> str:
     return str(caught.value)
 
 
-def test_a_stop_in_the_middle_of_a_start_is_all_that_is_said_of_it(
-    loop: RemoteLoop, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stop_in_the_middle_of_a_start_is_all_that_is_said_of_it(caplog: pytest.LogCaptureFixture) -> None:
     ends: SimpleQueue[Exception | None] = SimpleQueue()
+    loop = RemoteLoop()
+    loop.start()
     with socket.create_server((HOST, 0)) as server:
         server.settimeout(30)
         engine = RemoteEngine(RemotePlace("llama.cpp", f"http://{HOST}:{server.getsockname()[1]}"), loop)
