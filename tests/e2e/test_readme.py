@@ -187,6 +187,9 @@ def test_a_file_with_models_is_taken(text: str, tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "inferbus.yaml"
     file.write_text(text)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-for-a-test")
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"[\w-]+\.gguf", text):
+        (tmp_path / name).touch()
     checked = inferbus("serve", "--config", str(file), "--check-config")
     assert checked.returncode == 0, checked.stderr
     assert "sk-for-a-test" not in checked.stdout + checked.stderr

@@ -113,7 +113,7 @@ def test_sigkill_of_the_owner_leaves_nothing_of_any() -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "I am a \n"
         everybody = family(owner.pid)
-        assert len(everybody) == 4
+        assert len(everybody) == 1 + GUARDS + 2
         owner.send_signal(signal.SIGKILL)
         assert_gone(everybody)
 

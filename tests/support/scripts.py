@@ -7,9 +7,12 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import psutil
 
 from support.processes import assert_gone, family
 from support.waiting import PATIENCE, until
@@ -46,7 +49,8 @@ class Running:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         left = family(self.process.pid) if self.process.poll() is None else []
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it was on its way out
+                process.kill()
         self.process.wait(PATIENCE)
         assert_gone(left)
         self._folder.cleanup()

@@ -14,6 +14,7 @@ import sys
 from inferbus_client.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
+    FaultsError,
     RequestFailedError,
     RequestTimeoutError,
     SettingsError,
@@ -54,4 +55,5 @@ def in_words(error: Exception) -> str:
         return f"{error}. Does a worker serve this project on this broker? `inferbus doctor` finds out."
     if isinstance(error, BrokerUnreachableError | BrokerRefusedError):
         return f"{shown(str(error)).rstrip('.')}. `inferbus doctor` says what to do about it."
-    return shown_in_line(str(error)) if isinstance(error, SettingsError) else shown(str(error))
+    is_in_line = isinstance(error, SettingsError) and not isinstance(error, FaultsError)
+    return shown_in_line(str(error)) if is_in_line else shown(str(error))

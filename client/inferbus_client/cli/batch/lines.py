@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from inferbus_client.errors import SettingsError
+from inferbus_client.errors import FaultsError, SettingsError
 from inferbus_client.shown import shown_in_line
 
 #: Bytes of one line. A conversation may have images in it; a worker takes 1 MiB unless it was told otherwise.
@@ -150,7 +150,7 @@ class Requests:
             if fault.is_end:
                 break
         if faults:
-            raise SettingsError(self._in_words(faults, more))
+            raise FaultsError(self._in_words(faults, more))
         if not seen:
             raise SettingsError(f"{self.name} has no requests in it")
         return Contents(whole.hexdigest(), len(seen), known)
@@ -179,10 +179,13 @@ class Requests:
             raise LineFaultError(number, f"custom_id must be a text of 1 to {MAX_ID} characters")
         return Line(number, custom_id, _digest(raw, self._salt), fields)
 
-    def _in_words(self, faults: list[LineFaultError], more: int) -> str:
-        each = [f"  {shown_in_line(str(fault))}" for fault in faults]
+    def _in_words(self, faults: list[LineFaultError], more: int) -> list[str]:
         rest = [f"  and {more} more"] if more else []
-        return "\n".join([f"{self.name} is no file of requests, and nothing was sent:", *each, *rest])
+        return [
+            f"{self.name} is no file of requests, and nothing was sent:",
+            *(f"  {fault}" for fault in faults),
+            *rest,
+        ]
 
 
 def _digest(words: bytes, salt: bytes = b"") -> bytes:
