@@ -52,18 +52,6 @@ class SettingsError(InferbusError):
     """Settings that cannot be used. The text is one sentence for the user and holds no secret."""
 
 
-class FaultsError(SettingsError):
-    """Several things that are wrong, each of which has a line of its own.
-
-    Attributes:
-        lines: what they are about, then what each is; each is one line, whatever it quotes.
-    """
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.lines = tuple(map(shown_in_line, lines))
-        super().__init__("\n".join(self.lines))
-
-
 class ConflictError(SettingsError, ValueError):
     """Settings that cannot be meant together; pydantic takes a complaint only as a `ValueError`.
 

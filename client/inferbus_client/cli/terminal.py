@@ -10,11 +10,11 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 
 from inferbus_client.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
-    FaultsError,
     RequestFailedError,
     RequestTimeoutError,
     SettingsError,
@@ -41,6 +41,18 @@ def say(text: str) -> None:
     """Write an answer, or a part of one, to standard output: as it is into a pipe, shown as text at a terminal."""
     sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+class FaultsError(SettingsError):
+    """Several things that are wrong, each of which has a line of its own.
+
+    Attributes:
+        lines: what they are about, then what each is; each is one line, whatever it quotes.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = tuple(map(shown_in_line, lines))
+        super().__init__("\n".join(self.lines))
 
 
 def in_words(error: Exception) -> str:

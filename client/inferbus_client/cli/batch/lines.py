@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from inferbus_client.errors import FaultsError, SettingsError
+from inferbus_client.cli.terminal import FaultsError
+from inferbus_client.errors import SettingsError
 from inferbus_client.shown import shown_in_line
 
 #: Bytes of one line. A conversation may have images in it; a worker takes 1 MiB unless it was told otherwise.
