@@ -27,7 +27,9 @@ def generate(engine: VllmEngine, tokens: int | None) -> None:
     try:
         finish = "stop"
         while finish == "stop" or tokens is None:
-            finish = engine.generate(chat, lambda text, _: say("text") if text else None).wait(None).finish_reason
+            finish = (
+                engine.generate(chat, lambda text, _, *_calls: say("text") if text else None).wait(None).finish_reason
+            )
         say("finished", finish)
     except EngineError as error:
         say("failed", type(error).__name__)

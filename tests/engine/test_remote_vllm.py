@@ -132,7 +132,9 @@ def test_greedy_answers_and_tokens_are_those_of_the_engine_in_this_process(
 
 def test_deltas_come_before_the_end_and_join(remote: RemoteEngine) -> None:
     said: list[str] = []
-    answer = remote.generate(call("Who are you?"), lambda text, _: said.append(text)).wait(time.monotonic() + 60)
+    answer = remote.generate(call("Who are you?"), lambda text, _, *_calls: said.append(text)).wait(
+        time.monotonic() + 60
+    )
     assert len(said) > 3
     assert "".join(said) == answer.text
 

@@ -26,7 +26,7 @@ def engine() -> Iterator[SimulatedEngine]:
     engine.stop(5)
 
 
-def _raises(_text: str, _reasoning: str) -> NoReturn:
+def _raises(_text: str, _reasoning: str, *_calls: object) -> NoReturn:
     raise OSError
 
 

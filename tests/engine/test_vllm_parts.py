@@ -61,7 +61,7 @@ async def endless(ended: threading.Event, silence: float = 0.0) -> AsyncGenerato
 def test_deltas_are_told_in_order_and_join_to_the_answer(loop: asyncio.AbstractEventLoop) -> None:
     told: list[tuple[str, str]] = []
     generation = LoopGeneration(
-        loop, answer(Chunk("a", "x"), Chunk("b"), END), lambda text, reasoning: told.append((text, reasoning))
+        loop, answer(Chunk("a", "x"), Chunk("b"), END), lambda text, reasoning, *_calls: told.append((text, reasoning))
     )
     assert generation.wait(None) == Completion("ab.", "stop", Usage(1, 2), "x")
     assert told == [("a", "x"), ("b", ""), (".", "")]
@@ -111,9 +111,10 @@ def test_a_closed_loop_is_a_dead_engine() -> None:
         LoopGeneration(loop, answer(END)).wait(None)
 
 
-@pytest.mark.parametrize("reason", ["abort", "error", "tool_calls", None])
+@pytest.mark.parametrize("reason", ["abort", "error", "repetition", None])
 def test_only_stop_and_length_are_answers(reason: str | None) -> None:
     assert finish_reason("stop") == "stop"
+    assert finish_reason("tool_calls") == "stop"  # that it calls something, its calls say
     assert finish_reason("length") == "length"
     with pytest.raises(EngineError):
         finish_reason(reason)

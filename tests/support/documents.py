@@ -42,6 +42,8 @@ from inferbus_client.contract.wire.messages import (
     ToolMessage,
     UserMessage,
 )
+from inferbus_client.contract.wire.replies import CallDelta, CalledDelta
+from inferbus_client.contract.wire.tools import Function, NamedFunction, NamedTool, Tool, ToolResult
 from support.described_bus import files
 from support.meanings import meaning
 from support.scripts import ROOT
@@ -160,7 +162,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return ", or ".join(dict.fromkeys(_kind(choice) for choice in choices if choice.get("type") != "null"))
     if "$ref" in schema:
         title = _TITLES[schema["$ref"].rpartition("/")[2]]
-        return f"[{title}](#{title.replace(' ', '-')})"
+        slug = title.replace(" ", "-").replace("'", "")
+        return f"[{title}](#{slug})"
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if values:
         return ", ".join(f"`{value}`" for value in values) if len(values) < len(FAILURES) else "[a code](#failures)"
@@ -205,6 +208,13 @@ _TITLES: Final = {
     "ToolMessage": "a message",
     "ToolCall": "a tool call",
     "CalledFunction": "a tool call",
+    "Tool": "a tool",
+    "Function": "a tool",
+    "NamedTool": "a named tool",
+    "NamedFunction": "a named tool",
+    "ToolResult": "a tool's result",
+    "CallDelta": "a call's delta",
+    "CalledDelta": "a call's delta",
     "Params": "sampling parameters",
     "Usage": "usage",
     "Timing": "timing",
@@ -243,6 +253,10 @@ _BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "image part": lambda: _keys(*_rows(ImagePart), *_rows(ImageUrl, within="image_url.")),
     "message": _message,
     "tool call": lambda: _keys(*_rows(ToolCall), *_rows(CalledFunction, within="function.")),
+    "tool": lambda: _keys(*_rows(Tool), *_rows(Function, within="function.")),
+    "named tool": lambda: _keys(*_rows(NamedTool), *_rows(NamedFunction, within="function.")),
+    "tool's result": lambda: _keys(*_rows(ToolResult)),
+    "call's delta": lambda: _keys(*_rows(CallDelta), *_rows(CalledDelta, within="function.")),
     "bounds": _bounds,
     "reply": lambda: _keys(*_rows(Reply)),
     "accepted": lambda: _keys(*_rows(Accepted, own=True)),

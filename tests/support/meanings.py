@@ -36,6 +36,8 @@ from inferbus_client.contract.wire.messages import (
     ToolMessage,
     UserMessage,
 )
+from inferbus_client.contract.wire.replies import CallDelta, CalledDelta
+from inferbus_client.contract.wire.tools import Function, NamedFunction, NamedTool, Tool, ToolResult
 
 #: By model, then by the key's name on the wire.
 MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
@@ -49,7 +51,7 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "stream": 'deltas as the answer grows; implies `reply: "json"`',
     },
     Request: {
-        "message": "not blank; this or `messages` is required",
+        "message": "not blank; this, `messages` or `toolResults` is required",
         "messages": "instead of `message`: [a whole conversation](#a-whole-conversation), oldest first; at most "
         f"{MAX_VALUES:,} keys and entries of lists in all of it",
         "temperature": "an explicit 0 is a 0, and greedy",
@@ -62,8 +64,33 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "model": "which of the project's models is to answer: letters, digits, `_.:/-`, at most 128; else "
         "the project's own does",
         "params": "by their OpenAI names; one off the list is `invalid_request`",
+        "tools": 'what the model [may call](#tools), where the project allows it; implies `reply: "json"`',
+        "toolChoice": "`auto` (the default), `none`, `required`: it has to call something, or the one that it has to "
+        "call",
+        "parallelToolCalls": "`false`: one call at most",
+        "toolResults": "instead of `message`: the answers to all the calls of the session's last turn; implies "
+        '`reply: "json"`',
     },
-    Control: {"reset": "on a `user_input` topic, without `message` and `messages`: forgets the conversation"},
+    Control: {
+        "reset": "on a `user_input` topic, without `message`, `messages` and `toolResults`: forgets the conversation"
+    },
+    Tool: {"type": "", "function": ""},
+    Function: {
+        "name": "letters, digits, `_.:/-`, at most 128; no two of a request are called the same",
+        "description": "what it is for, for the model to read",
+        "parameters": "a JSON Schema of an object, [bounded](#answers-in-a-given-form); missing: it takes none",
+        "strict": "whether the model is held to them, where its engine can",
+    },
+    NamedTool: {"type": "", "function": ""},
+    NamedFunction: {"name": "one of the request's tools"},
+    ToolResult: {"toolCallId": "which call it answers", "content": "what the tool said"},
+    CallDelta: {
+        "index": "which call of the answer: 0, 1, 2 …",
+        "id": "with the first of each call",
+        "type": "there, too",
+        "function": "",
+    },
+    CalledDelta: {"name": "there, too", "arguments": "what is new of them"},
     Params: {
         "stop": "what ends the answer",
         "seed": "the same draws again",
@@ -102,14 +129,19 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "queuePosition": "how many go before it, at most",
         "etaMs": "the wait to expect before the first token; null while unknown",
     },
-    Delta: {"text": "what is new since the last delta", "reasoning": "the same, where the project shows it"},
+    Delta: {
+        "text": "what is new since the last delta",
+        "reasoning": "the same, where the project shows it",
+        "toolCalls": "the same, where it calls tools",
+    },
     Done: {
         "text": "the whole answer",
-        "finishReason": "`length`: it was cut at `maxTokens`",
+        "finishReason": "`length`: it was cut at `maxTokens`; `tool_calls`: it waits for what `toolCalls` give",
         "usage": "null where no model was asked (a reset, a new session)",
         "timing": "null there, too",
         "reasoning": "where the project shows it; else the key is missing",
         "model": "which one has answered, where the worker has several; else the key is missing",
+        "toolCalls": "what it calls, whole; else the key is missing",
     },
     ErrorReply: {
         "code": "see [failures](#failures)",

@@ -121,7 +121,7 @@ class TestAConversation:
         request = decoded(EVERYTHING)
         words = ["Be brief.", "What is it like?", "", "weather", '{"city": "Graz"}', "rain", "It rains.", "And now?"]
         assert request.text.split("\n") == words
-        assert (request.image_count, request.content) == (1, "And now?")
+        assert (request.image_count, request.said[-1]["content"]) == (1, "And now?")
 
     def test_a_message_brings_none(self) -> None:
         request = decode_request(b"hello")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.chat import FinishReason, ToolCall, Usage
 
 
 class Timings(NamedTuple):
@@ -24,3 +24,4 @@ class Answered(NamedTuple):
     timings: Timings | None = None
     reasoning: str | None = None
     model: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()

@@ -85,7 +85,7 @@ def serve(loop: RemoteLoop) -> Iterator[Serve]:
 def test_an_answer_is_whole_and_its_deltas_join(serve: Serve, backend: Backend) -> None:
     engine, _ = serve(backend)
     said: list[str] = []
-    answer = engine.generate(call(), lambda text, _: said.append(text)).wait(time.monotonic() + 30)
+    answer = engine.generate(call(), lambda text, _, *_calls: said.append(text)).wait(time.monotonic() + 30)
     assert answer.text == "My name is Zorvek" == "".join(said)
     assert len(said) >= 4
     assert answer.finish_reason == "stop"

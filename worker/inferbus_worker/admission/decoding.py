@@ -59,6 +59,8 @@ class Decoding:
         if wants_format and not self._projects[project].response_format:
             detail = "params.response_format is not allowed in this project."
             raise InvalidPayloadError(Failure("invalid_request", detail), request)
+        if request.has_tools and not self._projects[project].tools:
+            raise InvalidPayloadError(Failure("invalid_request", "tools are not allowed in this project."), request)
         cap = self._max_tokens_caps[project]
         if cap is not None and request.max_tokens is not None and request.max_tokens > cap:
             detail = f"maxTokens: at most {cap} are allowed in this project."

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from inferbus_client.contract.wire import Failure
 from inferbus_client.units import format_duration
 from inferbus_worker.chat import Usage
+from inferbus_worker.engines.base import InvalidCallError
 from inferbus_worker.flow.job import Job
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.state.protocols import Budgets
@@ -43,6 +44,8 @@ class TokenBudget:
         """
         try:
             longest = self._longest(job)
+        except InvalidCallError as refusal:
+            return Failure("invalid_request", str(refusal))
         except Exception:
             log.exception("a request's tokens could not be counted")
             return Failure("engine_error")

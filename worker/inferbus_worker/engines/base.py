@@ -16,11 +16,11 @@ it is told to. Everything that may go wrong inside is one of the errors below:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
+from inferbus_worker.chat import CallDelta, FinishReason, Message, Thinking, ToolCall, ToolUse, Usage
 
 #: Roughly: for engines that have no tokenizer to ask, or not yet.
 CHARACTERS_PER_TOKEN: Final = 4
@@ -115,6 +115,7 @@ class ChatCall(NamedTuple):
         cache_salt: who may share prefix-cache entries with this call; never shared across session owners.
         thinking: whether a reasoning model thinks (`off`: it does not), and whether its reasoning is shown.
         first_token_within: seconds until the first token, reasoning included, must have come; None: any time.
+        tools: what the model may call.
     """
 
     messages: Sequence[Message]
@@ -123,26 +124,43 @@ class ChatCall(NamedTuple):
     cache_salt: str | None = None
     thinking: Thinking = "hide"
     first_token_within: float | None = None
+    tools: ToolUse | None = None
 
     @property
     def has_form(self) -> bool:
-        """Whether the answer must keep to a grammar, which the engine has to compile first."""
+        """Whether the answer must be JSON of a given form."""
         shape: Mapping[str, Any] = self.sampling.extra.get("response_format", {})
         return bool(shape.get("type", "text") != "text")
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether the engine has to compile a grammar first: for a form, or for the calls that it is to make."""
+        use = self.tools
+        if use is None or use.choice == "none":
+            return self.has_form
+        return self.has_form or use.is_forced or any(tool["function"].get("strict") for tool in use.tools)
+
 
 class Completion(NamedTuple):
-    """A whole answer. `reasoning` is empty where there was none, or it is hidden."""
+    """A whole answer. `reasoning` is empty where there was none, or it is hidden.
+
+    Where it calls tools, and only there, its finish reason is `tool_calls`.
+    """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
-#: Told, in the engine's thread, what an answer has grown by: text, then reasoning. It notes, and never waits.
-#: Called at least once before the end of an answer in a given form, if only with nothing: then the answer has begun.
-OnDelta = Callable[[str, str], None]
+class OnDelta(Protocol):
+    """Told, in the engine's thread, what an answer has grown by. It notes, and never waits.
+
+    Called at least once before the end of an answer in a given form, if only with nothing: then the answer has begun.
+    """
+
+    def __call__(self, text: str, reasoning: str, calls: Sequence[CallDelta] = ..., /) -> None: ...
 
 
 class Generation(Protocol):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
-from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.chat import CallDelta, FinishReason, ToolUse, Usage
 from inferbus_worker.engines.base import EngineDeadError, EngineError, OnDelta
 from inferbus_worker.engines.pending import PendingGeneration
+from inferbus_worker.engines.tool_calls import ToolCalls
 
 #: The name of every asyncio task that runs a generation.
 GENERATION_TASK = "generation"
@@ -22,6 +23,7 @@ class Chunk(NamedTuple):
     reasoning: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    calls: Sequence[CallDelta] = ()
 
 
 class LoopGeneration(PendingGeneration):
@@ -32,6 +34,7 @@ class LoopGeneration(PendingGeneration):
         answer: yields chunks up to the one with a finish reason, or raises an `EngineError`.
         on_delta: told of each chunk, in the loop's thread.
         first_within: seconds until the first chunk must have come; None: any time.
+        tools: what the answer may call.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class LoopGeneration(PendingGeneration):
         on_delta: OnDelta | None = None,
         *,
         first_within: float | None = None,
+        tools: ToolUse | None = None,
     ) -> None:
-        super().__init__(on_delta, first_within, lambda: self._on_loop(self._cancel_task))
+        calls = None if tools is None else ToolCalls(only_first=tools.parallel is False)
+        super().__init__(on_delta, first_within, lambda: self._on_loop(self._cancel_task), calls)
         self._loop = loop
         self._answer = answer
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +74,7 @@ class LoopGeneration(PendingGeneration):
         try:
             async with contextlib.aclosing(self._answer) as answer:
                 async for chunk in answer:
-                    self.grow(chunk.text, chunk.reasoning)
+                    self.grow(chunk.text, chunk.reasoning, chunk.calls)
                     if chunk.finish_reason is not None and chunk.usage is not None:
                         self.complete(chunk.finish_reason, chunk.usage)
         except EngineError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.chat import CallDelta, FinishReason, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     Completion,
@@ -15,6 +15,7 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     OnDelta,
 )
+from inferbus_worker.engines.tool_calls import ToolCalls
 
 
 class PendingGeneration:
@@ -24,14 +25,22 @@ class PendingGeneration:
         on_delta: told of what the answer grows by.
         first_within: seconds until the answer must have begun; None: any time.
         abandon: tells the engine to stop, since nobody waits any more. Called once at most, from any thread.
+        calls: takes the calls of tools, where some are offered.
     """
 
-    def __init__(self, on_delta: OnDelta | None, first_within: float | None, abandon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_delta: OnDelta | None,
+        first_within: float | None,
+        abandon: Callable[[], None],
+        calls: ToolCalls | None = None,
+    ) -> None:
         self._on_delta = on_delta
         self._first_within = first_within
         self._abandon = abandon
         self._texts: list[str] = []
         self._reasonings: list[str] = []
+        self._calls = calls
         self._end: Completion | EngineError | None = None
         self._lock = threading.Lock()
         self._has_begun = threading.Event() if first_within is not None else None
@@ -44,8 +53,12 @@ class PendingGeneration:
 
     # --- the engine's side ---
 
-    def grow(self, text: str, reasoning: str = "") -> None:
-        """Note what is new of the answer."""
+    def grow(self, text: str, reasoning: str = "", calls: Sequence[CallDelta] = ()) -> None:
+        """Note what is new of the answer.
+
+        Raises:
+            EngineError: it calls what nobody has offered, or too much of it.
+        """
         if self._end is not None:
             return
         if self._has_begun is not None:
@@ -54,12 +67,23 @@ class PendingGeneration:
             self._texts.append(text)
         if reasoning:
             self._reasonings.append(reasoning)
-        if self._on_delta is not None:
+        if calls:
+            if self._calls is None:
+                raise EngineError("the model called a tool, which nobody has offered it")
+            calls = self._calls.grow(calls)
+        if self._on_delta is None:
+            return
+        if calls:
+            self._on_delta(text, reasoning, calls)
+        else:
             self._on_delta(text, reasoning)
 
     def complete(self, finish_reason: FinishReason, usage: Usage) -> None:
-        """The answer is whole."""
-        self._settle(Completion("".join(self._texts), finish_reason, usage, "".join(self._reasonings)))
+        """The answer is whole; one that was cut at its longest calls nothing, since a part of a plan is no plan."""
+        calls = () if self._calls is None or finish_reason == "length" else self._calls.whole()
+        if finish_reason != "length":
+            finish_reason = "tool_calls" if calls else "stop"
+        self._settle(Completion("".join(self._texts), finish_reason, usage, "".join(self._reasonings), calls))
 
     def fail(self, error: EngineError) -> None:
         """There will be no answer. Without effect after an end."""

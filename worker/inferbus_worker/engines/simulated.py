@@ -30,6 +30,8 @@ from inferbus_worker.engines.base import (
     OnDelta,
 )
 from inferbus_worker.engines.pending import PendingGeneration
+from inferbus_worker.engines.simulated_calls import called, in_one_piece
+from inferbus_worker.engines.tool_calls import ToolCalls
 
 _TOKEN = re.compile(r"\s*\S+\s*")
 _CONTEXT_TOKENS = 32768
@@ -107,8 +109,10 @@ class SimulatedEngine:
             return ContextTooLongError()
         text = _last_text(call)
         tokens = _TOKEN.findall(text)[: call.sampling.max_tokens]
+        usage = Usage(prompt_tokens, len(tokens))
         reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
-        return Completion("".join(tokens), reason, Usage(prompt_tokens, len(tokens)))
+        calls = called(call, text) if reason == "stop" else ()
+        return Completion("", "tool_calls", usage, "", calls) if calls else Completion("".join(tokens), reason, usage)
 
 
 class _Echo:
@@ -128,7 +132,10 @@ class _Echo:
         if deadline is not None and deadline <= time.monotonic():
             raise GenerationTimeoutError
         if self._on_delta is not None:
-            self._on_delta(self._answer.text, "")
+            if self._answer.tool_calls:
+                self._on_delta("", "", in_one_piece(self._answer))
+            else:
+                self._on_delta(self._answer.text, "")
         return self._answer
 
     def cancel(self) -> None:
@@ -146,16 +153,21 @@ class _PacedEcho(PendingGeneration):
     def __init__(
         self, pacer: _Pacer, answer: Completion, behaviour: Behaviour, call: ChatCall, on_delta: OnDelta | None
     ) -> None:
-        super().__init__(on_delta, call.first_token_within, lambda: pacer.drop(self))
+        calls = ToolCalls() if answer.tool_calls else None
+        super().__init__(on_delta, call.first_token_within, lambda: pacer.drop(self), calls)
         self._answer = answer
         self._tokens = _TOKEN.findall(answer.text)
         self._per_token = behaviour.per_token
         self._said = 0
-        self.due = time.monotonic() + behaviour.first_token + (behaviour.grammar if call.has_form else 0)
+        self.due = time.monotonic() + behaviour.first_token + (behaviour.grammar if call.has_grammar else 0)
         pacer.add(self)
 
     def step(self) -> bool:
         """Say the next token, or all that is left where tokens take no time; whether there is another one."""
+        if self._answer.tool_calls:
+            self.grow("", "", in_one_piece(self._answer))
+            self.complete(self._answer.finish_reason, self._answer.usage)
+            return False
         said, tokens = self._said, self._tokens
         until = self._said = said + 1 if self._per_token and tokens else len(tokens)
         self.grow(tokens[said] if until == said + 1 else "".join(tokens[said:]))

@@ -8,11 +8,11 @@ written in one place, `endings`, by the thread that worked on it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from inferbus_client.contract.wire import Failure, FinishReason, Request
-from inferbus_worker.chat import Usage
+from inferbus_worker.chat import CallDelta, ToolCall, Usage
 from inferbus_worker.engines.base import Generation
 from inferbus_worker.engines.slots import Lease
 from inferbus_worker.outcome import Answered, Timings
@@ -32,6 +32,7 @@ class Answer(NamedTuple):
     usage: Usage
     change: Change
     reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Job:
@@ -134,13 +135,14 @@ class Job:
         """The generation is over. It knows this job, to be heard: such rings cost the collector a tenth of all time."""
         self._generation = None
 
-    def heard(self, lease: Lease, text: str, reasoning: str) -> None:
+    def heard(self, lease: Lease, text: str, reasoning: str, calls: Sequence[CallDelta] = ()) -> None:
         """Pass on what is new of the answer. In the engine's thread: this notes, and never waits.
 
         Args:
             lease: of the attempt that says it; one that has been given up may still be on its way here.
             text: of the answer.
             reasoning: before it.
+            calls: of tools, in it.
         """
         now = self._clock()
         if lease is not self.lease:
@@ -148,8 +150,8 @@ class Job:
         lease.grows(now)
         if not self.answering:
             self.answering, lease.first_token_at = True, now
-        if self.request.stream and (text or reasoning) and self._is_shown(lease, now):
-            self.replies.delta(text, reasoning)
+        if self.request.stream and (text or reasoning or calls) and self._is_shown(lease, now):
+            self.replies.delta(text, reasoning, calls)
 
     def _is_shown(self, lease: Lease, now: float) -> bool:
         """Whether the requester sees it: from then on there is no other attempt."""
@@ -205,5 +207,6 @@ class Job:
         outcome = self.outcome
         if isinstance(outcome, Answer):
             said = (outcome.text, outcome.finish_reason, outcome.usage, self.timings, outcome.reasoning)
-            return Answered(*said, None if self.lease is None else self.lease.slot.model.name)
+            model = None if self.lease is None else self.lease.slot.model.name
+            return Answered(*said, model, outcome.tool_calls)
         return outcome or Failure("engine_error")

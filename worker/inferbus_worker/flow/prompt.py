@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from inferbus_worker.chat import Message, Usage
-from inferbus_worker.engines.base import Engine, Sampling
+from inferbus_client.contract.wire import Request
+from inferbus_worker.chat import Message, ToolUse, Usage
+from inferbus_worker.engines.base import Completion, Engine, InvalidCallError, Sampling
 from inferbus_worker.flow.job import Job
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.state.conversation import Change, Remembered, remembered
+from inferbus_worker.state.conversation import Change, Conversation, Remembered, remembered
 
 #: What a chat template adds around one message, in tokens; generous, since a short estimate costs a refused prompt.
 _TEMPLATE_TOKENS: Final = 8
@@ -56,60 +57,80 @@ class Prompt:
 
     Attributes:
         sampling: the request's, where it says, else the project's, else the worker's.
+        tools: what the model may call.
         skip: how many of the history's oldest messages are left out.
     """
 
     def __init__(self, job: Job, prompts: Prompts, engine: Engine) -> None:
+        request = job.request
         self._job = job
         self._engine = engine
-        self._history = job.claim.conversation
+        #: Without a last turn whose calls nobody has answered, and now nobody will.
+        self._history = _history_for(request, job.claim.conversation)
         self._system = _system_prompt(job, prompts.projects[job.key.project])
-        self._system_tokens = self._count(self._system) if self._system else 0
-        self._question = remembered(
-            {"role": "user", "content": job.request.content},
-            self._count(job.request.text) + job.request.image_count * _IMAGE_TOKENS,
-        )
+        self._head_tokens = self._count(self._system) if self._system else 0
+        self._head_tokens += _tokens_of_tools(request, engine)
+        self._said = self._remembered_said(request)
+        self._said_tokens = sum(one.tokens for one in self._said)
         self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
-        self.skip = self._history.excess(self._room(prompts.max_history_tokens))
+        self.tools = _tools(request)
+        room = self._room(prompts.max_history_tokens)
+        self.skip = self._history.excess(room, keeps_last_turn=self._goes_on)
 
     @property
     def messages(self) -> Sequence[Message]:
         """The whole prompt, oldest first."""
         system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, *(one.message for one in self._history.messages[self.skip :]), self._question.message]
+        return [*system, *(one.message for one in (*self._history.messages[self.skip :], *self._said))]
 
     @property
     def longest(self) -> Usage:
         """The longest that it can be, by our own estimate, and the longest answer to it."""
         history = self._history.tokens_without(self.skip)
-        prompt = self._system_tokens + self._question.tokens + history
+        prompt = self._head_tokens + self._said_tokens + history
         return Usage(prompt, min(self.sampling.max_tokens, max(self._engine.context_tokens - prompt, 0)))
 
     def shorten(self) -> bool:
         """The estimate was short (an unusual template): leave out more of the history; False where there is none."""
         before, history = self.skip, self._history
-        self.skip = max(before, history.excess(history.tokens_without(before) - 1))
+        less = history.tokens_without(before) - 1
+        self.skip = max(before, history.excess(less, keeps_last_turn=self._goes_on))
         return self.skip > before
 
-    def change(self, answer: str, tokens: int) -> Change:
+    def change(self, answer: Completion) -> Change:
         """What the turn does to the conversation.
 
         Args:
-            answer: the engine's.
-            tokens: its length, without the template's share.
+            answer: the engine's. Its tokens are counted without the template's share.
         """
-        said: tuple[Remembered, ...] = (
-            self._question,
-            remembered({"role": "assistant", "content": answer}, tokens + _TEMPLATE_TOKENS),
-        )
-        return Change(said, self.skip, self._job.request.system_prompt)
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+        if answer.tool_calls:
+            message["tool_calls"] = list(answer.tool_calls)
+        said = (*self._said, remembered(message, answer.usage.completion_tokens + _TEMPLATE_TOKENS))
+        dropped = len(self._job.claim.conversation.messages) - len(self._history.messages)
+        return Change(said, self.skip, dropped, self._job.request.system_prompt)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the last turn of the history is not over: its calls are being answered."""
+        return self._job.request.tool_results is not None
+
+    def _remembered_said(self, request: Request) -> list[Remembered]:
+        """What the request adds to the history, with its sizes."""
+        said = request.said
+        if len(said) == 1:
+            return [remembered(said[0], self._count(request.text) + request.image_count * _IMAGE_TOKENS)]
+        return [
+            remembered(message, self._count(result.text))
+            for message, result in zip(said, request.tool_results or (), strict=True)
+        ]
 
     def _room(self, max_history_tokens: int) -> int:
         """How many tokens of history fit beside system prompt, question and answer."""
         # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
         context = self._engine.context_tokens
         answer = min(self.sampling.max_tokens, context // 2)
-        return min(max_history_tokens, context - self._system_tokens - self._question.tokens - answer)
+        return min(max_history_tokens, context - self._head_tokens - self._said_tokens - answer)
 
     def _count(self, text: str) -> int:
         return self._engine.count_tokens(text) + _TEMPLATE_TOKENS
@@ -126,6 +147,8 @@ class BroughtPrompt:
         if not request.brings_system_prompt:
             self._system = _system_prompt(job, prompts.projects[job.key.project])
         self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
+        self.tools = _tools(request)
+        self._tools_tokens = _tokens_of_tools(request, engine)
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -137,7 +160,7 @@ class BroughtPrompt:
     def longest(self) -> Usage:
         """As `Prompt.longest`. What is far too long is not counted to its end: the engine refuses it."""
         context = self._engine.context_tokens
-        prompt = self._count(self._system) if self._system else 0
+        prompt = self._tools_tokens + (self._count(self._system) if self._system else 0)
         for one in self._said:
             prompt += self._count(one.text) + one.image_count * _IMAGE_TOKENS
             if prompt > context:
@@ -148,7 +171,7 @@ class BroughtPrompt:
         """Nothing may be left out."""
         return False
 
-    def change(self, answer: str, tokens: int) -> Change:  # noqa: ARG002
+    def change(self, answer: Completion) -> Change:  # noqa: ARG002
         """Nothing is kept."""
         return Change()
 
@@ -159,6 +182,44 @@ class BroughtPrompt:
 def _system_prompt(job: Job, project: ProjectSettings) -> str | None:
     """The request's, else the session's, else the project's. An explicitly empty one is none at all."""
     return _first(job.request.system_prompt, job.claim.conversation.system_prompt, project.system_prompt) or None
+
+
+def _history_for(request: Request, history: Conversation) -> Conversation:
+    """The history that a request goes on from: a plain message leaves out a turn whose calls nobody has answered.
+
+    Raises:
+        InvalidCallError: it brings other results than the last turn waits for.
+    """
+    waited_for = [call["id"] for call in history.unanswered]
+    if request.tool_results is None:
+        return history.without_last_turn() if waited_for else history
+    if not waited_for:
+        raise InvalidCallError("toolResults: no calls of this session wait for results.")
+    answered = {result.tool_call_id for result in request.tool_results}
+    if answered.difference(waited_for):
+        raise InvalidCallError("toolResults: a toolCallId is not among the calls that wait for results.")
+    if missing := len(set(waited_for) - answered):
+        raise InvalidCallError(f"toolResults: {missing} of the {len(waited_for)} calls have no result.")
+    return history
+
+
+def _tools(request: Request) -> ToolUse | None:
+    if request.tools is None:
+        return None
+    choice = request.tool_choice or "auto"
+    return ToolUse(
+        [tool.model_dump(exclude_none=True) for tool in request.tools],
+        choice if isinstance(choice, str) else choice.model_dump(),
+        request.parallel_tool_calls,
+    )
+
+
+def _tokens_of_tools(request: Request, engine: Engine) -> int:
+    """What a template makes of the tools, about: their definitions in JSON."""
+    if request.tools is None:
+        return 0
+    written = "\n".join([tool.model_dump_json(exclude_none=True) for tool in request.tools])
+    return engine.count_tokens(written) + _TEMPLATE_TOKENS * len(request.tools)
 
 
 def _sampling(job: Job, otherwise: Sampling) -> Sampling:

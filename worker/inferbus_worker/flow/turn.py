@@ -138,12 +138,13 @@ class TurnRunner:
             cache_salt=_cache_salt(job.key),
             thinking=self._settings.projects[job.key.project].thinking,
             first_token_within=form_timeout,
+            tools=prompt.tools,
         )
         generation = lease.generation = lease.slot.engine.generate(call, partial(job.heard, lease))
         job.attach(generation)
         done = generation.wait(job.deadline)
-        change = prompt.change(done.text, done.usage.completion_tokens)
-        return Answer(done.text, done.finish_reason, done.usage, change, done.reasoning or None)
+        change = prompt.change(done)
+        return Answer(done.text, done.finish_reason, done.usage, change, done.reasoning or None, done.tool_calls)
 
     def _may_go_again(self, job: Job, slot: Slot, error: EngineError) -> bool:
         """Whether there is another try: nothing has been shown, time and tries are left, and somebody may answer.

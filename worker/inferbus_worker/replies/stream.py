@@ -7,26 +7,18 @@ has no gaps of our own making.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from inferbus_client.contract.wire import (
-    Accepted,
-    DeltaWriter,
-    Done,
-    ErrorReply,
-    Failure,
-    Reply,
-    Timing,
-)
-from inferbus_client.contract.wire import Usage as WireUsage
-from inferbus_worker.chat import Usage
-from inferbus_worker.outcome import Answered, Timings
+from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply
+from inferbus_client.contract.wire.messages import ToolCall
+from inferbus_worker.chat import CallDelta, memory_of
+from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.replies.words import joined, memory, memory_of_deltas, publishable, wire_timing, wire_usage
 
 #: So much of a stream's deltas, in bytes, the backlog learns only when they are submitted.
 _UNCOUNTED: Final = 4096
@@ -41,7 +33,7 @@ class _Unsent:
 
     def __init__(self) -> None:
         self.accepted: tuple[int, int | None] | None = None
-        self.deltas: list[tuple[str, str]] = []
+        self.deltas: list[tuple[str, str, Sequence[CallDelta]]] = []
         self.terminal: Answered | Failure | None = None
         self.size = 0
         #: How much of the size the backlog knows.
@@ -118,15 +110,15 @@ class ReplyStream:
             if submits:
                 self._submit(self)
 
-    def delta(self, text: str, reasoning: str = "") -> None:
+    def delta(self, text: str, reasoning: str = "", calls: Sequence[CallDelta] = ()) -> None:
         """More of the answer. The text half waits for the whole."""
         if not self.address.json:
             return
         with self._lock:
             if self._is_over:
                 return
-            unsent = self._noting(_memory(text, reasoning))
-            unsent.deltas.append((text, reasoning))
+            unsent = self._noting(memory(text, reasoning) + (memory_of_deltas(calls) if calls else 0))
+            unsent.deltas.append((text, reasoning, calls))
             is_due = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
             submits = is_due and self._submits()
             if submits or unsent.size - unsent.counted > _UNCOUNTED:
@@ -140,7 +132,9 @@ class ReplyStream:
             if self._is_over:
                 return
             self._is_over = True
-            size = _memory(outcome.text, outcome.reasoning) if isinstance(outcome, Answered) else 0
+            size = 0
+            if isinstance(outcome, Answered):
+                size = memory(outcome.text, outcome.reasoning) + memory_of(outcome.tool_calls)
             self._noting(size).terminal = outcome
             self._count()
             submits = self._submits()
@@ -242,23 +236,25 @@ class ReplyStream:
             return self._in_json(reply, status=outcome.code)
         done = Done(
             **self._head(),
-            text=_publishable(outcome.text),
+            text=publishable(outcome.text),
             finish_reason=outcome.finish_reason,
-            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
-            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
-            reasoning=None if outcome.reasoning is None else _publishable(outcome.reasoning),
+            usage=None if outcome.usage is None else wire_usage(outcome.usage),
+            timing=None if outcome.timings is None else wire_timing(outcome.timings),
+            reasoning=None if outcome.reasoning is None else publishable(outcome.reasoning),
             model=outcome.model,
+            tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
         )
         return self._in_json(done, status="ok")
 
-    def _delta(self, deltas: list[tuple[str, str]]) -> Outgoing:
+    def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]]) -> Outgoing:
         address = self.address
-        text = _publishable("".join([text for text, _ in deltas]))
-        reasoning = _publishable("".join([reasoning for _, reasoning in deltas])) or None
+        text = publishable("".join([text for text, _, _ in deltas]))
+        reasoning = publishable("".join([reasoning for _, reasoning, _ in deltas])) or None
+        calls = joined([call for _, _, calls in deltas for call in calls]) or None
         if self._deltas is None:
             self._deltas = DeltaWriter(address.request_id, address.session_id)
         seq, self._seq = self._seq, self._seq + 1
-        payload = self._deltas.write(seq, text, reasoning)
+        payload = self._deltas.write(seq, text, reasoning, calls)
         return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
 
     def _in_json(self, reply: Reply, status: str | None = None) -> Outgoing:
@@ -274,30 +270,3 @@ class ReplyStream:
     def _head(self) -> dict[str, Any]:
         seq, self._seq = self._seq, self._seq + 1
         return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
-
-
-def _memory(text: str, reasoning: str | None) -> int:
-    """What the words take, in bytes: one, two or four a character."""
-    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
-
-
-def _publishable(text: str) -> str:
-    """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def _wire_usage(usage: Usage) -> WireUsage:
-    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-
-
-def _wire_timing(timings: Timings) -> Timing:
-    first = timings.first_token
-    return Timing(
-        queue_ms=_milliseconds(timings.queue),
-        first_token_ms=None if first is None else _milliseconds(first),
-        total_ms=_milliseconds(timings.total),
-    )
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -35,6 +35,7 @@ class ProjectSettings(Written):
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     thinking: Thinking = "hide"
     response_format: bool = False
+    tools: bool = False
     model: str | None = None
     models: list[str] = Field(default_factory=list)
 

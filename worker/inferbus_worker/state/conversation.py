@@ -8,17 +8,15 @@ and a change makes another one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from inferbus_worker.chat import Message
+from inferbus_worker.chat import Message, ToolCall, memory_of
 
 # What a session takes besides its texts: key, conversation, their places in the cache; measured, rounded up.
 _SESSION_BYTES = 1024
 # And a message: its dictionary, its place in the history.
 _MESSAGE_BYTES = 256
-# And a content part, a tool call or anything else that is built of dictionaries.
-_PART_BYTES = 512
 
 
 class Remembered(NamedTuple):
@@ -37,7 +35,9 @@ class Remembered(NamedTuple):
 
 def remembered(message: Message, tokens: int) -> Remembered:
     """A message with its sizes."""
-    return Remembered(message, tokens, _MESSAGE_BYTES + _size(message["content"]))
+    return Remembered(
+        message, tokens, _MESSAGE_BYTES + memory_of(message["content"]) + memory_of(message.get("tool_calls", ()))
+    )
 
 
 class Change(NamedTuple):
@@ -46,12 +46,14 @@ class Change(NamedTuple):
     Attributes:
         messages: what is new, oldest first.
         forgotten: how many of the oldest messages go.
+        dropped: how many of the newest go, before what is new comes.
         system_prompt: what stands in the place of the project's from now on; None: nothing new.
         resets: whether all that was before goes, the system prompt too.
     """
 
     messages: Sequence[Remembered] = ()
     forgotten: int = 0
+    dropped: int = 0
     system_prompt: str | None = None
     resets: bool = False
 
@@ -79,12 +81,13 @@ class Conversation(NamedTuple):
     def after(self, change: Change) -> Conversation:
         """The conversation with a change made."""
         if change.resets:
-            return Conversation().after(change._replace(resets=False, forgotten=0))
-        gone = self.messages[: change.forgotten]
+            return Conversation().after(change._replace(resets=False, forgotten=0, dropped=0))
+        end = len(self.messages) - change.dropped
+        gone = (*self.messages[: change.forgotten], *self.messages[max(end, change.forgotten) :])
         prompt = self.system_prompt if change.system_prompt is None else change.system_prompt
         return Conversation(
             prompt,
-            (*self.messages[change.forgotten :], *change.messages),
+            (*self.messages[change.forgotten : max(end, change.forgotten)], *change.messages),
             self.tokens + sum(one.tokens for one in change.messages) - sum(one.tokens for one in gone),
             self.bytes
             + sum(one.bytes for one in change.messages)
@@ -93,32 +96,39 @@ class Conversation(NamedTuple):
             - sys.getsizeof(self.system_prompt or ""),
         )
 
-    def excess(self, budget: int) -> int:
+    def excess(self, budget: int, *, keeps_last_turn: bool = False) -> int:
         """How many of the oldest messages are too many for `budget` tokens.
 
         None while the history fits; else as many as bring it down to half of the budget. What stays begins with a
         question: an answer or a tool's result without what it answers confuses a model, and many templates refuse it.
+
+        Args:
+            budget: in tokens.
+            keeps_last_turn: whether the last turn stays in any case, since it is not over.
         """
         if self.tokens <= budget:
             return 0
-        left = self.tokens
-        for number, one in enumerate(self.messages):
+        left, most = self.tokens, self._last_turn if keeps_last_turn else len(self.messages)
+        for number, one in enumerate(self.messages[:most]):
             if number and one.message["role"] == "user" and left <= max(budget, 0) // 2:
                 return number
             left -= one.tokens
-        return len(self.messages)
+        return most
+
+    @property
+    def unanswered(self) -> Sequence[ToolCall]:
+        """The calls that its last turn ends with, and waits for the results of."""
+        return self.messages[-1].message.get("tool_calls", ()) if self.messages else ()
+
+    def without_last_turn(self) -> Conversation:
+        """The conversation as it was before its last question."""
+        return self.after(Change(dropped=len(self.messages) - self._last_turn))
+
+    @property
+    def _last_turn(self) -> int:
+        """The number of the last question."""
+        return next((n for n in reversed(range(len(self.messages))) if self.messages[n].message["role"] == "user"), 0)
 
     def tokens_without(self, count: int) -> int:
         """The length of the history without its `count` oldest messages."""
         return self.tokens - sum(one.tokens for one in self.messages[:count])
-
-
-def _size(content: Any) -> int:
-    """The memory of a message's content; an image counts as the data URI that it is."""
-    if isinstance(content, str):
-        return sys.getsizeof(content)
-    if isinstance(content, Mapping):
-        return _PART_BYTES + sum(_size(value) for value in content.values())
-    if isinstance(content, list | tuple):
-        return sum(_size(part) for part in content)
-    return sys.getsizeof(content)

@@ -5,6 +5,7 @@ everything that can go wrong on the way.
 """
 
 from inferbus_client.contract.wire.failures import FAILURES, Code, Failure, FailureKind
+from inferbus_client.contract.wire.params import Params
 from inferbus_client.contract.wire.replies import (
     VERSION,
     Accepted,
@@ -23,7 +24,6 @@ from inferbus_client.contract.wire.requests import (
     Control,
     Envelope,
     InvalidPayloadError,
-    Params,
     Request,
     decode_control,
     decode_fields,

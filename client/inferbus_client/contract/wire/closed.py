@@ -11,7 +11,6 @@ class Closed(BaseModel):
     """Refuses keys that are not its own; the first one is told, at a price that does not depend on how many there are.
 
     Pydantic makes an error of each, and a stranger may send 100,000: that held the network thread for a second.
-    Keys are the names of fields here; one with an alias would not be found.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -21,6 +20,7 @@ class Closed(BaseModel):
     def _shows_one_unknown_key(cls, value: Any) -> Any:
         if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
             return value
-        known = {name: value[name] for name in cls.model_fields if name in value}
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        known = {name: value[name] for name in names if name in value}
         unknown = next(name for name in value if name not in known)
         return {**known, unknown: value[unknown]}

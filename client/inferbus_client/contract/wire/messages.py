@@ -21,8 +21,8 @@ MAX_TOOL_CALLS: Final = 128
 MAX_ARGUMENTS: Final = 65536
 
 #: What engines may write into their logs: no more than a name.
-_FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
-_Id = Annotated[str, Field(min_length=1, max_length=256)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
+Id = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class TextPart(Closed):
@@ -58,7 +58,7 @@ Words = str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS
 class CalledFunction(Closed):
     """Which function a model has called, and what with."""
 
-    name: _FunctionName
+    name: FunctionName
     arguments: Annotated[str, Field(max_length=MAX_ARGUMENTS)]
 
     @field_validator("arguments")
@@ -76,7 +76,7 @@ class CalledFunction(Closed):
 class ToolCall(Closed):
     """A call that a model has made in its answer."""
 
-    id: _Id
+    id: Id
     type: Literal["function"]
     function: CalledFunction
 
@@ -135,7 +135,7 @@ class AssistantMessage(Message):
 class ToolMessage(Message):
     role: Literal["tool"]
     content: Words
-    tool_call_id: _Id
+    tool_call_id: Id
 
 
 def text_of(content: Content | Words | None) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from inferbus_client.contract.wire.failures import Code, Failure
+from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.units import Int64
 
 VERSION: Final = 1
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 def _is_none(value: object) -> bool:
@@ -61,12 +63,33 @@ class Accepted(Reply):
     eta_ms: Int64 | None = None
 
 
+class CalledDelta(BaseModel):
+    """What is new of which function a model calls: its name, whole and at first, then what it is called with."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    arguments: str = ""
+
+
+class CallDelta(BaseModel):
+    """What is new of one call of a tool; `id` and the function's name come with the first of each."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    index: Int64
+    id: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    type: Annotated[Literal["function"] | None, Field(exclude_if=_is_none)] = None
+    function: CalledDelta
+
+
 class Delta(Reply):
     """What is new since the last delta."""
 
     type: Literal["delta"] = "delta"
     text: str
     reasoning: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    tool_calls: Annotated[list[CallDelta] | None, Field(exclude_if=_is_none)] = None
 
 
 class DeltaWriter:
@@ -78,15 +101,20 @@ class DeltaWriter:
         head = Delta(request_id=request_id, session_id=session_id, seq=0, text="").encode()
         self._head = head[: head.index(b',"seq":') + len(b',"seq":')]
 
-    def write(self, seq: int, text: str, reasoning: str | None) -> bytes:
+    def write(
+        self, seq: int, text: str, reasoning: str | None, tool_calls: Sequence[Mapping[str, Any]] | None = None
+    ) -> bytes:
         more = b"" if reasoning is None else b',"reasoning":' + to_json(reasoning)
+        if tool_calls is not None:
+            more += b',"toolCalls":' + to_json(tool_calls)
         return self._head + b'%d,"type":"delta","text":' % seq + to_json(text) + more + b"}"
 
 
 class Done(Reply):
     """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session).
 
-    `model` is the one that has answered, where the worker has several.
+    `model` is the one that has answered, where the worker has several. With `tool_calls` the finish reason is
+    `tool_calls`, and the model goes on when it has their results.
     """
 
     terminal: ClassVar[bool] = True
@@ -98,6 +126,7 @@ class Done(Reply):
     timing: Timing | None = None
     reasoning: Annotated[str | None, Field(exclude_if=_is_none)] = None
     model: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    tool_calls: Annotated[list[ToolCall] | None, Field(exclude_if=_is_none)] = None
 
 
 class ErrorReply(Reply):

@@ -19,14 +19,11 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.contract.topics import is_mqtt_string, is_session
-from inferbus_client.contract.wire.closed import Closed
 from inferbus_client.contract.wire.failures import Failure
 from inferbus_client.contract.wire.messages import Content, Messages, bounded, check_not_blank, images_in, text_of
-from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
+from inferbus_client.contract.wire.params import Params
+from inferbus_client.contract.wire.tools import ToolChoice, ToolResults, Tools, check_choice, needs_grammar
 from inferbus_client.wording import is_wrong_type, wording
-
-#: How many texts may end an answer.
-MAX_STOPS: Final = 16
 
 _MAX_DETAIL = 300
 
@@ -52,7 +49,7 @@ def _blank_to_none(value: object) -> object:
 
 
 #: What pydantic calls the branches of a union, besides `str`.
-_BRANCHES = ("constrained", "list[")
+_BRANCHES = ("constrained", "list[", "literal[", "NamedTool")
 
 #: What models are called: hubs' names have a slash, Ollama's a colon.
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
@@ -74,28 +71,8 @@ _OptionalIdentifier = Annotated[
 ]
 
 
-class Params(Closed):
-    """Sampling parameters by their OpenAI (and vLLM) names. A name off this list is an invalid request."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-    stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("response_format")
-    @classmethod
-    def _response_format_is_bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            try:
-                check_response_format(value)
-            except SchemaError as error:
-                raise PydanticCustomError("response_format", "{text}", {"text": str(error)}) from None
-        return value
+#: Keys whose requests are answered in JSON, whatever else they say: the text half has no words for a call.
+_OF_TOOLS: Final = ("tools", "toolResults")
 
 
 class Envelope(BaseModel):
@@ -146,13 +123,17 @@ class Envelope(BaseModel):
             except ValidationError:
                 continue
             envelope = envelope.model_copy(update={name: getattr(part, name)})
+        if any(fields.get(key) is not None for key in _OF_TOOLS):
+            envelope = envelope.model_copy(update={"reply": "json"})
         return envelope
 
 
 class Request(Envelope):
     """A request as it came, checked. What it leaves open (None) the project's settings decide."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["message"]}, {"required": ["messages"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [key]} for key in ("message", "messages", "toolResults")]}
+    )
 
     message: Content | None = None
     messages: Messages | None = None
@@ -163,6 +144,10 @@ class Request(Envelope):
     deadline_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = None
     model: str | None = None
     params: Annotated[Params | None, BeforeValidator(bounded)] = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    tool_results: ToolResults | None = None
 
     @field_validator("model")
     @classmethod
@@ -175,13 +160,25 @@ class Request(Envelope):
     def _asks_one_thing(self) -> Self:
         if self.message is not None:
             check_not_blank(self.message)
-        if self.message is None and self.messages is None:
+        asked = [name for name in ("message", "messages", "tool_results") if getattr(self, name) is not None]
+        if not asked:
             raise PydanticCustomError("nothing_asked", "Field required", {"where": "message"})
-        if self.message is not None and self.messages is not None:
-            raise PydanticCustomError("both_asked", "excludes message", {"where": "messages"})
+        if len(asked) > 1:
+            first, second = map(to_camel, asked[:2])
+            raise PydanticCustomError("both_asked", "excludes {first}", {"where": second, "first": first})
         if self.system_prompt is not None and self.brings_system_prompt:
             raise PydanticCustomError("two_prompts", "excludes a system message", {"where": "systemPrompt"})
+        check_choice(self.tools, self.tool_choice, self.parallel_tool_calls)
         return self
+
+    @property
+    def wants_json(self) -> bool:
+        return super().wants_json or self.has_tools
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether it offers tools, or brings what they have said."""
+        return self.tools is not None or self.tool_results is not None
 
     @property
     def is_stateless(self) -> bool:
@@ -195,8 +192,10 @@ class Request(Envelope):
 
     @property
     def text(self) -> str:
-        """The message's words, without its images; of a conversation, those of all its messages."""
-        return text_of(self.message) if self.messages is None else "\n".join(one.text for one in self.messages)
+        """The message's words, without its images; of a conversation, or of results, those of all of them."""
+        if self.message is not None:
+            return text_of(self.message)
+        return "\n".join([one.text for one in self.messages or self.tool_results or ()])
 
     @property
     def image_count(self) -> int:
@@ -207,15 +206,19 @@ class Request(Envelope):
     def has_form(self) -> bool:
         """Whether the answer must keep to a form, for which an engine has to compile a grammar."""
         shape = None if self.params is None else self.params.response_format
-        return shape is not None and shape["type"] != "text"
+        return (shape is not None and shape["type"] != "text") or needs_grammar(self.tools, self.tool_choice)
 
     @property
-    def content(self) -> str | list[dict[str, Any]] | None:
-        """The message, or the last one of a conversation, as the content of an OpenAI chat message."""
-        content = self.message if self.messages is None else self.messages[-1].content
+    def said(self) -> list[dict[str, Any]]:
+        """What it adds to its conversation, as OpenAI's chat messages."""
+        if self.messages is not None:
+            return [one.as_openai() for one in self.messages]
+        if self.tool_results is not None:
+            return [one.as_openai() for one in self.tool_results]
+        content: Any = self.message
         if isinstance(content, list):
-            return [part.model_dump(exclude_none=True) for part in content]
-        return content
+            content = [part.model_dump(exclude_none=True) for part in content]
+        return [{"role": "user", "content": content}]
 
     def encode(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True).encode()
@@ -276,7 +279,7 @@ def decode_fields(fields: dict[str, Any] | str) -> Request | Control:
     """As `decode_request`, of what `decode_object` has made of the payload."""
     if isinstance(fields, str):
         fields = {"message": fields}
-    elif fields.get("reset") is True and fields.keys().isdisjoint({"message", "messages"}):
+    elif fields.get("reset") is True and fields.keys().isdisjoint({"message", "messages", "toolResults"}):
         return decode_control(fields)
     return _validate(Request, fields)
 

@@ -1,4 +1,4 @@
-"""How much a `response_format` may ask for, so that what a stranger's JSON schema costs is known before it is compiled.
+"""How much a stranger's JSON schema may ask for, a `response_format`'s or a tool's: what it costs is known beforehand.
 
 Grammar compilers recurse over a schema, unroll its bounds and turn its patterns into automata. What they do with one
 that is within these bounds is a matter of milliseconds; with one that is not, of minutes or of a stack that overflows.
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 _TYPES: Final = ("text", "json_object", "json_schema")
 
 #: Letters of all keys and texts together.
 MAX_CHARACTERS: Final = 16_384
+#: Letters and values of all tools of a request together, as many times as much: an agent has some dozens of them.
+MAX_OF_TOOLS: Final = 4
 #: Levels of objects and lists, those of `response_format` itself among them.
 MAX_DEPTH: Final = 32
 #: Values of any kind.
@@ -54,7 +56,7 @@ _BACK_REFERENCE: Final = frozenset("123456789k")
 
 
 class SchemaError(ValueError):
-    """A `response_format` that is not taken. The text is a clause for the requester, and names the bound."""
+    """A `response_format`, or tools, not to be taken. The text is a clause for the requester, and names the bound."""
 
 
 def check_response_format(shape: Mapping[str, Any]) -> None:
@@ -69,36 +71,51 @@ def check_response_format(shape: Mapping[str, Any]) -> None:
         described = shape.get("json_schema")
         if not isinstance(described, Mapping) or not isinstance(described.get("schema"), Mapping):
             raise SchemaError("of type json_schema needs an object json_schema.schema")
-    size = _Size()
-    waiting: list[tuple[object, int]] = [(shape, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        size.add(value)
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                size.add_text(key)
-                size.add_keyword(key, inner)
-            inners: Iterator[object] = iter(value.values())
-        elif isinstance(value, list):
-            inners = iter(value)
-        else:
-            continue
-        if depth > MAX_DEPTH:
-            raise SchemaError(f"nests deeper than {MAX_DEPTH} levels")
-        waiting += ((inner, depth + 1) for inner in inners)
+    _Size().weigh(shape)
+
+
+def check_tools(parameters: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse tools whose parameters, all together, no engine should have to read: a forced choice compiles them all.
+
+    Raises:
+        SchemaError: they are over a bound.
+    """
+    size = _Size(MAX_OF_TOOLS)
+    for each in parameters:
+        size.weigh(each)
 
 
 class _Size:
     """What was found so far; every method raises `SchemaError` when it is too much."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: int = 1) -> None:
+        self._most_elements, self._most_characters = times * MAX_ELEMENTS, times * MAX_CHARACTERS
         self._elements = self._characters = self._steps = 0
         self._multiple = 1
 
+    def weigh(self, schema: Mapping[str, Any]) -> None:
+        """Add all that a schema holds."""
+        waiting: list[tuple[object, int]] = [(schema, 1)]
+        while waiting:
+            value, depth = waiting.pop()
+            self.add(value)
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    self.add_text(key)
+                    self.add_keyword(key, inner)
+                inners: Iterator[object] = iter(value.values())
+            elif isinstance(value, list):
+                inners = iter(value)
+            else:
+                continue
+            if depth > MAX_DEPTH:
+                raise SchemaError(f"nests deeper than {MAX_DEPTH} levels")
+            waiting += ((inner, depth + 1) for inner in inners)
+
     def add(self, value: object) -> None:
         self._elements += 1
-        if self._elements > MAX_ELEMENTS:
-            raise SchemaError(f"has more than {MAX_ELEMENTS} elements")
+        if self._elements > self._most_elements:
+            raise SchemaError(f"has more than {self._most_elements} elements")
         if isinstance(value, str):
             self.add_text(value)
         elif isinstance(value, int | float):
@@ -109,8 +126,8 @@ class _Size:
 
     def add_text(self, text: str) -> None:
         self._characters += len(text)
-        if self._characters > MAX_CHARACTERS:
-            raise SchemaError(f"has more than {MAX_CHARACTERS} characters")
+        if self._characters > self._most_characters:
+            raise SchemaError(f"has more than {self._most_characters} characters")
         if "\x00" in text:
             raise SchemaError("has a NUL character")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
-from inferbus_worker.chat import Message
+from inferbus_worker.chat import CallDelta, Message, ToolUse
 from inferbus_worker.engines.base import ChatCall, InvalidCallError
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.remote.connections import Connections
@@ -17,6 +17,7 @@ from inferbus_worker.engines.remote.parts import (
     data_uri,
     finish_reason,
     mapping,
+    offered,
     schema,
     text,
     until_its_end,
@@ -39,15 +40,21 @@ async def answer(
                 continue
             if kind == "content_block_delta":
                 delta = mapping(event.get("delta"))
-                grown = Chunk(text(delta.get("text")), text(delta.get("thinking")))
-                if grown != Chunk():
-                    tally.say(grown.text + grown.reasoning)
+                arguments_grown = text(delta.get("partial_json"))
+                called = [CallDelta(_number(event), None, None, arguments_grown)] if arguments_grown else []
+                grown = Chunk(text(delta.get("text")), text(delta.get("thinking")), calls=called)
+                if grown.text or grown.reasoning or called:
+                    tally.say(grown.text + grown.reasoning + arguments_grown)
                     yield grown
+            elif kind == "content_block_start":
+                block = mapping(event.get("content_block"))
+                if block.get("type") == "tool_use":
+                    yield Chunk(calls=[CallDelta(_number(event), text(block.get("id")), text(block.get("name")))])
             elif kind in {"message_start", "message_delta"}:
                 usage = mapping(event.get("usage") or mapping(event.get("message")).get("usage"))
                 tally.tell(_prompt(usage), usage.get("output_tokens"))
                 if reason := mapping(event.get("delta")).get("stop_reason"):
-                    tally.reason = finish_reason(reason)
+                    tally.reason = finish_reason(reason, call.tools)
     yield tally.last(place)
 
 
@@ -79,9 +86,30 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
         body["system"] = system
     if form is not None:
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema(form)}}
+    if (use := offered(call, row)) is not None:
+        body["tools"] = [_tool(tool["function"]) for tool in use.tools]
+        body["tool_choice"] = _choice(use)
     if call.thinking == "off":
         body |= row.no_thinking
     return body
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    described = {"description": function["description"]} if "description" in function else {}
+    return {"name": function["name"], **described, "input_schema": {"type": "object", **function.get("parameters", {})}}
+
+
+def _choice(use: ToolUse) -> dict[str, Any]:
+    if use.choice == "none":
+        return {"type": "none"}
+    kind = "any" if use.choice == "required" else "auto"
+    chosen: dict[str, Any] = {"type": kind} if use.named is None else {"type": "tool", "name": use.named}
+    return chosen if use.parallel is None else {**chosen, "disable_parallel_tool_use": not use.parallel}
+
+
+def _number(event: Mapping[str, Any]) -> int:
+    """Which block of the answer an event is about."""
+    return figure(event.get("index")) or 0
 
 
 def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from inferbus_client.contract.wire.requests import MAX_STOPS
+from inferbus_client.contract.wire.params import MAX_STOPS
 from inferbus_worker.engines.remote.answers import (
     OLLAMA_CONTEXT,
     at,
@@ -53,6 +53,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             parameters=_as_they_are(*_SAMPLERS, "repetition_penalty"),
             no_thinking=_NO_THINKING,
             cache_salt=True,
+            tools="named",
             managed=Launch(
                 "{python} -m vllm.entrypoints.openai.api_server --model {path} --served-model-name {model} "
                 "--host {host} --port {port} --max-num-seqs {concurrency} "
@@ -64,6 +65,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
                     {
                         "VLLM_CONFIGURE_LOGGING": "1",  # which is off where vLLM runs in this process too
                         "VLLM_NO_USAGE_STATS": "1",
+                        "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",  # as where it runs in this process
                         "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
                     }
                 ),
@@ -85,6 +87,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             # The rest goes through its own endpoint, see `ollama_shape`.
             parameters=_as_they_are("stop", "seed", *_PENALTIES),
             no_thinking=MappingProxyType({"reasoning_effort": "none"}),
+            tools="auto",
             managed=Launch(
                 "ollama serve",
                 "install Ollama from https://ollama.com",
@@ -165,6 +168,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             parameters=_as_they_are(*_SAMPLERS, "repetition_penalty"),
             form=None,
             images=False,
+            tools="auto",
             no_thinking=_NO_THINKING,
             managed=Launch(
                 "{python} -m mlx_lm server --model {path} --host {host} --port {port} "
@@ -192,6 +196,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             clamps=False,
             omits_top_p=True,
             parameters=_as_they_are("stop", "seed", *_PENALTIES),
+            tools="named",
             managed=Launch(
                 "text-generation-launcher --model-id {path} --hostname {host} --port {port} "
                 "--max-concurrent-requests {concurrency} --shard-uds-path {temporary}/inferbus-tgi-{port}",
@@ -209,6 +214,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             max_tokens="max_completion_tokens",
             clamps=False,
             parameters=_as_they_are("stop", "seed", *_PENALTIES),
+            tools="named",
         ),
         "anthropic": BackendRow(
             "Anthropic's API",
@@ -233,6 +239,7 @@ BACKENDS: Final[Mapping[Backend, BackendRow]] = MappingProxyType(
             omits_top_p=True,
             parameters=_as_they_are("top_k", stop="stop_sequences"),
             form="anthropic",
+            tools="named",
             no_thinking=MappingProxyType({"thinking": {"type": "disabled"}}),
         ),
     }

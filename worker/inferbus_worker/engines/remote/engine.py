@@ -118,7 +118,8 @@ class RemoteEngine:
 
     def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> LoopGeneration:
         """See `Engine.generate`. The server is always asked for a stream: only that ends with its connection."""
-        return LoopGeneration(self._loop.loop, self._answer(call), on_delta, first_within=call.first_token_within)
+        answer, within = self._answer(call), call.first_token_within
+        return LoopGeneration(self._loop.loop, answer, on_delta, first_within=within, tools=call.tools)
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 from inferbus_worker.chat import Message
@@ -15,10 +15,12 @@ from inferbus_worker.engines.remote.parts import (
     Tally,
     answer_bound,
     arguments,
+    calls,
     checked,
     data_uri,
     finish_reason,
     mapping,
+    offered,
     schema,
     text,
     until_its_end,
@@ -48,7 +50,7 @@ async def answer(
     place: RemotePlace, model: str, context: int, call: ChatCall, connections: Connections
 ) -> AsyncGenerator[Chunk, None]:
     """See `openai_shape.answer`."""
-    tally = Tally(call)
+    tally, begun = Tally(call), 0
     lines = connections.lines("/api/chat", request(place, model, context, call))
     async with contextlib.aclosing(lines):  # type: ignore[type-var]
         async for line in until_its_end(lines, tally):
@@ -59,13 +61,17 @@ async def answer(
             if tally.reason is not None:
                 continue
             message = mapping(line.get("message"))
-            grown = Chunk(text(message.get("content")), text(message.get("thinking")))
-            if grown != Chunk():
-                tally.say(grown.text + grown.reasoning)
+            called = [
+                one._replace(number=begun + number) for number, one in enumerate(calls(message.get("tool_calls")))
+            ]
+            begun += len(called)  # each comes whole, and every line counts from 0
+            grown = Chunk(text(message.get("content")), text(message.get("thinking")), calls=called)
+            if grown.text or grown.reasoning or called:
+                tally.say(grown.text + grown.reasoning + "".join(call.arguments for call in called))
                 yield grown
             if line.get("done") is True:
                 tally.tell(line.get("prompt_eval_count"), line.get("eval_count"))
-                tally.reason = finish_reason(line.get("done_reason", "stop"))
+                tally.reason = finish_reason(line.get("done_reason", "stop"), call.tools)
     yield tally.last(place)
 
 
@@ -80,7 +86,7 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
     body: dict[str, Any] = {
         **{name: value for name, value in place.options.items() if name in _BESIDE},
         "model": model,
-        "messages": [_message(message) for message in call.messages],
+        "messages": _messages(call.messages),
         "stream": True,
         "options": {
             **{name: value for name, value in place.options.items() if name not in _BESIDE},
@@ -90,6 +96,9 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
             "num_predict": answer_bound(call, place, context),
         },
     }
+    use = offered(call, place.row)
+    if use is not None and use.choice != "none":
+        body["tools"] = list(use.tools)
     if form is not None:
         body["format"] = "json" if form.get("type") == "json_object" else schema(form)
     if call.thinking == "off":
@@ -97,13 +106,21 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
     return body
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Calls have no ids here: a result says which tool it is of."""
+    names = {call["id"]: call["function"]["name"] for message in messages for call in message.get("tool_calls") or ()}
+    return [_message(message, names.get(message.get("tool_call_id", ""))) for message in messages]
+
+
+def _message(message: Message, tool: str | None) -> dict[str, Any]:
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     said: dict[str, Any] = {
         "role": message["role"],
         "content": "\n".join(part["text"] for part in parts if part["type"] == "text") if parts else content or "",
     }
+    if tool is not None:
+        said["tool_name"] = tool
     images = [_image(part) for part in parts if part["type"] == "image_url"]
     if images:
         said["images"] = images

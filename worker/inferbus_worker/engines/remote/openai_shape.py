@@ -13,9 +13,11 @@ from inferbus_worker.engines.remote.errors import in_stream
 from inferbus_worker.engines.remote.parts import (
     Tally,
     answer_bound,
+    calls,
     checked,
     finish_reason,
     mapping,
+    offered,
     schema,
     text,
     until_its_end,
@@ -51,12 +53,13 @@ async def answer(
                 if tally.reason is not None or choice.get("index"):
                     continue
                 delta = mapping(choice.get("delta"))
-                grown = Chunk(text(delta.get("content")), _reasoning(place, delta))
-                if grown != Chunk():
-                    tally.say(grown.text + grown.reasoning)
+                called = calls(delta.get("tool_calls"))
+                grown = Chunk(text(delta.get("content")), _reasoning(place, delta), calls=called)
+                if grown.text or grown.reasoning or called:
+                    tally.say(grown.text + grown.reasoning + "".join(call.arguments for call in called))
                     yield grown
                 if choice.get("finish_reason") is not None:
-                    tally.reason = finish_reason(choice["finish_reason"])
+                    tally.reason = finish_reason(choice["finish_reason"], call.tools)
     yield tally.last(place)
 
 
@@ -82,6 +85,10 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
         body["top_p"] = call.sampling.top_p
     if form is not None:
         body |= {"json_schema": schema(form)} if row.form == "schema" else {"response_format": form}
+    if (use := offered(call, row)) is not None:
+        body |= {"tools": list(use.tools), "tool_choice": use.choice}
+        if use.parallel is not None:
+            body["parallel_tool_calls"] = use.parallel
     if row.usage_option:
         body["stream_options"] = {"include_usage": True}
     if row.cache_salt and call.cache_salt is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from inferbus_worker.chat import FinishReason, Message, Usage
+from inferbus_worker.chat import CallDelta, FinishReason, Message, ToolUse, Usage
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
@@ -39,23 +39,30 @@ _FINISHED: Final[Mapping[str, FinishReason]] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
 }
+_CALLED: Final = frozenset({"tool_calls", "tool_use", "function_call"})
 _FILTERED: Final = frozenset({"content_filter", "refusal", "safety"})
 
 
-def finish_reason(reason: object) -> FinishReason:
-    """Why an answer ended well.
+def finish_reason(reason: object, use: ToolUse | None) -> FinishReason:
+    """Why an answer ended well; whether it has called something, its calls say.
+
+    Args:
+        reason: the server's word.
+        use: what the model was offered to call.
 
     Raises:
         InvalidCallError: the server's filter did not like what was said.
         EngineError: it ended in another way.
     """
+    if reason in _CALLED:
+        if use is None:
+            raise EngineError("the model called a tool, which nobody has offered it")
+        return "stop"
     found = _FINISHED.get(reason) if isinstance(reason, str) else None
     if found is not None:
         return found
     if reason in _FILTERED:
         raise InvalidCallError("The model's server has filtered this conversation out.")
-    if reason in {"tool_calls", "tool_use", "function_call"}:
-        raise EngineError("the model called a tool, which nobody has offered it")
     raise EngineError("the server ended the answer for a reason of its own")
 
 
@@ -113,7 +120,7 @@ class Tally:
 
     @cached_property
     def _estimated_prompt(self) -> int:
-        return estimate_messages(self._call.messages)
+        return estimate_prompt(self._call)
 
 
 async def until_its_end(stream: Any, tally: Tally) -> AsyncIterator[Any]:
@@ -146,9 +153,15 @@ def estimate(said: str) -> int:
     return int(narrow / _CHARACTERS_PER_TOKEN) + len(said) - narrow + 1
 
 
-def estimate_messages(messages: Sequence[Message]) -> int:
+def estimate_prompt(call: ChatCall) -> int:
     """How many tokens a prompt has, more or less."""
-    return sum(_FRAME + _estimate_content(message.get("content")) for message in messages)
+    offered_tools = 0 if call.tools is None else estimate(json.dumps(call.tools.tools))
+    return offered_tools + sum(_FRAME + _estimate_message(message) for message in call.messages)
+
+
+def _estimate_message(message: Message) -> int:
+    called = sum(_FRAME + estimate(call["function"]["arguments"]) for call in message.get("tool_calls") or ())
+    return called + _estimate_content(message.get("content"))
 
 
 def _estimate_content(content: object) -> int:
@@ -181,6 +194,23 @@ def checked(call: ChatCall, row: BackendRow, *, also: frozenset[str] = frozenset
     return extra
 
 
+def offered(call: ChatCall, row: BackendRow) -> ToolUse | None:
+    """What the model may call, with a choice that its server heeds.
+
+    Raises:
+        InvalidCallError: it heeds none.
+    """
+    use = call.tools
+    if use is None or not use.is_forced or row.tools == "named":
+        return use
+    if row.tools == "auto":
+        raise InvalidCallError("toolChoice: this model's server leaves it to the model whether to call a tool.")
+    if use.named is None:
+        return use
+    # To offer one alone, and to have one called, is to name it.
+    return use._replace(tools=[tool for tool in use.tools if tool["function"]["name"] == use.named], choice="required")
+
+
 def schema(form: Mapping[str, Any]) -> Mapping[str, Any]:
     """The JSON Schema of a `response_format`; of `json_object`, any object's.
 
@@ -195,12 +225,26 @@ def schema(form: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def calls(said: object) -> list[CallDelta]:
+    """What a server says of calls in OpenAI's shape, of which it may leave out what does not change."""
+    found = []
+    for number, call in enumerate(said if isinstance(said, list) else ()):
+        function = mapping(mapping(call).get("function"))
+        told = figure(mapping(call).get("index"))
+        grown = function.get("arguments")
+        # Some send them as the object that they are.
+        written = json.dumps(grown) if isinstance(grown, Mapping) else text(grown)
+        call_id, name = text(mapping(call).get("id")) or None, text(function.get("name")) or None
+        found.append(CallDelta(number if told is None else told, call_id, name, written))
+    return found
+
+
 def answer_bound(call: ChatCall, place: RemotePlace, context: int) -> int:
     """How many tokens to ask for: what the call wants, as far as the context goes."""
     most = min(call.sampling.max_tokens, context)
     if place.row.clamps:
         return most
-    return max(1, min(most, context - estimate_messages(call.messages)))
+    return max(1, min(most, context - estimate_prompt(call)))
 
 
 def data_uri(part: Mapping[str, Any]) -> tuple[str, str]:

@@ -99,6 +99,7 @@ class BackendRow:
         images: whether it takes any; whether the model does, it says itself.
         no_thinking: what keeps a reasoning model from thinking, in the request.
         cache_salt: whether it takes one.
+        tools: which choice it heeds: of a certain tool, of any, or none but the model's own.
         keeps_connections: whether a connection can be used again; llama.cpp's fail now and then.
         managed: how the worker starts one; None: nobody can.
     """
@@ -127,6 +128,7 @@ class BackendRow:
     images: bool = True
     no_thinking: Mapping[str, Any] = field(default_factory=dict)
     cache_salt: bool = False
+    tools: Literal["named", "required", "auto"] = "required"
     keeps_connections: bool = True
     managed: Launch | None = None
 

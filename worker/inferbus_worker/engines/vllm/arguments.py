@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from inferbus_client.contract.wire.requests import MAX_STOPS
+from inferbus_client.contract.wire.params import MAX_STOPS
 from inferbus_client.settings.flags import flags_of
 from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import EngineStartError
@@ -46,6 +46,9 @@ def prepare_environment() -> None:
         "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
         # Its grammar compiler prints what it thinks of a requester's schema.
         "LLGUIDANCE_LOG_LEVEL": "0",
+        # The grammars that it would compile for calls are another compiler's than the one below, which refuses them;
+        # where a call is forced, that one gets the tools' own schemas.
+        "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
         # Forking a process with running threads copies locks that nobody will ever release.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # Its workers do not always end when asked; SIGTERM follows after this many seconds.
@@ -97,6 +100,8 @@ def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] 
         # That leaves the choice, for all requests to come, to the first schema that somebody sends. This one compiles
         # no more of a grammar than the answer reaches, and gives up where the others take minutes.
         arguments.structured_outputs_config.backend = "guidance"
+        # A model that was never trained on JSON would fill its answer with blanks.
+        arguments.structured_outputs_config.disable_any_whitespace = True
     return arguments
 
 
@@ -122,7 +127,14 @@ def _defaults(model: str) -> dict[str, Any]:
     """What holds unless the user says otherwise."""
     if model != DEMO:
         return {"model": model, "use_tqdm_on_load": False}
-    demo = {"model": str(DEMO_PATH), "served_model_name": [DEMO], "use_tqdm_on_load": False}
+    demo = {
+        "model": str(DEMO_PATH),
+        "served_model_name": [DEMO],
+        "use_tqdm_on_load": False,
+        # It was never trained to call anything, but can be made to.
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "hermes",
+    }
     return demo | _DEMO_ON_CPU if _is_cpu() else demo
 
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any, Final
 
-from inferbus_worker.chat import FinishReason, Usage
-from inferbus_worker.engines.base import ChatCall, EngineError
+from inferbus_worker.chat import CallDelta, FinishReason, ToolUse, Usage
+from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
+from inferbus_worker.seldom import Seldom
+
+log = logging.getLogger("inferbus.vllm")
 
 #: The least temperature that is not greedy; vLLM raises a lower one to it, and warns each time.
 _LEAST_TEMPERATURE = 0.01
+_NO_TOOLS: Final = "This model takes no tools."
 #: Chat templates disagree on the name of the switch; one they do not know is dropped by vLLM.
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 
@@ -32,6 +37,15 @@ class ChatServing:
         self._serving = serving
         # The one method of vLLM's that we replace: it would write server-sent events.
         serving.chat_completion_stream_generator = self._stream
+        self._seldom = Seldom(log)
+        parsers = serving.parser_cls
+        self._thinks = parsers is not None and parsers.reasoning_parser_cls is not None
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether vLLM has been told how the model writes its calls (`--tool-call-parser`)."""
+        parsers = self._serving.parser_cls
+        return parsers is not None and parsers.tool_parser_cls is not None
 
     async def answer(self, call: ChatCall) -> AsyncGenerator[Chunk, None]:
         """Yield the answer's chunks, the last with finish reason and usage.
@@ -77,6 +91,15 @@ class ChatServing:
         if "response_format" in extra:
             forms = self._serving.engine_client.vllm_config.structured_outputs_config
             extra["response_format"] = response_format(extra["response_format"], forms.backend)
+        if call.tools is not None:
+            if not self.takes_tools:
+                self._seldom.warning(
+                    "a request with tools was refused: serve the model with --enable-auto-tool-choice and the "
+                    "--tool-call-parser that reads its calls"
+                )
+                raise InvalidCallError(_NO_TOOLS)
+            extra["tools"], extra["tool_choice"] = list(call.tools.tools), _choice(call.tools)
+            extra["parallel_tool_calls"] = call.tools.parallel is not False
         return ChatCompletionRequest(
             messages=[dict(message) for message in call.messages],
             temperature=max(temperature, _LEAST_TEMPERATURE) if temperature > 0 else temperature,
@@ -105,25 +128,33 @@ class ChatServing:
         """Stands in for vLLM's writer of server-sent events; same arguments, one chunk per engine output."""
         serving = self._serving
         parser = None
-        if serving.parser_cls is not None:
+        # One that knows tools alone would only cost, where there are none.
+        if serving.parser_cls is not None and (self._thinks or request.tools):
             parser = serving._make_parser(request, tokenizer, chat_template_kwargs)  # noqa: SLF001
         completion_tokens = 0
         async for result in result_generator:
             output = result.outputs[0]
-            if output.finish_reason == "error" and request.response_format is not None:
-                raise gave_up()
+            if output.finish_reason == "error" and (request.response_format or request.structured_outputs):
+                raise gave_up("tools" if request.tools else "params.response_format")
             completion_tokens += len(output.token_ids)
-            text, reasoning = _split(parser, request, result, output)
+            text, reasoning, calls = _split(parser, request, result, output)
             if output.finish_reason is None:
-                yield Chunk(text, reasoning)
+                yield Chunk(text, reasoning, calls=calls)
             else:
                 usage = Usage(len(result.prompt_token_ids), completion_tokens)
-                yield Chunk(text, reasoning, finish_reason(output.finish_reason), usage)
+                yield Chunk(text, reasoning, finish_reason(output.finish_reason), usage, calls)
+
+
+def _choice(use: ToolUse) -> Any:
+    """As vLLM is told. To require the only tool is to name it, and a far smaller grammar."""
+    if use.choice == "required" and len(use.tools) == 1:
+        return {"type": "function", "function": {"name": use.tools[0]["function"]["name"]}}
+    return use.choice
 
 
 def _streams(call: ChatCall) -> bool:
     """Whether vLLM hands out the answer as it grows; of one in a given form, for us to see that it has begun."""
-    return call.stream or call.has_form
+    return call.stream or call.has_grammar
 
 
 def _raise_if_cancelled() -> None:
@@ -139,17 +170,17 @@ def finish_reason(reason: str | None) -> FinishReason:
     Raises:
         EngineError: it was cut off (`abort`), or is not an answer at all.
     """
-    if reason == "stop":
-        return "stop"
+    if reason in {"stop", "tool_calls"}:
+        return "stop"  # whether it has called something, its calls say
     if reason == "length":
         return "length"
     raise EngineError(f"the engine ended the answer with {reason!r}")
 
 
-def _split(parser: Any, request: Any, result: Any, output: Any) -> tuple[str, str]:
-    """The output's new text, and its new reasoning as vLLM's parser tells them apart."""
+def _split(parser: Any, request: Any, result: Any, output: Any) -> tuple[str, str, list[CallDelta]]:
+    """The output's new text, and its new reasoning and calls as vLLM's parsers tell them apart."""
     if parser is None:
-        return output.text, ""
+        return output.text, "", []
     delta = parser.parse_delta(
         delta_text=output.text,
         delta_token_ids=list(output.token_ids),
@@ -158,18 +189,28 @@ def _split(parser: Any, request: Any, result: Any, output: Any) -> tuple[str, st
         finished=output.finish_reason is not None,
     )
     if delta is None:
-        return "", ""
-    return delta.content or "", delta.reasoning or ""
+        return "", "", []
+    return delta.content or "", delta.reasoning or "", _calls(enumerate(delta.tool_calls))
+
+
+def _calls(calls: Iterable[tuple[int, Any]]) -> list[CallDelta]:
+    """Calls in vLLM's own objects, which have numbers where they are streamed."""
+    return [
+        CallDelta(getattr(call, "index", number), call.id, call.function.name, call.function.arguments or "")
+        for number, call in calls
+        if call.function is not None
+    ]
 
 
 def _whole(response: Any) -> Chunk:
     choice = response.choices[0]
     usage = Usage(response.usage.prompt_tokens, response.usage.completion_tokens)
     message = choice.message
-    return Chunk(message.content or "", message.reasoning or "", finish_reason(choice.finish_reason), usage)
+    calls = _calls(enumerate(message.tool_calls))
+    return Chunk(message.content or "", message.reasoning or "", finish_reason(choice.finish_reason), usage, calls)
 
 
 def _without_hidden(chunk: Chunk, call: ChatCall) -> Chunk:
     if call.thinking == "show" or not chunk.reasoning:
         return chunk
-    return Chunk(chunk.text, "", chunk.finish_reason, chunk.usage)
+    return chunk._replace(reasoning="")

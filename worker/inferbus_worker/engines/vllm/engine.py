@@ -139,7 +139,8 @@ class VllmEngine:
 
     def generate(self, call: ChatCall, on_delta: OnDelta | None = None) -> LoopGeneration:
         """See `Engine.generate`."""
-        return LoopGeneration(self._loop, self._chat.answer(call), on_delta, first_within=call.first_token_within)
+        answer, within = self._chat.answer(call), call.first_token_within
+        return LoopGeneration(self._loop, answer, on_delta, first_within=within, tools=call.tools)
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate, while the tokenizer is not there."""

@@ -13,7 +13,7 @@ from inferbus_worker.engines.loop_generation import Chunk
 _TYPES: Final = frozenset({"text", "json_object", "json_schema"})
 #: Without it guidance, unlike other compilers, takes no `oneOf`, which is how many tools write a choice of records.
 _OPTIONS: Final = {"x-guidance": {"coerce_one_of": True}}
-_GIVEN_UP: Final = "params.response_format: the grammar compiler gives this schema up; a simpler one may do."
+_FORM: Final = "params.response_format"
 
 
 def response_format(shape: Any, backend: str) -> dict[str, Any]:
@@ -30,13 +30,17 @@ def response_format(shape: Any, backend: str) -> dict[str, Any]:
     return {**shape, "json_schema": {**described, "schema": {**described["schema"], **_OPTIONS}}}
 
 
-def gave_up() -> InvalidCallError:
-    """The compiler could not go on: there is no mask for the next token, and vLLM lets the answer end there."""
-    return InvalidCallError(_GIVEN_UP)
+def gave_up(what: str = _FORM) -> InvalidCallError:
+    """The compiler could not go on: there is no mask for the next token, and vLLM lets the answer end there.
+
+    Args:
+        what: holds the schema, as the contract calls it.
+    """
+    return InvalidCallError(f"{what}: the grammar compiler gives this schema up; a simpler one may do.")
 
 
 async def in_form(chunks: AsyncIterator[Chunk], *, may_be_stopped: bool) -> AsyncGenerator[Chunk, None]:
-    """The chunks of an answer that must be JSON: one that ends well and is none has not ended well.
+    """The chunks of an answer that must be JSON, or a call: one that ends well and is neither has not ended well.
 
     Args:
         chunks: the answer.
@@ -46,9 +50,11 @@ async def in_form(chunks: AsyncIterator[Chunk], *, may_be_stopped: bool) -> Asyn
         InvalidCallError: the grammar was given up on the way.
     """
     text: list[str] = []
+    calls = False
     async for chunk in chunks:
         text.append(chunk.text)
-        if chunk.finish_reason == "stop" and not may_be_stopped and not _is_json("".join(text)):
+        calls = calls or bool(chunk.calls)
+        if chunk.finish_reason == "stop" and not (calls or may_be_stopped) and not _is_json("".join(text)):
             raise gave_up()
         yield chunk
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from cachetools import TTLCache
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.chat import memory_of
 from inferbus_worker.outcome import Answered
 from inferbus_worker.state.keys import RetryKey
 from inferbus_worker.state.protocols import Finished, Levels
@@ -79,4 +80,5 @@ class RecentRequests:
 def _size(key: RetryKey, finished: Finished) -> int:
     outcome = finished.outcome
     said = (outcome.text, outcome.reasoning or "") if isinstance(outcome, Answered) else (outcome.detail,)
-    return _ENTRY_BYTES + sum(map(sys.getsizeof, (*said, *key, finished.session)))
+    calls = memory_of(outcome.tool_calls) if isinstance(outcome, Answered) else 0
+    return _ENTRY_BYTES + calls + sum(map(sys.getsizeof, (*said, *key, finished.session)))
