@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inferbus_client.aio import AsyncClient, AsyncStream
     from inferbus_client.client import Client, Stream
     from inferbus_client.contract.wire import Delta
+    from inferbus_client.contract.wire.messages import ToolCall
     from inferbus_client.errors import (
         BrokerError,
         BrokerRefusedError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
         SessionBusyError,
         SettingsError,
         StreamInUseError,
+        ToolError,
+        ToolRoundsError,
         UnavailableError,
     )
     from inferbus_client.exchange.answer import Answer
@@ -80,6 +83,9 @@ __all__ = [
     "SettingsError",
     "Stream",
     "StreamInUseError",
+    "ToolCall",
+    "ToolError",
+    "ToolRoundsError",
     "UnavailableError",
     "__version__",
 ]
@@ -93,6 +99,7 @@ _HOMES = {
     "ClientSettings": "settings.client",
     "Delta": "contract.wire",
     "Stream": "client",
+    "ToolCall": "contract.wire.messages",
 }
 
 

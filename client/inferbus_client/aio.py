@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, closing, suppress
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Self, Unpack, cast
 
 from inferbus_client.contract.presence import Presence
 from inferbus_client.contract.wire import Delta
+from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
@@ -18,6 +19,7 @@ from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
 from inferbus_client.exchange.steps import Deliver, Event, Receive, Steps, next_step
+from inferbus_client.exchange.tools import MAX_TOOL_ROUNDS, ToolRun, awaited
 from inferbus_client.own_thread import in_own_thread
 from inferbus_client.settings.client import ClientSettings
 
@@ -74,10 +76,37 @@ class AsyncClient(CoreProperties):
     # --- the verbs ---
 
     async def ask(
-        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+        self,
+        message: Content | None = None,
+        *,
+        messages: Messages | None = None,
+        run_tools: bool = False,
+        max_tool_rounds: int = MAX_TOOL_ROUNDS,
+        **options: Unpack[AskOptions],
     ) -> Answer:
-        """Ask, and wait for the whole answer; see `Client.ask`."""
-        return await self._finish(self._core.request(message, options, stream=False, messages=messages), options)
+        """Ask, and wait for the whole answer; see `Client.ask`.
+
+        With `run_tools` the tools may be asynchronous. They run one after the other, the others each in a thread.
+        """
+        if not run_tools:
+            return await self._finish(self._core.request(message, options, stream=False, messages=messages), options)
+        run = ToolRun(message, messages, options, max_tool_rounds, awaits=True)
+        while True:
+            answer = await self.ask(run.message, messages=run.messages, **run.options)
+            calls = run.calls(answer)
+            if not calls:
+                return answer
+            run.go_on(answer, {call.id: await self._run(run, call) for call in calls})
+
+    async def _run(self, run: ToolRun, call: ToolCall) -> Any:
+        result = None
+
+        def in_thread() -> None:
+            nonlocal result
+            result = run.run(call)
+
+        await in_own_thread(in_thread, f"tool-{self.client_id}")
+        return await awaited(result) if isinstance(result, Awaitable) else result
 
     def stream(
         self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]

@@ -19,6 +19,7 @@ from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
 from inferbus_client.exchange.steps import Deliver, Event, Receive, Steps, next_step
+from inferbus_client.exchange.tools import MAX_TOOL_ROUNDS, ToolRun
 from inferbus_client.settings.client import ClientSettings
 
 
@@ -89,7 +90,13 @@ class Client(CoreProperties):
     # --- the verbs ---
 
     def ask(
-        self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]
+        self,
+        message: Content | None = None,
+        *,
+        messages: Messages | None = None,
+        run_tools: bool = False,
+        max_tool_rounds: int = MAX_TOOL_ROUNDS,
+        **options: Unpack[AskOptions],
     ) -> Answer:
         """Ask, and wait for the whole answer.
 
@@ -97,15 +104,28 @@ class Client(CoreProperties):
             message: text, or a list of OpenAI content parts.
             messages: instead, a whole conversation as OpenAI's chat messages. The worker keeps nothing of it, so such
                 requests wait for no turn, and any number may be under way at once.
-            **options: `temperature`, `max_tokens`, `session`, `timeout`, …: see `AskOptions` and `TurnOptions`.
+            run_tools: run the `tools` that the model calls, functions all of them, and tell it what they give, until
+                there is an answer. A `ToolError` of theirs it is told, any other is raised here. Each round is a
+                request of its own, with its own `timeout`.
+            max_tool_rounds: how often it may call before that.
+            **options: `temperature`, `max_tokens`, `session`, `timeout`, `tools`, …: see `AskOptions`, `TurnOptions`.
 
         Raises:
             RequestFailedError: the worker refused the request, or failed.
             RequestTimeoutError: it kept silent for too long.
             BrokerError: there is no connection, or it is gone for good.
             OptionTypeError, OptionValueError: there is no such option, or it cannot have this value.
+            ToolRoundsError: the model calls on and on.
         """
-        return self._finish(self._core.request(message, options, stream=False, messages=messages), options)
+        if not run_tools:
+            return self._finish(self._core.request(message, options, stream=False, messages=messages), options)
+        run = ToolRun(message, messages, options, max_tool_rounds)
+        while True:
+            answer = self.ask(run.message, messages=run.messages, **run.options)
+            calls = run.calls(answer)
+            if not calls:
+                return answer
+            run.go_on(answer, {call.id: run.run(call) for call in calls})
 
     def stream(
         self, message: Content | None = None, *, messages: Messages | None = None, **options: Unpack[AskOptions]

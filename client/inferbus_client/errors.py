@@ -25,6 +25,8 @@ InferbusError
 │   ├── OptionTypeError           no such option, or none that could be called (`option`; a `TypeError` too)
 │   ├── OptionValueError          an option that cannot have this value (`option`; a `ValueError` too)
 │   └── StreamInUseError          a stream that is being read elsewhere (a `ValueError` and a `RuntimeError` too)
+├── ToolError                     raised by a tool: the model is told its text
+├── ToolRoundsError               the model calls tools on and on (`calls`, `rounds`)
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
 └── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
 """
@@ -39,6 +41,7 @@ from inferbus_client.shown import shown_in_line
 
 if TYPE_CHECKING:
     from inferbus_client.contract.wire import Failure
+    from inferbus_client.contract.wire.messages import ToolCall
 
 #: Names that a sentence lists; a bus where anyone may announce workers can have any number.
 _NAMED: Final = 20
@@ -243,6 +246,27 @@ class UnavailableError(RequestFailedError):
 
 class DeadlineExceededError(RequestFailedError):
     """The request's deadline passed before its answer was complete."""
+
+
+class ToolError(InferbusError):
+    """A tool could not do what it was called for. Raised by functions that are tools: the model is told the text.
+
+    Anything else that one raises ends the request for its caller.
+    """
+
+
+class ToolRoundsError(InferbusError):
+    """The model calls tools, again and again, and gives no answer.
+
+    Attributes:
+        calls: the last ones, which have not been run.
+        rounds: how many times calls were run before.
+    """
+
+    def __init__(self, calls: Sequence[ToolCall], rounds: int) -> None:
+        super().__init__(f"the model still calls tools after {rounds} rounds")
+        self.calls = calls
+        self.rounds = rounds
 
 
 class UnknownWorkerError(InferbusError):

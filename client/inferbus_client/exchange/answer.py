@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract.wire import FinishReason, Timing, Usage
+from inferbus_client.contract.wire.messages import ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,12 @@ class Answer:
         text: the answer's text, whole even where parts of the stream were lost.
         session_id: the conversation it belongs to.
         request_id: the id that every attempt of this request carried.
-        finish_reason: `stop`, or `length` where the answer was cut at its maximum number of tokens.
+        finish_reason: `stop`; `length` where the answer was cut at its maximum number of tokens; `tool_calls`.
         usage: tokens in and out; None where no model was asked, or the worker answers in text only.
         timing: the worker's own measurements, in milliseconds since admission; None as for `usage`.
         reasoning: what a reasoning model thought, where its project shows that.
         model: the one that has answered, where the worker has several and says so.
+        tool_calls: what the model calls; it goes on when it has their results (`Client.ask(tool_results=…)`).
         lost: how many messages of the stream never arrived (QoS 0 may lose them).
         attempts: how often the request was started, retries included.
         first_token_s: seconds from the first send to the first delta, or to the answer where nothing streamed.
@@ -37,6 +39,7 @@ class Answer:
     timing: Timing | None = None
     reasoning: str | None = None
     model: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     lost: int = 0
     attempts: int = 1
     first_token_s: float = 0.0
@@ -52,4 +55,6 @@ class Answer:
             fields[f"{name}_ms"] = round(fields.pop(f"{name}_s") * 1000, 3)
         for name, part in (("usage", self.usage), ("timing", self.timing)):
             fields[name] = None if part is None else part.model_dump(by_alias=True)
+        if calls := fields.pop("tool_calls"):
+            fields["tool_calls"] = [call.model_dump() for call in calls]
         return {to_camel(name): value for name, value in fields.items()}

@@ -27,6 +27,10 @@ _FIELDS: Final = {
     "system_prompt": "systemPrompt",
     "model": "model",
     "params": "params",
+    "tools": "tools",
+    "tool_choice": "toolChoice",
+    "parallel_tool_calls": "parallelToolCalls",
+    "tool_results": "toolResults",
 }
 
 

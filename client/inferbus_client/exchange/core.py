@@ -26,6 +26,7 @@ from inferbus_client.exchange.options import (
 )
 from inferbus_client.exchange.pacing import Pacer
 from inferbus_client.exchange.steps import Deliver, Steps
+from inferbus_client.exchange.tools import of_tools
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.exchange.turns import Turns
 from inferbus_client.settings.client import ClientSettings
@@ -121,7 +122,7 @@ class ClientCore:
     ) -> Errand:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
-        fields = request_fields(options)
+        fields = request_fields(options) | of_tools(options)
         call = self._addresses.request(message, session, stream=stream, messages=messages, **fields)
         return self._errand(call, options, options.get("when_busy"))
 

@@ -253,6 +253,7 @@ class Exchange:
             timing=done.timing,
             reasoning=done.reasoning,
             model=done.model,
+            tool_calls=tuple(done.tool_calls or ()),
             lost=self._lost + self._assembly.lost,
             attempts=self._attempts,
             first_token_s=(self._first_token or now) - self._first_sent,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, TypedDict
@@ -53,6 +53,11 @@ class AskOptions(TurnOptions, total=False):
         temperature, top_p, max_tokens: sampling; a temperature of 0 is greedy, the other two are more than 0.
         system_prompt: replaces the project's prompt in this session from now on.
         model: which of the project's models is to answer, by its name.
+        tools: what the model may call: functions with types, whose signature and docstring it is told, or definitions
+            in OpenAI's shape. The answer's `tool_calls` are its calls.
+        tool_choice: `auto`, `none`, `required`, or the name of the tool that it has to call.
+        parallel_tool_calls: False: one call at most.
+        tool_results: instead of a message, what the calls of the session's last answer gave, by their ids.
         params: more sampling parameters by their OpenAI names (`stop`, `seed`, `top_k`, …).
         on_accepted: called with the worker's `accepted` (place in the queue, estimate of the wait), where the
             caller waits.
@@ -66,6 +71,10 @@ class AskOptions(TurnOptions, total=False):
     max_tokens: int | None
     system_prompt: str | None
     model: str | None
+    tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    tool_results: Mapping[str, str | Sequence[Mapping[str, Any]]] | None
     params: Mapping[str, Any] | None
     on_accepted: OnAccepted | None
     on_retry: Callable[[RequestFailedError, float], None] | None
@@ -73,7 +82,10 @@ class AskOptions(TurnOptions, total=False):
 
 
 REQUEST_FIELDS: Final = frozenset(
-    {"temperature", "top_p", "max_tokens", "system_prompt", "model", "params", "request_id"}
+    {
+        *("temperature", "top_p", "max_tokens", "system_prompt", "model", "params", "request_id"),
+        *("tools", "tool_choice", "parallel_tool_calls", "tool_results"),
+    }
 )
 
 
