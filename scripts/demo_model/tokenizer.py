@@ -25,13 +25,13 @@ _SPACED_WORDS: Final = 420
 
 CHAT_TEMPLATE: Final = """\
 {%- for message in messages -%}
-{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-{{- raise_exception('The demo model knows the roles system, user and assistant, not ' + message['role']) -}}
+{%- if message['role'] not in ['system', 'user', 'assistant', 'tool'] -%}
+{{- raise_exception('The demo model knows the roles system, user, assistant and tool, not ' + message['role']) -}}
 {%- endif -%}
 {%- if message['role'] == 'system' and not loop.first -%}
 {{- raise_exception('The demo model takes a system message only as the first one') -}}
 {%- endif -%}
-{{- '<|' + message['role'] + '|>' -}}
+{{- '<|' + ('user' if message['role'] == 'tool' else message['role']) + '|>' -}}
 {%- if message['content'] is string -%}
 {{- message['content'] | trim | replace('<|', '< |') -}}
 {%- elif message['content'] -%}
@@ -42,6 +42,9 @@ CHAT_TEMPLATE: Final = """\
 {{- '\\n' if not loop.first else '' -}}{{- part['text'] | trim | replace('<|', '< |') -}}
 {%- endfor -%}
 {%- endif -%}
+{%- for call in message['tool_calls'] or [] -%}
+{{- (call['function']['name'] + ' ' + call['function']['arguments'] | tojson) | replace('<|', '< |') -}}
+{%- endfor -%}
 {{- '<|end|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
