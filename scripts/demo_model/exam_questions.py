@@ -1,6 +1,6 @@
 """The exam's conversations: held-out values, wordings, distances, and what was never told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -35,10 +35,13 @@ def questions(rng: Random) -> Iterator[Question]:
     yield from _names(rng)
     yield from _wordings(rng)
     yield from _other_facts(rng)
-    yield from _distances(rng)
+    yield from _distances(rng, (5, 10, 20, 35))
     yield from _echoes(rng)
     yield from _never_told(rng)
     yield from _talk()
+    yield from _distances(rng, (1, 2))
+    yield from _never_told_in_long(rng)
+    yield from _additions(rng)
 
 
 def unseen_word(rng: Random) -> str:
@@ -119,12 +122,12 @@ def _other_facts(rng: Random) -> Iterator[Question]:
         yield Question("two names told apart", both, (other,))
 
 
-def _distances(rng: Random) -> Iterator[Question]:
-    for distance in (5, 10, 20, 35):
+def _distances(rng: Random, distances: Sequence[int]) -> Iterator[Question]:
+    for distance in distances:
         for _ in range(40):
             name = unseen_name(rng)
             said = (f"My name is {name}.", *_distractions(rng, distance), _ASK_NAME)
-            yield Question(f"name, {distance} turns ago", said, (name,))
+            yield Question(f"name, {distance} {'turn' if distance == 1 else 'turns'} ago", said, (name,))
 
 
 def _distractions(rng: Random, count: int) -> list[str]:
@@ -160,6 +163,20 @@ def _never_told(rng: Random) -> Iterator[Question]:
             yield Question("never told", (*before, question), ("not told me",))
         said = (f"Say {unseen_word(rng)}", question)
         yield Question("never told", said, ("not told me",))
+
+
+def _never_told_in_long(rng: Random) -> Iterator[Question]:
+    for asked in (_ASK_NAME, "What is my favourite animal?", "What is my cat called?", "Where do I live?"):
+        for _ in range(10):
+            yield Question("never told, 15 turns of other things", (*_distractions(rng, 15), asked), ("not told me",))
+
+
+def _additions(rng: Random) -> Iterator[Question]:
+    for wording in ("What is {a} plus {b}?", "{a} + {b}", "How much is {a} plus {b}?", "Add {a} and {b}."):
+        for _ in range(25):
+            a, b = rng.randint(0, 20), rng.randint(0, 20)
+            asked = wording.replace("{a}", str(a)).replace("{b}", str(b))
+            yield Question("addition, up to 20 each", (asked,), (f"{a} plus {b} is {a + b}.",))
 
 
 def _talk() -> Iterator[Question]:
