@@ -3,6 +3,7 @@
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -11,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from . import exam, exam_table, export, second_lesson, tokenizer, training
+from . import exam, exam_table, export, lessons, tokenizer, training
 from .dialogue import everyday, generate
 
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -19,8 +20,13 @@ _DEFAULT_OUT: Final = _REPOSITORY / "worker" / "inferbus_worker" / "demo_model"
 _TOKENIZER_DIALOGUES: Final = 15_000
 #: The README's table is of what the worker serves the model with on a CPU.
 _TABLE_DTYPE: Final = "float32"
-#: The second lesson's peak rates: what the first one taught is to be built upon, not to be lost.
-_SECOND_RATE: Final = 0.5
+#: Later lessons begin with lower rates: what the earlier ones taught is to be built upon, not to be lost.
+_LESSONS: Final = (
+    training.Lesson(everyday, 12_000_000),
+    training.Lesson(lessons.memory, 5_500_000, rate=0.5),
+    training.Lesson(lessons.honesty, 2_500_000, rate=0.4),
+    training.Lesson(lessons.honesty, 1_500_000, rate=0.3, seed=1),
+)
 
 
 def _say(text: str) -> None:
@@ -34,9 +40,9 @@ def _arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=_DEFAULT_OUT, help="folder to write the model to")
-    add("--tokens", type=float, default=12e6, help="the first lesson, everyday dialogues (default 12e6)")
-    add("--second-tokens", type=float, default=5.5e6, help="the second lesson, a longer memory (default 5.5e6)")
-    add("--second-lesson-of", type=Path, metavar="FOLDER", help="give this model the second lesson only")
+    add("--go-on-from", type=Path, metavar="FOLDER", help="begin with this model instead of a fresh one")
+    add("--first-lesson", type=int, default=1, choices=range(1, len(_LESSONS) + 1), help="skip those before it")
+    add("--part", type=float, default=1.0, help="of each lesson's tokens: 0.01 tries the way in a minute")
     add("--minutes", type=float, default=180.0, help="end each lesson earlier after this time, schedule and all")
     add("--seed", type=int, default=0, help="of the dialogues and the first weights")
     add("--threads", type=int, default=min(4, os.cpu_count() or 1), help="CPU threads")
@@ -49,12 +55,9 @@ def _arguments() -> argparse.Namespace:
 def _train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    if options.second_lesson_of:
-        model, words = export.load(options.second_lesson_of)
-    else:
-        model, words = _fresh(options.seed)
-        _teach(model, words, training.Lesson(everyday, int(options.tokens)), options)
-    _teach(model, words, training.Lesson(second_lesson.generate, int(options.second_tokens), _SECOND_RATE), options)
+    model, words = export.load(options.go_on_from) if options.go_on_from else _fresh(options.seed)
+    for lesson in _LESSONS[options.first_lesson - 1 :]:
+        _teach(model, words, replace(lesson, tokens=int(lesson.tokens * options.part)), options)
     export.export(model, words, options.out)
     _say(f"Wrote {options.out}")
 

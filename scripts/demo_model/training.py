@@ -53,11 +53,13 @@ class Lesson:
         make_up: makes up the dialogues.
         tokens: how many to see.
         rate: the peak learning rates, as a fraction of a fresh model's.
+        seed: added to the command's, so that a lesson given twice has other dialogues the second time.
     """
 
     make_up: MakeUp
     tokens: int
     rate: float = 1.0
+    seed: int = 0
 
 
 def train(
@@ -72,7 +74,7 @@ def train(
     """Train until the lesson's tokens were seen or ``minutes`` have passed, whichever comes first."""
     optimizers = _optimizers(model, lesson.rate)
     clock = _Clock(lesson.tokens, minutes, report)
-    rng = Random(seed)  # noqa: S311 - made-up dialogues, no secrets
+    rng = Random(seed + lesson.seed)  # noqa: S311 - made-up dialogues, no secrets
     for batch in batches(lesson.make_up, encoder, rng, CONTEXT, clock.progress):
         _set_rates(optimizers, clock.progress.done)
         loss = _loss(model, batch)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from demo_model import exam_table, second_lesson
+from demo_model import exam_table, lessons
 from demo_model.dialogue import Message
 from demo_model.exam_questions import Question, questions
 from demo_model.values import is_held_out
@@ -18,7 +18,7 @@ RECALLED = re.compile(r"^Your name is (.+)\.$")
 
 
 def lesson(seed: int) -> list[Message]:
-    return second_lesson.generate(Random(seed), 0.0)  # noqa: S311 - made-up dialogues
+    return (lessons.honesty if seed % 2 else lessons.memory)(Random(seed), 0.0)  # noqa: S311 - made-up dialogues
 
 
 def test_the_same_seed_makes_up_the_same_dialogue() -> None:
@@ -32,7 +32,7 @@ def test_a_name_that_is_asked_for_is_the_one_told_last_and_none_that_the_exam_ke
             assert answered == name
             assert not is_held_out(name)
             far += turns >= 15
-    assert far >= len(SEEDS) / 40
+    assert far >= len(SEEDS) / 80
 
 
 def recalled_names(dialogue: list[Message]) -> Iterator[tuple[str, str, int]]:

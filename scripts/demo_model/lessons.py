@@ -1,14 +1,17 @@
-"""The second lesson: what was told long ago, what was never told, and sums.
+"""The lessons after the everyday one: what was told long ago, what was never told, and sums.
 
-In the first lesson's dialogues most questions come soon after what they ask for, few ask for what the user never said,
-and sums are rare. A model that has learned only from those answers with whatever it was told last, and guesses at sums.
+In everyday dialogues most questions come soon after what they ask for, few ask for what the user never said, and sums
+are rare. A model that has learned only from those answers with whatever it was told last, and guesses at sums.
+
+The dialogues of every earlier lesson stay among those of a later one, or what they teach would be unlearned.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Final
 
-from . import facts, words
+from . import facts, values, words
 from .dialogue import (
     Dialogue,
     Message,
@@ -18,28 +21,43 @@ from .dialogue import (
     ask_for,
     echo,
     fact_told,
+    generate,
     instructions,
     recall,
     small_talk,
     unknown,
 )
-from .dialogue import generate as generate_everyday
 from .skills import system_prompt
+
+Draw = Callable[[Random, facts.FactKind | None], facts.Fact]
 
 _SYSTEM_PROMPT: Final = 0.25
 _COPYING: Final = 0.15
+#: Words that share pieces with others that mean something to the model, such as "forget".
+_ODD_THINGS: Final = ("widget", "budget", "nugget", "bucket", "helmet", "racket", "dialogue", "countdown", "namesake")
 _KINDS_OF_THINGS: Final = ("type", "sort", "brand", "style", "flavour", "game", "part", "colour", "member", "make")
 
 
-def generate(rng: Random, done: float) -> list[Message]:
-    """One random dialogue. Those of the first lesson stay among them, or what they teach would be unlearned."""
+def memory(rng: Random, done: float) -> list[Message]:
+    """The second lesson: mostly long dialogues, by their tokens."""
     del done
     kind = rng.random()
     if kind < 0.34:
-        return generate_everyday(rng, _COPYING)
+        return generate(rng, _COPYING)
     if kind < 0.48:
         return _sums(rng).messages()
     return (_short(rng) if kind < 0.68 else _long(rng)).messages()
+
+
+def honesty(rng: Random, done: float) -> list[Message]:
+    """The third lesson: many short dialogues that tell one thing and ask for another, or for the same."""
+    del done
+    kind = rng.random()
+    if kind < 0.35:
+        return generate(rng, _COPYING)
+    if kind < 0.4:
+        return _sums(rng).messages()
+    return (_contrast(rng) if kind < 0.78 else _long(rng)).messages()
 
 
 def _long(rng: Random) -> Dialogue:
@@ -75,6 +93,43 @@ def _short(rng: Random) -> Dialogue:
     return dialogue
 
 
+def _contrast(rng: Random) -> Dialogue:
+    """One or two facts, and then questions: for them, for their like, or for something with a made-up name."""
+    dialogue = _empty(rng)
+    if rng.random() < 0.2:
+        small_talk(dialogue)
+    for _ in range(rng.choice((0, 1, 1, 1, 2))):
+        fact = _of_something_odd(rng, facts.KEY if rng.random() < 0.2 else None)
+        _tell(dialogue, fact)
+        if rng.random() < 0.3:
+            rng.choice((small_talk, echo, echo, unknown))(dialogue)
+        if rng.random() < 0.1:
+            _tell(dialogue, replace(fact, value=fact.kind.value(rng)))
+    for _ in range(rng.randint(1, 3)):
+        if dialogue.known and rng.random() < 0.5:
+            recall(dialogue)
+        else:
+            _ask_for_untold(dialogue, _of_something_odd)
+    return dialogue
+
+
+def _of_something_odd(rng: Random, kind: facts.FactKind | None = None) -> facts.Fact:
+    """A fact, now and then about "my favourite brulk" or "my lucky brulk"."""
+    fact = facts.draw_fact(rng, kind)
+    if fact.kind in (facts.FAVOURITE, facts.BELONGING) and rng.random() < 0.35:
+        what = "favourite" if fact.kind is facts.FAVOURITE else rng.choice(words.ADJECTIVES)
+        return replace(fact, attribute=f"{what} {_odd_thing(rng)}")
+    return fact
+
+
+def _odd_thing(rng: Random) -> str:
+    kind = rng.random()
+    if kind < 0.2:
+        return f"{rng.choice(_KINDS_OF_THINGS)} of {rng.choice((*words.THINGS, *words.NOUNS))}"
+    first = values.word(rng).lower() if kind < 0.7 else rng.choice((*_ODD_THINGS, *words.NOUNS))
+    return first if rng.random() < 0.7 else f"{first} {rng.choice((values.word(rng).lower(), rng.choice(words.NOUNS)))}"
+
+
 def _sums(rng: Random) -> Dialogue:
     dialogue = _empty(rng)
     for _ in range(rng.randint(1, 20)):
@@ -96,8 +151,7 @@ def _tell_another(dialogue: Dialogue) -> None:
     while True:
         fact = facts.draw_fact(rng)
         if fact.kind is facts.FAVOURITE and rng.random() < 0.12:
-            attribute = f"favourite {rng.choice(_KINDS_OF_THINGS)} of {rng.choice((*words.THINGS, *words.NOUNS))}"
-            fact = replace(fact, attribute=attribute)
+            fact = replace(fact, attribute=f"favourite {_odd_thing(rng)}")
         if fact.key not in dialogue.known and (fact.kind is not facts.NAME or rng.random() < 0.25):
             break
     _tell(dialogue, fact)
@@ -111,14 +165,14 @@ def _question(dialogue: Dialogue, untold: float) -> None:
         _ask_for_untold(dialogue)
 
 
-def _ask_for_untold(dialogue: Dialogue) -> None:
+def _ask_for_untold(dialogue: Dialogue, draw: Draw = facts.draw_fact) -> None:
     """As often as not it is of a kind that was told: "my dog" is no answer to "my cat"."""
     rng = dialogue.rng
     while True:
         kind = facts.NAME if rng.random() < 0.2 else None
         if dialogue.known and rng.random() < 0.4:
             kind = rng.choice(list(dialogue.known.values())).kind
-        fact = facts.draw_fact(rng, kind)
+        fact = draw(rng, kind)
         if fact.key not in dialogue.known and not (fact.kind is facts.NOTE and dialogue.known):
             break
     ask_for(dialogue, fact, known=False)
