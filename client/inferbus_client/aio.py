@@ -8,6 +8,7 @@ from contextlib import aclosing, closing, suppress
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Self, Unpack, cast
 
+from inferbus_client.contract.presence import Presence
 from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.answer import Answer
@@ -89,6 +90,10 @@ class AsyncClient(CoreProperties):
         """Cancel one request, or whatever the session has queued or running. Whoever waits gets the error."""
         self._core.cancel(session, request_id)
 
+    async def repeat(self) -> None:
+        """Send again, under the same ids, whatever has no answer yet; see `Client.repeat`."""
+        self._core.repeat()
+
     async def reset(self, **options: Unpack[TurnOptions]) -> None:
         """Make the worker forget the conversation."""
         await self._finish(self._core.reset(options))
@@ -97,6 +102,13 @@ class AsyncClient(CoreProperties):
         """Ask the worker for a session id, and go on in that session."""
         self.session = (await self._finish(self._core.new_session(options))).text
         return self.session
+
+    async def workers(self, timeout: float = 2.0) -> dict[str, Presence]:  # noqa: ASYNC109 - as `Client.workers`
+        """What every worker on this broker last said of itself, by its id; see `Client.workers`."""
+        found: dict[str, Presence] = {}
+        hear = self._core.hear_announcements
+        await in_own_thread(lambda: found.update(hear(timeout).presences), f"workers-{self.client_id}")
+        return found
 
     async def _finish(self, errand: Errand, options: AskOptions | None = None) -> Answer:
         async with aclosing(_drive(errand.steps, options)) as deltas:

@@ -121,6 +121,16 @@ class Client(CoreProperties):
         """Cancel one request, or whatever the session has queued or running. Whoever waits gets the error."""
         self._core.cancel(session, request_id)
 
+    def repeat(self) -> None:
+        """Send again, under the same ids, whatever has no answer yet: where a worker has gone and another has come.
+
+        A worker that has a request already answers no repeat of it twice. After a lost connection it happens by itself.
+
+        Raises:
+            BrokerError: there is no connection, and will be none.
+        """
+        self._core.repeat()
+
     def reset(self, **options: Unpack[TurnOptions]) -> None:
         """Make the worker forget the conversation. Raises what `ask` raises."""
         self._finish(self._core.reset(options))

@@ -20,6 +20,7 @@ _WORDS: Final = {
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "string_type": "must be text",
+    "path_type": "must be a path",
     "string_pattern_mismatch": "must match {pattern}",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",

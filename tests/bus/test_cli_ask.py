@@ -183,7 +183,7 @@ def test_status_follows_the_stats(own_broker: Mosquitto) -> None:
             mosquitto_pub(own_broker, stats_topic("w1"), stats.encode())
             assert next(filter(None, said))["stats"]["processed"] == 41
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
         finally:
             process.kill()
 

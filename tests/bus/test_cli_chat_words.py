@@ -101,6 +101,24 @@ class TestWhatItWaitsFor:
             child.expect("You said: anybody there")
             assert worker.heard
 
+    def test_a_chat_begins_with_the_model_that_is_to_answer(self, terminal: Chat, own_broker: Mosquitto) -> None:
+        """It named the first project's, whatever --model said."""
+        states = {"phi": "ready", "qwen": "unavailable"}
+        with FakeWorker(own_broker.port, project="robots") as worker:
+            announce(worker, "w1", model="phi", models=states, projects=["robots", "others"])
+            way = ("chat", "--broker", own_broker.url, "--project")
+            for options, words in (
+                (("robots",), "phi on w1"),
+                (("robots", "--model", "phi"), "phi on w1"),
+                (("robots", "--model", "qwen"), "qwen (unavailable) on w1"),
+                (("robots", "--model", "qwem"), "w1 has no model qwem (it has phi, qwen); is qwen meant?"),
+                (("robots", "--model", "gpt"), "w1 has no model gpt (it has phi, qwen)"),
+                (("others",), "one of phi, qwen on w1"),
+            ):
+                child = terminal(*way, *options)
+                child.expect_exact(words)
+                child.close(force=True)
+
     def test_a_broker_that_nobody_reaches(self, terminal: Chat) -> None:
         for command in (("ask", "x"), ("chat", "-q", "x")):
             child = terminal(*command, "--broker", "mqtt://127.0.0.1:1", "--connect-timeout", "2s")

@@ -152,7 +152,7 @@ class TestTheClient:
         assert worker.process.poll() is None
 
         async def ask() -> list[str]:
-            async with AsyncClient(broker.url, project=PROJECT, session="gathered", pacing="10s", timeout=8) as client:
+            async with AsyncClient(broker.url, project=PROJECT, session="gathered", pacing="2m", timeout=60) as client:
                 many = [client.ask(messages=[{**ASKED, "content": f"number {each}"}]) for each in range(20)]
                 texts = [answer.text for answer in await asyncio.gather(*many)]
                 async with client.stream(messages=[ASKED]) as deltas:

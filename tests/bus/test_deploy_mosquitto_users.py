@@ -158,7 +158,7 @@ def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosqui
     with Peer(shipped.site, "alice") as alice:
         assert alice.subscribe("inferbus/workers/w7/status")
         with _serve(shipped, tmp_path / "log") as worker:
-            until(lambda: "ready" in _states(alice) or worker.poll() is not None, 60)
+            until(lambda: "ready" in _states(alice) or worker.poll() is not None)
             status = inferbus("status", "--once", "--json", "--broker", shipped.url, *_credentials(shipped, "bob"))
             health = inferbus(
                 *("status", "--once", "--broker", shipped.workers_url), *_credentials(shipped, "inferbus-worker")
@@ -183,7 +183,7 @@ def test_the_second_worker_of_an_id_ends(shipped: ShippedMosquitto, tmp_path: Pa
     with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "first") as first:
         try:
             assert alice.subscribe("inferbus/workers/w7/status")
-            until(lambda: "ready" in _states(alice), 60)
+            until(lambda: "ready" in _states(alice))
             with _serve(shipped, tmp_path / "second") as second:
                 assert second.wait(30) == Exit.ID_TAKEN
             assert "another worker already has the id 'w7'" in (tmp_path / "second").read_text()
@@ -198,7 +198,7 @@ def test_a_worker_that_may_not_read_its_own_presence_serves_on(shipped: ShippedM
     with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "log") as worker:
         try:
             assert alice.subscribe("inferbus/workers/w7/status")
-            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            until(lambda: _states(alice)[-1:] == ["ready"])
             assert "inferbus/workers/w7/status cannot be read" in (tmp_path / "log").read_text()
         finally:
             worker.terminate()
@@ -213,7 +213,7 @@ def test_a_worker_that_may_not_be_asked_for_its_figures_serves_on(shipped: Shipp
     with Peer(shipped.site, "alice") as alice, _serve(shipped, tmp_path / "log") as worker:
         try:
             assert alice.subscribe("inferbus/workers/w7/status")
-            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            until(lambda: _states(alice)[-1:] == ["ready"])
             assert "nobody can ask for the stats" in (tmp_path / "log").read_text()
         finally:
             worker.terminate()
@@ -227,11 +227,11 @@ def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosqu
     with Peer(shipped.site, "alice") as alice, _serve(shipped, log, "--broker-timeout", "3s") as worker:
         try:
             assert alice.subscribe("inferbus/workers/w7/status")
-            until(lambda: _states(alice)[-1:] == ["ready"], 60)
+            until(lambda: _states(alice)[-1:] == ["ready"])
             shipped.control("removeRoleACL", *right)
             for command in ("disableClient", "enableClient"):  # which disconnects it
                 shipped.control(command, "inferbus-worker")
-            until(lambda: "connected again" in log.read_text(), 30)
+            until(lambda: "connected again" in log.read_text())
             began, before = time.monotonic(), len(alice.heard)
             until(lambda: time.monotonic() - began > 4 or worker.poll() is not None)
             assert worker.poll() is None, log.read_text()

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from inferbus_client.contract.wire import Code, Failure
 from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
+from support.terminal import in_terminal
 from support.waiting import until
 from support.worker import WorkerProcess
 
@@ -78,6 +80,43 @@ def test_where_everything_fails_nothing_is_recommended(way: tuple[str, ...], fak
     assert "With 1 at once too many were not answered (engine_error 2)." in run.stdout
     assert "No recommendation" in run.stdout
     assert len(fake_worker.heard) == 2
+    for term in ("xterm", "dumb"):
+        narrow = in_terminal(*FIND, *way, "--messages", "2", columns=40, env={"TERM": term}).text
+        assert "With 1 at once too many were not\n  answered" in narrow
+
+
+@pytest.mark.parametrize("warmups", ["0", "1"])
+@pytest.mark.parametrize("code", ["invalid_request", "message_too_large", "context_too_long"])
+def test_what_is_wrong_with_every_request_ends_it_at_the_first(
+    way: tuple[str, ...], fake_worker: FakeWorker, code: Code, warmups: str
+) -> None:
+    """It asked for 5 s, thousands of times, and then said that too little was answered."""
+    fake_worker.script = lambda _: [error(code)]
+    run = inferbus(*FIND, *way, "--model", "nonesuch", "--num-warmups", warmups)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == f"inferbus: {Failure(code).message}\n"
+    assert len(fake_worker.heard) == 1
+
+
+@pytest.mark.parametrize("warmups", ["0", "1"])
+def test_where_nobody_serves_the_project_it_says_so_after_one_request(broker: Mosquitto, warmups: str) -> None:
+    way = ("--broker", broker.url, "--project", "nobody-serves", "--first-timeout", "300ms", "--num-warmups", warmups)
+    run = inferbus(*FIND, *way)
+    assert run.returncode == 5
+    assert "no first sign of life within 0.3 s. Does a worker serve this project on this broker?" in run.stderr
+
+
+def test_a_model_that_is_away_is_left_alone_for_as_long_as_the_worker_says(
+    way: tuple[str, ...], fake_worker: FakeWorker
+) -> None:
+    """Refusals come at once: thousands of requests went to a worker that could answer none."""
+    fake_worker.script = lambda _: [error("engine_unavailable", retry_after_ms=400)]
+    run = inferbus("stress", *way, "--clients", "1", "--messages", "3", "--num-warmups", "0", "--json")
+    (level,) = json.loads(run.stdout)["levels"]
+    assert level["refused"] == {"engine_unavailable": 3}
+    assert level["wall"] > 0.8
+    assert inferbus(*FIND, *way, "--duration", "1s").returncode == 1
+    assert len(fake_worker.heard) <= 3 + 3
 
 
 def test_ctrl_c_leaves_what_was_measured(way: tuple[str, ...], fake_worker: FakeWorker) -> None:

@@ -34,7 +34,7 @@ class GivenAway:
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
         for connection in [*self._held, self._server]:
             connection.close()
 

@@ -135,7 +135,7 @@ def test_a_fallback_answers_while_the_breaker_is_open_and_done_says_so(
         end = replies.ask()
         assert (end["type"], end["model"]) == ("done", "small")
         stub.always = None
-        until(lambda: replies.ask()["model"] == "big", 60, every=0.5)
+        until(lambda: replies.ask()["model"] == "big", every=0.5)
         assert "breaker half-open -> closed" in worker.log
 
 
@@ -150,17 +150,17 @@ def test_without_a_fallback_everybody_hears_at_once_when_to_come_again(
         until(lambda: replies.ask()["type"] == "done")
         stub.always = Fault(status=500)
         # The reserve of a lone request's retries is soon spent; then one comes back each ten seconds.
-        until(lambda: replies.ask(timeout=60) and "breaker closed -> open" in worker.log, 60)
+        until(lambda: replies.ask(timeout=60) and "breaker closed -> open" in worker.log)
         began = time.monotonic()
         end = replies.ask()
         assert (end["type"], end["code"]) == ("error", "engine_unavailable")
         assert end["retryAfterMs"] > 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # and not the minute that a request may wait for a slot
         assert replies.ask(model="small")["type"] == "done"
         with Listener(broker, topics.presence(worker.id)) as listener:
             until(lambda: (said := presence_of(listener, worker.id)) and said[-1].models["big"] == "unavailable")
             stub.always = None
-            until(lambda: presence_of(listener, worker.id)[-1].models["big"] == "ready", 60)
+            until(lambda: presence_of(listener, worker.id)[-1].models["big"] == "ready")
         assert replies.ask()["model"] == "big"
 
 
@@ -203,7 +203,7 @@ def test_a_server_that_starts_is_starting_and_one_that_always_runs_makes_the_wor
     with Listener(broker, topics.presence("+")) as listener:
         projects = {project: {"model": "always", "models": ["always", "asked"]}}
         worker = start_worker(config=models_file(tmp_path, models, projects), **OPTIONS)
-        until(lambda: any(said.state == "ready" for said in presence_of(listener, worker.id)), 60)
+        until(lambda: any(said.state == "ready" for said in presence_of(listener, worker.id)))
         first = next(said for said in presence_of(listener, worker.id) if said.state == "ready")
         assert first.models == {"always": "ready", "asked": "stopped"}
         assert replies.ask(model="asked", timeout=60)["type"] == "done"
@@ -225,7 +225,7 @@ def test_a_server_that_is_away_at_the_start_is_found_when_it_comes(
     with Listener(broker, topics.presence(worker.id)) as listener:
         until(lambda: (said := presence_of(listener, worker.id)) and said[-1].models["away"] == "unavailable")
         with stub:
-            until(lambda: presence_of(listener, worker.id)[-1].models["away"] == "ready", 60)
+            until(lambda: presence_of(listener, worker.id)[-1].models["away"] == "ready")
             assert replies.ask(model="away")["model"] == "away"
 
 
@@ -280,7 +280,7 @@ def test_as_many_requests_as_a_slot_takes_are_all_in_the_engine_at_once(
         replies.send()
     with Listener(broker, topics.stats(worker.id)) as listener:
         until(lambda: slots_of(ask_stats(listener, worker.id), "wide")["wide/simulated"].active == 64, every=0.2)
-    replies.settle(60)
+    replies.settle()
     assert replies.ledger.outcomes == {"done": 64}
 
 
@@ -297,10 +297,10 @@ def test_the_threads_that_a_crowd_needed_go_again(
     for _ in range(64):
         replies.send()
     until(lambda: threads_of(worker) >= at_rest + 50)
-    replies.settle(60)
-    until(lambda: threads_of(worker) <= at_rest, 30)
+    replies.settle()
+    until(lambda: threads_of(worker) <= at_rest)
     replies.send()
-    replies.settle(30)
+    replies.settle()
 
 
 def threads_of(worker: WorkerProcess) -> int:

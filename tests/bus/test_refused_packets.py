@@ -181,7 +181,7 @@ class TestWorker:
             for number in range(6):
                 until(lambda: answers(own_broker, heard, f"before{number}"), 30)  # noqa: B023
                 ask(own_broker, "large", _TOO_LARGE)
-            until(lambda: answers(own_broker, heard, "after"), 30)
+            until(lambda: answers(own_broker, heard, "after"))
             assert worker.process.poll() is None
 
     @pytest.mark.parametrize("sessions", [["a.b"] * 8, [f"a.{number}" for number in range(8)]], ids=["one", "many"])
@@ -193,7 +193,7 @@ class TestWorker:
             for number, session in enumerate(sessions):
                 until(lambda: answers(own_broker, heard, f"before-{number}"), 30)  # noqa: B023
                 ask(own_broker, session, "hi")
-            until(lambda: answers(own_broker, heard, "after"), 30)
+            until(lambda: answers(own_broker, heard, "after"))
             assert worker.process.poll() is None
             assert worker.log.count("connection to the broker lost") <= 5
 

@@ -122,6 +122,29 @@ def test_a_serve_without_a_model_says_which_it_wants() -> None:
     assert "which model?" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--backend", "ollama", "--ulr", "http://127.0.0.1:1", "phi"), "no such option: --ulr; is --url meant?"),
+        (("--backend", "openai", "--api-key", "k", "gpt"), "no such option: --api-key; is --api-key-env meant?"),
+        (("--backend", "ollama", "--max-model-len", "9", "phi"), "no such option: --max-model-len; --backend ollama"),
+        (("--queu-size", "9", "demo"), "before --queu-size, which is taken for vLLM's; is --queue-size meant?"),
+        (("--max-model-len", "9", "demo"), "before --max-model-len, which is taken for vLLM's."),
+    ],
+)
+def test_an_option_that_has_taken_the_model_in_is_named(arguments: tuple[str, ...], words: str) -> None:
+    run = serve(*arguments)
+    assert run.returncode == 2
+    assert words in run.stderr
+
+
+@pytest.mark.slow
+def test_a_check_says_that_the_model_stands_before_options_of_vllm() -> None:
+    run = serve("--max-model-len", "4096", "demo", "--check-config")
+    assert run.returncode == 2
+    assert "unexpected argument: demo; MODEL stands before any option of vLLM" in run.stderr
+
+
 def test_on_a_console_the_stats_are_a_line(broker: Mosquitto, start_worker: Any) -> None:
     worker = start_worker(project="console", log_format="console", stats_interval="200ms", queue_size=1000)
     mosquitto_pub(broker, "console/user_input", '{"sessionId": "s"}')

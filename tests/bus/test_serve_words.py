@@ -32,7 +32,7 @@ def test_the_first_ctrl_c_says_what_it_waits_for_and_that_a_second_forces(broker
         (line,) = [event for event in map(json.loads, worker.log.splitlines()) if event["event"].startswith("draining")]
         assert line["event"] == "draining: 1 in flight, for at most 15s; a second signal ends at once"
         worker.process.send_signal(signal.SIGINT)
-        assert worker.process.wait(10) == 130
+        assert worker.process.wait(60) == 130
 
 
 def test_a_worker_that_never_served_speaks_of_no_draining_and_of_no_replies(broker: Mosquitto) -> None:

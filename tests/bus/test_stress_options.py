@@ -14,6 +14,7 @@ from inferbus_client import __version__
 from support.fake_worker import Act, FakeWorker, Wait, accepted, delta, done
 from support.inferbus import inferbus
 from support.mosquitto import Mosquitto
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -51,11 +52,11 @@ class TestTheEnd:
         began = time.monotonic()
         run = inferbus("stress", *way, *load, "--json")
         assert run.returncode == 0, run.stderr
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < PATIENCE
         figures = level(run.stdout)
         assert figures["requestRate"] == "inf"
         assert figures["answered"] == figures["sent"] == len(fake_worker.heard) > 20
-        assert figures["total"]["max"] < 5  # from when a request could be sent, not from when the run began
+        assert figures["total"]["max"] < 15  # from when a request could be sent, not from when the run began
 
     def test_of_an_infinite_rate_has_a_table_that_says_how_fast_that_was(self, way: tuple[str, ...]) -> None:
         run = inferbus("stress", *way, "--request-rate", "inf", "--max-concurrency", "5", "--duration", "500ms")

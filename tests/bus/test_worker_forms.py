@@ -39,7 +39,7 @@ def ended(heard: list[Heard]) -> dict[str, dict[str, Any]]:
 
 
 def ends_of(listener: Listener, count: int) -> dict[str, dict[str, Any]]:
-    until(lambda: len(ended(listener.heard)) >= count, 20)
+    until(lambda: len(ended(listener.heard)) >= count)
     return ended(listener.heard)
 
 

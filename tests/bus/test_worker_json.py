@@ -65,7 +65,7 @@ class Dialogue:
 
     def wait(self, request: str, *types: str) -> list[dict[str, Any]]:
         """The replies to a request, once the latest is one of `types`."""
-        until(lambda: self.types(request)[-1:] and self.types(request)[-1] in types, 30)
+        until(lambda: self.types(request)[-1:] and self.types(request)[-1] in types)
         return self.replies(request)
 
 
@@ -187,7 +187,7 @@ class TestCancelling:
 
 class TestDeadlines:
     def test_while_generating(self, slow: Dialogue) -> None:
-        slow.send("a", "generating", deadlineMs=300)
+        slow.send("a", "generating", deadlineMs=1500)
         error = slow.wait("generating", "error")[-1]
         assert (error["code"], error["status"], error["retryable"]) == ("deadline_exceeded", 504, True)
         assert "while the answer was generated" in error["message"]

@@ -33,7 +33,7 @@ def twin(worker: WorkerProcess, broker: Mosquitto, **options: Any) -> Iterator[W
 
 
 def one_ends(*workers: WorkerProcess) -> WorkerProcess:
-    until(lambda: any(worker.process.poll() is not None for worker in workers), 30)
+    until(lambda: any(worker.process.poll() is not None for worker in workers))
     (left,) = [worker for worker in workers if worker.process.poll() is None]
     return left
 
@@ -93,7 +93,7 @@ def test_of_three_the_first_stays(own_broker: Mosquitto) -> None:
         twin(first, own_broker) as second,
         twin(first, own_broker) as third,
     ):
-        until(lambda: None not in {second.process.poll(), third.process.poll()}, 30)
+        until(lambda: None not in {second.process.poll(), third.process.poll()})
         assert first.process.poll() is None
         serves(own_broker)
 
@@ -151,7 +151,7 @@ def test_made_up_presences_end_nobody(own_broker: Mosquitto) -> None:
         made_up()
         own_broker.kill()
         own_broker.start()
-        until(lambda: comes_back(worker), 30)
+        until(lambda: comes_back(worker))
         for _ in range(5):
             made_up()
         serves(own_broker)
@@ -166,7 +166,7 @@ def test_what_another_leaves_behind_it_does_not_stand_there_for_long(own_broker:
             mosquitto_pub(
                 own_broker, topic, Presence(worker=worker.id, state="offline", instance=instance).encode(), "-r"
             )
-            until(lambda: json.loads(mosquitto_sub(own_broker, topic))["state"] == "ready", 30)
+            until(lambda: json.loads(mosquitto_sub(own_broker, topic))["state"] == "ready")
 
 
 class TestWherePresenceCannotBeRead:
@@ -182,7 +182,7 @@ class TestWherePresenceCannotBeRead:
 
     def test_one_of_two_ends(self, silent_broker: Mosquitto) -> None:
         with serving(silent_broker, "twins") as first, serving(silent_broker, "twins") as second:
-            until(lambda: None in {first.process.poll(), second.process.poll()} != {None}, 30)
+            until(lambda: None in {first.process.poll(), second.process.poll()} != {None})
             ended = first if first.process.poll() is not None else second
             assert ended.process.returncode == Exit.BROKER
             assert "'inferbus-worker-twins' in use twice?" in ended.err

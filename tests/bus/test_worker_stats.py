@@ -71,7 +71,7 @@ def test_reading_changes_nothing_and_two_readings_tell_what_lies_between(
 
 @pytest.mark.slow
 def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -> None:
-    options = ("--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "3s")
+    options = ("--worker-id", "slow", "--project", "figures-2", "--simulated-first-token", "6s")
     with (
         Listener(broker, topics.presence("slow")) as presence,
         Listener(broker, topics.stats("slow")) as figures,
@@ -79,7 +79,7 @@ def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -
     ):
         presence.wait(1)
         assert ask(broker, figures, "slow").processed == 0
-        assert "ready: serving" not in running.err  # its first answer, by which it knows, takes three seconds
+        assert "ready: serving" not in running.err  # its first answer, by which it knows, takes six seconds
         running.says("ready: serving")
         mosquitto_pub(broker, "figures-2/user_input/s1", "hello")
         until(lambda: ask(broker, figures, "slow").active == 1)

@@ -97,7 +97,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
         demo.says("Loading vLLM")
         started = until(lambda: _with_an_engine(demo), 180)
         demo.press_ctrl_c()
-        assert demo.wait(20) == 130
+        assert demo.wait(60) == 130
         assert_gone(started)
         assert demo.out == ""
         assert "Traceback" not in demo.err
@@ -117,7 +117,7 @@ def test_however_it_is_killed_the_worker_goes_too(
         started = family(demo.process.pid)
         assert len(started) >= 2
         demo.process.send_signal(number)
-        assert demo.wait(20) == status
+        assert demo.wait(60) == status
         assert_gone(started, 20)
 
 

@@ -107,7 +107,7 @@ def test_the_worker_serves_on_the_simulated_engine(install: Install, broker: Mos
         Listener(broker, topics.presence("wheel")) as presence,
         Running([installed.path_of("inferbus"), *serve], env=ours) as worker,
     ):
-        until(lambda: any('"ready"' in heard.text for heard in presence.heard) or worker.process.poll() is not None, 60)
+        until(lambda: any('"ready"' in heard.text for heard in presence.heard) or worker.process.poll() is not None)
         asked = installed.run("inferbus", "ask", "hello", *where)
         assert asked.stdout == "hello\n", asked.stderr + worker.err
         worker.process.terminate()

@@ -25,6 +25,7 @@ import yaml
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
 from inferbus_worker.settings.worker import Settings
+from support.batch_files import request, write
 from support.inferbus import environment, inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, mosquitto_pub
@@ -115,7 +116,7 @@ def _subscriptions(broker: Mosquitto) -> int:
 
 def _wait_for_line(line: str, terminals: list[Terminal]) -> None:
     try:
-        until(lambda: any(line in terminal.out for terminal in terminals), 30)
+        until(lambda: any(line in terminal.out for terminal in terminals))
     except AssertionError:
         shown = "\n".join(f"$ {terminal.block}{terminal.out}{terminal.err}" for terminal in terminals)
         raise AssertionError(f"nobody printed {line!r}:\n{shown}") from None
@@ -186,6 +187,9 @@ def test_a_file_with_models_is_taken(text: str, tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "inferbus.yaml"
     file.write_text(text)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-for-a-test")
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"[\w-]+\.gguf", text):
+        (tmp_path / name).touch()
     checked = inferbus("serve", "--config", str(file), "--check-config")
     assert checked.returncode == 0, checked.stderr
     assert "sk-for-a-test" not in checked.stdout + checked.stderr
@@ -212,7 +216,7 @@ def _says_all(in_force: Any, written: Any) -> bool:
 
 
 @pytest.mark.parametrize("command", "".join(_of_kind("verbs")).splitlines())
-def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: StartWorker) -> None:
+def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path) -> None:
     start_worker(broker=own_broker, rate_limit="off")
     env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "INFERBUS_BROKER": own_broker.url}
     if command.startswith("inferbus status"):
@@ -221,7 +225,8 @@ def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: Start
     if command.startswith("inferbus forget"):
         gone = Presence(worker=command.split()[2], state="offline")
         mosquitto_pub(own_broker, topics.presence(gone.worker), gone.encode(), "-r")
-    with Running(["bash", "-c", command], env) as terminal:
+    write(tmp_path / "requests.jsonl", [request("one"), request("two")])
+    with Running(["bash", "-c", f"cd {tmp_path}; {command}"], env) as terminal:
         assert terminal.wait(120) == 0, terminal.out + terminal.err
 
 

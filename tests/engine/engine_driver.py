@@ -1,7 +1,7 @@
 """Run by tests as a process of its own: a worker reduced to its engine.
 
 Prints `ready`, then one word per event, one a line. Commands on standard input: `generate N` answers with N
-tokens, `watch` waits for the engine's death, `stop` stops the engine and exits.
+tokens, `generate` without end, `watch` waits for the engine's death, `stop` stops the engine and exits.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def generate(engine: VllmEngine, tokens: int) -> None:
+def generate(engine: VllmEngine, tokens: int | None) -> None:
     """Answer until there are so many tokens. The model may find an end by chance: then it is asked once more."""
-    sampling = Sampling(2.0, 1.0, tokens, {"min_p": 0.0, "repetition_penalty": 2.0})
+    sampling = Sampling(2.0, 1.0, tokens or 100_000, {"min_p": 0.0, "repetition_penalty": 2.0})
     chat = ChatCall([{"role": "user", "content": "go on"}], sampling, stream=True)
     try:
         finish = "stop"
-        while finish == "stop":
+        while finish == "stop" or tokens is None:
             finish = engine.generate(chat, lambda text, _: say("text") if text else None).wait(None).finish_reason
         say("finished", finish)
     except EngineError as error:
@@ -48,7 +48,8 @@ def main() -> None:
     for line in sys.stdin:
         command, *arguments = line.split()
         if command == "generate":
-            threading.Thread(target=generate, args=(engine, int(arguments[0])), daemon=True).start()
+            tokens = int(arguments[0]) if arguments else None
+            threading.Thread(target=generate, args=(engine, tokens), daemon=True).start()
         elif command == "watch":
             while engine.death is None:
                 time.sleep(0.01)

@@ -19,9 +19,9 @@ from inferbus_worker.engines.managed import backoff
 from inferbus_worker.engines.managed.engine import ManagedEngine
 from inferbus_worker.settings.models import SlotSettings
 from support.needs import needs_module
-from support.processes import assert_gone, descendants
+from support.processes import GUARDS, assert_gone, descendants
 from support.tiny_engine import TinyEngine
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 TINY = Path(__file__).parents[1] / "support" / "tiny_server.py"
 MAKE = Callable[..., ManagedEngine]
@@ -34,7 +34,7 @@ def call(text: str = "one two three", max_tokens: int = 1000) -> ChatCall:
 def servers() -> list[psutil.Process]:
     """The guards that this process has started, and what is below them."""
     guards = [process for process in descendants() if "guard.py" in " ".join(process.cmdline())]
-    return [*guards, *(process for guard in guards for process in guard.children(recursive=True))]
+    return list(dict.fromkeys([*guards, *(process for guard in guards for process in guard.children(recursive=True))]))
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ def test_what_is_under_way_fails_when_the_server_dies_and_the_server_comes_back(
     engine.changed = lambda: states.append(engine.state)
     began = threading.Event()
     generation = engine.generate(call("word " * 1000), lambda *_: began.set())
-    assert began.wait(10)
+    assert began.wait(PATIENCE)
     servers()[-1].kill()
     with pytest.raises(BackendError) as failed:
-        generation.wait(time.monotonic() + 10)
+        generation.wait(time.monotonic() + PATIENCE)
     assert failed.value.fault in ("connection", "cut")
-    until(lambda: states == ["failed", "starting", "ready"], 20)
+    until(lambda: states == ["failed", "starting", "ready"])
     assert engine.generate(call()).wait(None).text == "one two three "
     assert engine.death is None
 
@@ -105,7 +105,7 @@ def test_a_crash_loop_backs_off_and_is_said_once_a_minute(make: MAKE, caplog: py
     failures: list[float] = []
     engine.changed = lambda: failures.append(time.monotonic()) if engine.state == "failed" else None
     engine.begin()
-    until(lambda: len(failures) == 3, 30)
+    until(lambda: len(failures) == 3)
     assert engine.trouble == "The server of tiny is gone: it ended with status 3."
     assert failures[1] - failures[0] > 1
     [line] = caplog.records
@@ -159,12 +159,12 @@ def test_a_stop_ends_a_start_under_way(make: MAKE) -> None:
 
     starting = threading.Thread(target=start)
     starting.start()
-    until(lambda: len(servers()) == 2)
+    until(lambda: len(servers()) == GUARDS + 1)
     began = time.monotonic()
     engine.stop(3)
-    starting.join(10)
+    starting.join(PATIENCE)
     assert [str(error) for error in raised] == ["The server was stopped while it started."]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE
     assert not servers()
 
 
@@ -178,12 +178,12 @@ def test_a_port_that_another_took_first_is_given_up_for_the_next(make: MAKE, tmp
 def test_a_server_that_hangs_can_be_started_again(make: MAKE) -> None:
     engine = make("--ignore-sigterm")
     engine.start()
-    [_, before] = servers()
+    [*_, before] = servers()
     states: list[str] = []
     engine.changed = lambda: states.append(engine.state)
     engine.restart()
     assert_gone([before])
-    until(lambda: states == ["failed", "starting", "ready"], 20)
+    until(lambda: states == ["failed", "starting", "ready"])
     assert engine.generate(call()).wait(None).text == "one two three "
 
 
@@ -200,7 +200,7 @@ def test_vllms_own_server_is_started_and_stopped(monkeypatch: pytest.MonkeyPatch
     try:
         engine.start()
         running = servers()
-        assert len(running) >= 3, "the guard, the server and its engine"
+        assert len(running) >= GUARDS + 2, "the guards, the server and its engine"
         assert engine.generate(call("Hello", 5)).wait(time.monotonic() + 60).usage.completion_tokens > 0
         assert (engine.memory_after_load or 0) > 100_000_000
     finally:

@@ -19,7 +19,7 @@ from inferbus_worker.engines.managed.keeper import Keeper
 from inferbus_worker.engines.managed.memory import MemoryBudget
 from inferbus_worker.engines.managed.places import places_of
 from inferbus_worker.settings.models import ModelSettings
-from support.processes import assert_gone, descendants, family
+from support.processes import GUARDS, assert_gone, descendants, family
 from support.tiny_engine import TinyEngine
 from support.waiting import until
 
@@ -88,7 +88,7 @@ def test_two_asked_in_turns_under_a_budget_for_one_both_answer(models: Models) -
         assert models.ask(model) == f"I am {model} "
         assert (models.engines[model].state, models.engines[other].state) == ("ready", "stopped")
     running = set(descendants()) - before
-    assert len(running) == 3, "one guard, its server, and what that left behind"
+    assert len(running) == GUARDS + 2, "one server's guards, it, and what that left behind"
     models.keeper.stop(20)
     assert_gone([*running])
 
@@ -102,7 +102,7 @@ def test_requests_at_the_same_time_join_one_start(models: Models) -> None:
     for thread in threads:
         thread.join(60)
     assert answers == ["I am a "] * 8
-    assert len(set(descendants()) - before) == 3
+    assert len(set(descendants()) - before) == GUARDS + 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")
@@ -113,7 +113,7 @@ def test_sigkill_of_the_owner_leaves_nothing_of_any() -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "I am a \n"
         everybody = family(owner.pid)
-        assert len(everybody) == 4
+        assert len(everybody) == 1 + GUARDS + 2
         owner.send_signal(signal.SIGKILL)
         assert_gone(everybody)
 

@@ -20,11 +20,12 @@ import pytest
 
 from inferbus_worker.engines.managed.commands import Command
 from inferbus_worker.engines.managed.server import Server, free_port
-from support.processes import assert_gone, family, is_running
+from support.processes import GUARDS, assert_gone, family, is_running
 from support.waiting import until
 
 TINY = Path(__file__).parents[1] / "support" / "tiny_server.py"
 START = Callable[..., Server]
+ORPHAN = "import time; time.sleep(600)"
 
 OWNER = f"""
 import sys, threading
@@ -66,11 +67,22 @@ def processes_of(server: Server) -> list[psutil.Process]:
     return family(server._guard.pid)
 
 
+def with_an_orphan(server: Server) -> list[psutil.Process]:
+    """The guards, the server and what that has left behind in a session of its own, once they are all there."""
+    found = processes_of(server)
+    guards = [process.pid for process in found[:GUARDS]]
+    try:
+        is_there = any(process.ppid() in guards for process in found if process.cmdline()[-1:] == [ORPHAN])
+    except psutil.NoSuchProcess:  # one on its way between the two
+        return []
+    return found if len(found) == GUARDS + 2 and is_there else []
+
+
 def test_it_serves_at_its_port_and_a_stop_leaves_nothing(start: START) -> None:
     server = start("--fork-grandchild")
     until(lambda: is_healthy(server.url))
     running = processes_of(server)
-    assert len(running) == 3, "the guard, the server, and what that left behind"
+    assert len(running) == GUARDS + 2, "the guards, the server, and what that left behind"
     assert 1_000_000 < (server.memory_bytes or 0) < 1_000_000_000
     server.stop(10)
     assert_gone(running)
@@ -92,7 +104,7 @@ def test_its_own_end_ends_what_it_has_started(start: START) -> None:
     server = start("--fork-grandchild", "--crash-after", "1")
     until(lambda: is_healthy(server.url))
     running = processes_of(server)
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert_gone(running)
     assert server.ending == "it ended with status 3"
 
@@ -110,6 +122,18 @@ def test_a_killed_guard_takes_the_server_along_and_a_stop_the_rest(start: START)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")
+@pytest.mark.parametrize("which", range(GUARDS))
+def test_sigkill_of_a_guard_before_the_server_answers_leaves_nothing(start: START, which: int) -> None:
+    """Nobody had looked yet at what was below it: what had a session of its own stayed, with all its memory."""
+    server = start("--fork-grandchild", "--start-delay", "600")
+    running = until(lambda: with_an_orphan(server))
+    running[which].kill()
+    assert_gone(running)
+    assert server.ended.wait(10)
+    assert server.ending == "it was ended by SIGKILL"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")
 def test_sigkill_of_the_owner_leaves_nothing() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(OWNER), "--fork-grandchild", "--ignore-sigterm"],
@@ -121,13 +145,14 @@ def test_sigkill_of_the_owner_leaves_nothing() -> None:
         url = f"http://127.0.0.1:{int(owner.stdout.readline())}"
         until(lambda: is_healthy(url))
         everybody = family(owner.pid)
-        assert len(everybody) == 4
+        assert len(everybody) == 1 + GUARDS + 2
         owner.kill()
         assert_gone(everybody)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no subreapers: what has left the group is not found")
-def test_sigkill_of_the_owner_wakes_a_guard_that_was_stopped() -> None:
+@pytest.mark.parametrize("guard", [1, 2])
+def test_sigkill_of_the_owner_wakes_a_guard_that_was_stopped(guard: int) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(OWNER), "--fork-grandchild", "--ignore-sigterm"],
         stdout=subprocess.PIPE,
@@ -139,7 +164,7 @@ def test_sigkill_of_the_owner_wakes_a_guard_that_was_stopped() -> None:
         until(lambda: is_healthy(url))
         everybody = family(owner.pid)
         try:
-            everybody[1].suspend()
+            everybody[guard].suspend()
             owner.kill()
             assert_gone(everybody)
         finally:
@@ -180,9 +205,10 @@ def test_what_a_terminal_sends_to_everybody_reaches_the_owner_alone() -> None:
         url = f"http://127.0.0.1:{int(owner.stdout.readline())}"
         until(lambda: is_healthy(url))
         os.killpg(owner.pid, signal.SIGINT)
-        [_, guard, server] = everybody = family(owner.pid)
+        [_, *guards, server] = everybody = family(owner.pid)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as a supervisor may, to all that it started
-            guard.send_signal(number)
+            for guard in guards:
+                guard.send_signal(number)
         assert is_healthy(url)
         assert all(map(is_running, everybody))
         assert os.getpgid(server.pid) == server.pid
@@ -219,7 +245,7 @@ def test_once_it_serves_what_it_prints_is_for_finding_faults(start: START, caplo
 def test_a_program_that_is_not_there_ends_at_once_and_says_so() -> None:
     server = Server(Command(("no-such-program-anywhere",), {}), free_port(), "tiny")
     server.start()
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert server.ending == "it ended with status 127"
     assert server.output.last_words == "no-such-program-anywhere: No such file or directory"
 
@@ -229,7 +255,7 @@ def test_it_gets_its_own_environment_and_none_of_our_settings(monkeypatch: pytes
     words = (sys.executable, "-c", "import os; print('INFERBUS_PASSWORD' in os.environ, os.environ['OWN'])")
     server = Server(Command(words, {"OWN": "its own"}), free_port(), "tiny")
     server.start()
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert server.output.last_words == "False its own"
 
 

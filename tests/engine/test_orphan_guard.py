@@ -55,7 +55,7 @@ def _alive(pid: int) -> bool:
 
 
 def _gone(pid: int) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not _alive(pid)

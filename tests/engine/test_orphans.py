@@ -21,8 +21,9 @@ else:
     psutil = pytest.importorskip("psutil", reason="comes with vLLM")
 
 DRIVER = Path(__file__).with_name("engine_driver.py")
-#: A process that the guard kills is gone at once; one that still imports vLLM notices when it has done that.
-SOON, AFTER_IMPORTS = 20.0, 60.0
+#: Safety nets, for a busy machine: a process that the guard kills is gone at once; one that still imports vLLM notices
+#: when it has done that.
+SOON, AFTER_IMPORTS = 60.0, 120.0
 
 pytestmark = pytest.mark.usefixtures("vllm_needed")
 
@@ -136,7 +137,7 @@ def test_signals_to_the_group_truncate_nothing_and_sigkill_leaves_nothing(worker
 
 
 def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
-    worker.tell("generate 100000")
+    worker.tell("generate")
     worker.hear("text")
     [core] = [process for process in worker.engine_processes() if "EngineCore" in process.name()]
     core.kill()
@@ -150,7 +151,7 @@ def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
 
 
 def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
-    worker.tell("generate 100000")
+    worker.tell("generate")
     worker.hear("text")
     worker.tell("stop")
     assert worker.hear("f") == "failed EngineDeadError"

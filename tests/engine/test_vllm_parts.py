@@ -23,6 +23,7 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk, LoopGeneration
 from inferbus_worker.engines.vllm.chat import finish_reason
+from support.waiting import PATIENCE
 
 END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 
@@ -82,7 +83,7 @@ def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLo
     slow = endless(ended, 60 if way == "first token" else 0)
     generation = LoopGeneration(loop, slow, lambda *_: told.set(), first_within=0.2 if way == "first token" else None)
     if way == "cancel":
-        assert told.wait(5)
+        assert told.wait(PATIENCE)
         generation.cancel()
     errors = {
         "cancel": CancelledGenerationError,
@@ -91,7 +92,7 @@ def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLo
     }
     with pytest.raises(errors[way]):
         generation.wait(time.monotonic() + 0.1 if way == "deadline" else None)
-    assert ended.wait(5)
+    assert ended.wait(PATIENCE)
     told.clear()
     with pytest.raises(errors[way]):
         generation.wait(None)
@@ -100,7 +101,7 @@ def test_whatever_ends_the_waiting_ends_the_answer(loop: asyncio.AbstractEventLo
 
 def test_a_deadline_in_the_past_gets_no_answer(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(GenerationTimeoutError):
-        LoopGeneration(loop, answer(END)).wait(time.monotonic() - 1)
+        LoopGeneration(loop, endless(threading.Event())).wait(time.monotonic() - 1)
 
 
 def test_a_closed_loop_is_a_dead_engine() -> None:

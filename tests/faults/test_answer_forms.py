@@ -49,7 +49,7 @@ def test_schemas_as_bad_as_can_be(
             plain.append(requester.send("Hello", maxTokens=5))
             until(lambda: requester.ledger.rows[plain[-1]].ends, _PLAIN_SECONDS)
             slowest = max(slowest, time.monotonic() - began)
-    requester.settle(60)
+    requester.settle()
     ends = {tuple(requester.ledger.rows[request].ends) for request in forms}
     report(48, f"{len(forms)} schemas, a plain question beside each: the slowest {slowest:.2f} s", requester.ledger)
     assert ends <= {("done",), ("invalid_request",)}
@@ -65,7 +65,7 @@ def test_a_crowd_of_them(real_worker: WorkerProcess, requester: Requester, repor
         for fields in ({}, {"deadlineMs": 300}, {})
     ]
     plain = [requester.send("Hello", maxTokens=5) for _ in range(8)]
-    requester.settle(60)
+    requester.settle()
     ends = {tuple(requester.ledger.rows[request].ends) for request in crowd}
     report(48, f"{len(crowd)} at once beside {len(plain)} plain questions", requester.ledger)
     assert ends <= {("done",), ("invalid_request",), ("overloaded",), ("deadline_exceeded",)}

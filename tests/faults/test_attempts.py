@@ -43,9 +43,9 @@ def test_a_locked_attempts_file_holds_up_no_request(own_broker: Mosquitto, tmp_p
         worker.kill()
         worker.start()
         with locked(tmp_path / f"{worker.id}.sqlite"):
-            requester.settle(30)
+            requester.settle()
             again = [requester.send(session=f"s{number}") for number in range(8)]
-            requester.settle(30)
+            requester.settle()
         assert {end for request in asked + again for end in requester.ledger.rows[request].ends} == {"done"}
         assert worker.log.count("cannot be used") <= 1
 

@@ -54,7 +54,7 @@ def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], dow
             before = requester.ledger.replies
             own_broker.start()
             returned = time.monotonic()
-            until(lambda: requester.ledger.replies > before, 30)
+            until(lambda: requester.ledger.replies > before)
             seconds = time.monotonic() - returned
         finally:
             stop.set()
@@ -62,7 +62,7 @@ def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], dow
         requester.settle_or_quiet(2)
         report(1, f"down {down} s: first reply {seconds:.1f} s after the return", requester.ledger)
         late = [requester.send() for _ in range(100)]
-        until(lambda: all(requester.ledger.rows[request].ends for request in late), 30)
+        until(lambda: all(requester.ledger.rows[request].ends for request in late))
         tally = requester.ledger.tally()
         assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)
         assert worker.process.poll() is None
@@ -80,9 +80,9 @@ def test_a_stalled_broker(own_broker: Mosquitto, report: Callable[..., None]) ->
     ):
         for number in range(200):
             if number == 100:  # the first hundred show what the memory of a hundred answers is without any stall
-                requester.settle(60)
+                requester.settle()
             requester.send(text(number))
-        until(lambda: requester.ledger.tally()["accepted"] >= 200, 30)
+        until(lambda: requester.ledger.tally()["accepted"] >= 200)
         process = psutil.Process(worker.pid)
         before = process.memory_info().rss
         own_broker.pause()
@@ -101,7 +101,7 @@ def test_a_stalled_broker(own_broker: Mosquitto, report: Callable[..., None]) ->
         assert growth < 60 * _MB
         assert tally["lost"] == 0 or "dropped a reply" in worker.log
         assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)
-        until(lambda: answers(requester), 30, every=0.5)
+        until(lambda: answers(requester), every=0.5)
 
 
 def text(number: int) -> str:
@@ -113,7 +113,7 @@ def text(number: int) -> str:
 def answers(requester: Requester) -> bool:
     """Whether a new request is answered well."""
     request = requester.send()
-    until(lambda: requester.ledger.rows[request].ends, 10)
+    until(lambda: requester.ledger.rows[request].ends)
     return requester.ledger.rows[request].ends == ["done"]
 
 
@@ -154,7 +154,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
                 assert (first.process.poll(), second.process.returncode) == (None, Exit.ID_TAKEN)
                 assert f"another worker already has the id '{first.id}': started 2" in second.log
                 assert f", process {first.pid}; start this one with another --worker-id" in second.log
-                until(lambda: answers(requester), 30)
+                until(lambda: answers(requester))
                 late = [requester.send() for _ in range(20)]
                 requester.settle_or_quiet(3)
                 assert all(requester.ledger.rows[request].ends == ["done"] for request in late)
@@ -165,7 +165,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
 
 
 def one_ends(first: WorkerProcess, second: WorkerProcess) -> None:
-    until(lambda: first.process.poll() is not None or second.process.poll() is not None, 30)
+    until(lambda: first.process.poll() is not None or second.process.poll() is not None)
 
 
 def reconnects(worker: WorkerProcess) -> int:
@@ -184,13 +184,13 @@ def test_a_burst_at_qos_0(report: Callable[..., None]) -> None:
         worker.process.send_signal(signal.SIGSTOP)
         for _ in range(count):
             requester.send("x" * 2000)
-        until(lambda: all(row.taken() for row in requester.ledger.rows.values()), 30, every=0.2)
+        until(lambda: all(row.taken() for row in requester.ledger.rows.values()), every=0.2)
         worker.process.send_signal(signal.SIGCONT)
         requester.settle_or_quiet(4)
         tally = requester.ledger.tally()
         report(7, f"{count} x 2 kB: {100 * tally['lost'] / count:.1f} % lost", requester.ledger)
         late = requester.send()
-        until(lambda: requester.ledger.rows[late].ends, 10)
+        until(lambda: requester.ledger.rows[late].ends)
     assert tally["terminal"] + tally["lost"] == count
     assert tally["terminal"] > 0
     assert (tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)

@@ -36,7 +36,7 @@ def test_sigkill_in_a_burst_loses_nothing(tmp_path: Path, window: int, report: C
             until(partial(_has_answers, requester, count * number // (2 * kills)), 60, every=0.001)
             worker.kill()
             worker.start()
-        requester.settle(60)
+        requester.settle()
         tally = requester.ledger.tally()
         report(40, f"{kills} kills in a burst, a window of {window}", requester.ledger)
     assert (tally["lost"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)

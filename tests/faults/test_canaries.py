@@ -92,7 +92,7 @@ def test_a_request_that_fails(broker: Mosquitto, start_worker: Callable[..., Any
     with Requester(broker, project) as requester:
         for fields in ({}, {"stream": True}, {"params": {"response_format": form(_CANARY)}}):
             requester.send(_CANARY, systemPrompt=_CANARY, **fields)
-        requester.settle(20)
+        requester.settle()
         assert {end for row in requester.ledger.rows.values() for end in row.ends} == {"engine_error"}
         overload(requester, broker, project)
     assert "the engine failed a request" in worker.log
@@ -105,7 +105,7 @@ def overload(requester: Requester, broker: Mosquitto, project: str) -> None:
     requester.send(_CANARY, params={"response_format": shape})
     requester.send(_CANARY, params={_CANARY: 1})
     requester.send(_CANARY, maxTokens=_CANARY)
-    requester.settle(20)
+    requester.settle()
     with Listener(broker) as publisher:
         publisher.publish(f"{project}/user_input/s", f'{{"message": "{_CANARY}", '.encode() + b"\xff")
         publisher.publish(f"{project}/cancel/s", f'{{"requestId": ["{_CANARY}"]}}')
@@ -156,7 +156,7 @@ def test_what_the_engine_refuses_and_fails(
                 requester.send(f"My name is {_CANARY}", params={"response_format": shape}, **more)
         requester.send("word " * 50_000 + _CANARY)
         requester.send(_CANARY, params={"stop": ["", _CANARY]})
-        requester.settle(60)
+        requester.settle()
     said = real_worker.log[before:]
     assert_silent(said)
     assert_whole_lines(said)

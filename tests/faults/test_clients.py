@@ -35,8 +35,8 @@ from support.trials import size
 from support.waiting import until
 
 #: What "at once" is on a machine that is busy: far below `_PATIENCE`, which is what they would wait else.
-_AT_ONCE: Final = 5.0
-_PATIENCE: Final = 30.0
+_AT_ONCE: Final = 30.0
+_PATIENCE: Final = 120.0
 #: What a broker of MQTT 5 says to a client whose id another one has taken. Mosquitto just hangs up.
 _SESSION_TAKEN_OVER: Final = bytes([0xE0, 2, 0x8E, 0])
 
@@ -55,6 +55,8 @@ _VERBS: Final[dict[str, Callable[[Any], Any]]] = {
     "reset": lambda client: client.reset(timeout=_PATIENCE),
     "new_session": lambda client: client.new_session(timeout=_PATIENCE),
     "cancel": lambda client: client.cancel(),
+    "repeat": lambda client: client.repeat(),
+    "workers": lambda client: client.workers(),
     "listen_to_every_session": lambda client: client.listen_to_every_session(),
 }
 
@@ -221,7 +223,7 @@ def test_what_still_runs_at_the_end_is_cancelled(broker: Mosquitto, worker: Fake
     with ThreadPoolExecutor(asks) as pool:
         with Client(broker.url, project=worker.project) as client:
             asked = [pool.submit(client.ask, "x", session=f"run-{number}") for number in range(asks)]
-            until(lambda: len(worker.heard) == asks, 30)
+            until(lambda: len(worker.heard) == asks)
         for future in asked:
             with pytest.raises(ClientClosedError):
                 future.result(_PATIENCE)
@@ -472,5 +474,5 @@ def test_threads_with_a_question_each_do_not_wait_for_one_another(broker: Mosqui
     with Client(broker.url, project=worker.project) as client, ThreadPoolExecutor(50) as pool:
         began = time.monotonic()
         answers = list(pool.map(lambda number: client.ask("x", session=f"s{number}").text, range(50)))
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 20
     assert answers == ["You said: x"] * 50

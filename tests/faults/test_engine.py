@@ -133,7 +133,7 @@ def test_cancel_and_deadline_stop_the_engine(
         outcomes = {tuple(ends(requester, request)) for request in late}
         assert ("deadline_exceeded",) in outcomes <= {("deadline_exceeded",), ("done",)}
         running = [requester.send("go on", session=f"c{number}", **_ENDLESS) for number in range(8)]
-        until(lambda: all(requester.ledger.rows[request].accepted for request in running), 20)
+        until(lambda: all(requester.ledger.rows[request].accepted for request in running))
         time.sleep(0.1)
         began = time.monotonic()
         for number in range(8):
@@ -142,7 +142,7 @@ def test_cancel_and_deadline_stop_the_engine(
         seconds = time.monotonic() - began
     # The model is small and quick: one may find its end before it is told to.
     assert ("cancelled",) in outcomes <= {("cancelled",), ("done",)}
-    until(lambda: core.cpu_percent(0.25) < 20, 20)
+    until(lambda: core.cpu_percent(0.25) < 20)
     idle = time.monotonic() - began
     report(19, f"8 cancelled: answered within {seconds:.2f} s, the engine idle {idle:.2f} s after the first")
     assert real_worker.process.poll() is None
@@ -155,7 +155,7 @@ def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], 
     with Requester(broker, "hang", echo=False) as requester:
         relatives = family(worker.pid)
         requester.send("Hello", maxTokens=5)
-        requester.settle(60)
+        requester.settle()
         core_of(worker).send_signal(signal.SIGSTOP)
         began = time.monotonic()
         hurried = requester.send("Hello", maxTokens=5, deadlineMs=1000)
@@ -163,7 +163,7 @@ def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], 
         assert ends(requester, hurried, 30) == ["deadline_exceeded"]
         status = worker.process.wait(60)
         seconds = time.monotonic() - began
-        requester.settle(10)
+        requester.settle()
         report(
             17, f"noticed after {seconds:.1f} s at an engine silence of {_SILENCE:g} s, exit {status}", requester.ledger
         )
@@ -204,13 +204,13 @@ def test_a_dying_engine(
     relatives = family(real_worker.pid)
     core = core_of(real_worker)
     running = [requester.send("go on", **_ENDLESS) for _ in range(8)]
-    until(lambda: all(requester.ledger.rows[request].accepted for request in running), 20)
+    until(lambda: all(requester.ledger.rows[request].accepted for request in running))
     time.sleep(0.1)
     core.kill()
     began = time.monotonic()
     status = real_worker.process.wait(30)
     seconds = time.monotonic() - began
-    requester.settle(10)
+    requester.settle()
     report(16, f"exit {status} after {seconds:.1f} s", requester.ledger)
     outcomes = {tuple(ends(requester, request)) for request in running}
     assert ("engine_unavailable",) in outcomes <= {("engine_unavailable",), ("done",)}

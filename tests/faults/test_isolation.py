@@ -34,7 +34,7 @@ def test_canaries_stay_in_their_sessions(broker: Mosquitto, report: Callable[...
             for _ in range(_ROUNDS):
                 for number, requests in enumerate(sent):
                     requests.append(requester.send(canary(batch, number), session=f"b{batch}-{number}"))
-                requester.settle(60)
+                requester.settle()
             for number, requests in enumerate(sent):
                 assert prompts(requester, requests) == expected_prompts(len(canary(batch, number)))
         tally = requester.ledger.tally()
@@ -81,7 +81,7 @@ def test_logs_metrics_and_secrets(broker: Mosquitto, told_a_secret: WorkerProces
         for number in range(count):
             requester.send(f"private-{number}", session=f"label-{number}")
             if number % 200 == 199:
-                requester.settle(30)
+                requester.settle()
         for evil in ("a\nb", '{"event": "forged"}', "\x1b[31m", "\r\n{}"):
             body = {"message": "private", "sessionId": evil, "requestId": evil, "clientId": evil, "replyTopic": evil}
             publisher.publish("labels/user_input", json.dumps(body))

@@ -45,7 +45,7 @@ def test_sigkill_at_random_points_loses_nothing(
             kill_somewhere(worker)
             recoveries.append(recovery(worker, requester))
         requester.stop_sending()
-        requester.settle(60)
+        requester.settle()
         tally = requester.ledger.tally()
         worst = max(recoveries)
         report(12, f"{points} points, slowest first reply after a kill {worst:.1f} s", requester.ledger)
@@ -68,7 +68,7 @@ def recovery(worker: WorkerProcess, requester: Requester) -> float:
     killed = time.monotonic()
     before = requester.ledger.replies
     worker.start()
-    until(lambda: requester.ledger.replies > before, 60)
+    until(lambda: requester.ledger.replies > before)
     return time.monotonic() - killed
 
 
@@ -97,9 +97,9 @@ def test_a_poison_message_is_set_aside(own_broker: Mosquitto, tmp_path: Path, re
             wait_for_turn(requester, request, number + 1)
             worker.kill()
         worker.start()
-        requester.settle(30)
+        requester.settle()
         fine = requester.send("fine")
-        requester.settle(30)
+        requester.settle()
         assert requester.ledger.rows[request].ends == ["engine_error"]
         assert requester.ledger.rows[fine].ends == ["done"]
         assert "set aside a message" in worker.log
@@ -112,5 +112,5 @@ def test_a_poison_message_is_set_aside(own_broker: Mosquitto, tmp_path: Path, re
 def wait_for_turn(requester: Requester, request: str, times: int) -> None:
     """Until the request has been accepted `times` times, and its turn has had time to begin."""
     row = requester.ledger.rows[request]
-    until(lambda: row.accepted >= times, 20)
+    until(lambda: row.accepted >= times)
     time.sleep(0.3)

@@ -35,8 +35,8 @@ def flood(requester: Requester, count: int, text: str | None = None, **fields: C
     for number in range(count):
         requester.send(text, **{name: made_up(number) for name, made_up in fields.items()})
         if number % _WINDOW == _WINDOW - 1:
-            until(lambda: requester.ledger.unanswered < _WINDOW, 60, every=0.002)
-    requester.settle(60)
+            until(lambda: requester.ledger.unanswered < _WINDOW, every=0.002)
+    requester.settle()
     return count / (time.monotonic() - began)
 
 
@@ -159,10 +159,10 @@ def test_outbound_bytes_of_a_stalled_broker(own_broker: Mosquitto) -> None:
     ):
         for _ in range(count):
             requester.send(text)
-        until(lambda: requester.ledger.tally()["accepted"] == count, 30)
+        until(lambda: requester.ledger.tally()["accepted"] == count)
         own_broker.pause()
         try:
-            until(lambda: any(line["processed"] == count for line in logged(worker.log)), 60, every=0.2)
+            until(lambda: any(line["processed"] == count for line in logged(worker.log)), every=0.2)
             stalled = [Level(**line["levels"]["outboundBytes"]) for line in logged(worker.log)]
         finally:
             own_broker.resume()

@@ -40,15 +40,15 @@ def test_a_half_open_link(own_broker: Mosquitto, report: Callable[..., None]) ->
         Requester(own_broker, "half") as requester,
     ):
         requester.send()
-        requester.settle(10)
+        requester.settle()
         proxy.fault = Fault(swallow=True)
         began = time.monotonic()
         until(lambda: "connection to the broker lost" in worker.log, 6 * _KEEPALIVE)
         seconds = time.monotonic() - began
         proxy.fault = Fault()
-        until(lambda: "connected again" in worker.log, 30)
+        until(lambda: "connected again" in worker.log)
         lost = [requester.send() for _ in range(20)]
-        until(lambda: all(requester.ledger.rows[request].ends for request in lost), 20)
+        until(lambda: all(requester.ledger.rows[request].ends for request in lost))
         report(3, f"noticed after {seconds:.1f} s at a keepalive of {_KEEPALIVE} s", requester.ledger)
         tally = requester.ledger.tally()
     assert (tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0, 0)
@@ -105,7 +105,7 @@ def test_resets_with_acknowledgement_after_the_reply(
             heard_more(requester, 100)
             assert proxy.accepted > number + 1
         requester.stop_sending()
-        requester.settle(30)
+        requester.settle()
         report(4, f"{rounds} resets with --ack after-reply", requester.ledger)
         tally = requester.ledger.tally()
     assert (tally["lost"], tally["corrupt"], tally["leaked"]) == (0, 0, 0)
@@ -113,11 +113,11 @@ def test_resets_with_acknowledgement_after_the_reply(
 
 def heard_more(requester: Requester, count: int) -> None:
     wanted = requester.ledger.replies + count
-    until(lambda: requester.ledger.replies >= wanted, 60)
+    until(lambda: requester.ledger.replies >= wanted)
 
 
 def reconnected(worker: WorkerProcess, times: int) -> None:
-    until(lambda: worker.log.count("connected again") >= times, 60)
+    until(lambda: worker.log.count("connected again") >= times)
 
 
 def answered_again(requester: Requester) -> None:

@@ -76,9 +76,9 @@ def test_two_models_in_memory_for_one(
         began = time.monotonic()
         assert replies.ask(_LONG, timeout=60)["model"] == "ant"
         busy = replies.send(_LONG, model="ant", stream=True)
-        until(lambda: replies.streamed(busy), 30)
+        until(lambda: replies.streamed(busy))
         other = replies.send(_LONG, model="bee")
-        until(lambda: [one for one in replies.of(other) if one["type"] == "accepted"], 30)
+        until(lambda: [one for one in replies.of(other) if one["type"] == "accepted"])
         assert (replies.end(busy, 60)["type"], servers_of(worker) <= 1) == ("done", True)
         assert replies.end(other, 60)["model"] == "bee"
         for turn in range(1 + turns):

@@ -164,7 +164,7 @@ class Rain:
         self.wait_for(count)
 
     def wait_for(self, count: int) -> None:
-        until(lambda: self._ended() >= count, 30, every=0.002)
+        until(lambda: self._ended() >= count, every=0.002)
 
     def _ended(self) -> int:
         heard = self._listener.heard
@@ -183,7 +183,7 @@ def test_a_rain_of_mutated_payloads(broker: Mosquitto, report: Callable[..., Non
     """Trial 25: every message gets one terminal reply, on its own topic; no thread is lost, memory is flat."""
     count, seed = size(4000, 1_000_000), random.randrange(2**32)  # noqa: S311 - no secret
     with (
-        WorkerProcess(broker, project="fuzz", rate_limit="off", max_sessions=100) as worker,
+        WorkerProcess(broker, project="fuzz", rate_limit="off", max_sessions=100, workers=8) as worker,
         Listener(broker, "fuzz/assistant_response/#") as listener,
     ):
         process, rain = psutil.Process(worker.pid), Rain(listener)

@@ -25,8 +25,9 @@ from support.worker import WorkerProcess
 _TOPIC: Final = "props/user_input/s1"
 _MANY: Final = 100_000
 _LOST: Final = "connection to the broker lost"
-#: Seconds that others may wait. What is promised is 0.1 s; a busy machine takes longer for anything.
-_PATIENCE: Final = 1.0
+#: Seconds that others may wait. What is promised is 0.1 s; a busy machine takes longer for anything, but not the ten
+#: seconds that it was once.
+_PATIENCE: Final = 5.0
 
 
 class Bench:
@@ -144,7 +145,7 @@ def test_a_flood_of_user_properties(bench: Bench, report: Callable[..., None]) -
         bench.ask_another()
     until(lambda: bench.replies(f"{HOME}/before") == bench.replies(HOME) == size(2, 50))
     bench.listener.publish(_TOPIC, "hello", properties=raw_properties(*behind))
-    until(lambda: bench.replies(f"{HOME}/before") == size(2, 50) + 1, 60)
+    until(lambda: bench.replies(f"{HOME}/before") == size(2, 50) + 1)
     bench.ask_another()
     bench.assert_alive()
     report(39, f"{_MANY} user properties a message: others waited {1000 * bench.slowest:.0f} ms at most")

@@ -56,14 +56,14 @@ def test_a_cancel_that_comes_again_hits_no_later_request(
         until(partial(has_ended_and_runs, worker, 1))
         proxy.reset_all()
         proxy.way_out = None
-        until(lambda: requester.ledger.rows[second].accepted, 20)
+        until(lambda: requester.ledger.rows[second].accepted)
         other = requester.send("one two", session="s2")  # comes behind all that comes again
-        until(lambda: requester.ledger.rows[other].accepted, 20)
+        until(lambda: requester.ledger.rows[other].accepted)
         assert requester.ledger.rows[first].ends == ["cancelled"]
         assert requester.ledger.rows[second].ends == []
         for session in ("s1", "s2"):
             publisher.publish(f"cancel/cancel/{session}", "")
-        requester.settle(10)
+        requester.settle()
 
 
 def has_ended(worker: WorkerProcess, errors: int) -> bool:

@@ -22,7 +22,7 @@ from support.models import models_file, stub_slot
 from support.mosquitto import Mosquitto, free_port
 from support.replies import Replies
 from support.trials import size
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 _OPTIONS: Final[dict[str, Any]] = {"rate_limit": "off", "queue_size": 10_000, "drain_timeout": "0s"}
 _TESTS: Final = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ class StubProcess:
 
     def end(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(10)
+        self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -128,7 +128,7 @@ def test_sigkill_of_one_of_two_slots_under_load(
         slots = [stub_slot(stub.url, _AT_ONCE) for stub in stubs]
         worker = start_worker(config=models_file(tmp_path, {"pair": {"slots": slots}}, {"pair": {}}), **_OPTIONS)
         load = Load(replies, 2 * _AT_ONCE)
-        until(lambda: replies.ask()["type"] == "done", 30)
+        until(lambda: replies.ask()["type"] == "done")
         for _ in range(rounds):
             load.go_on(2)
             quiet = load.p99(time.monotonic() - 2, time.monotonic())
@@ -142,7 +142,7 @@ def test_sigkill_of_one_of_two_slots_under_load(
             while stubs[0].figures["peak"] < _AT_ONCE // 2:
                 assert time.monotonic() < give_up, "it has not got its share again"
                 load.go_on(0.5)
-        load.settle(30)
+        load.settle(PATIENCE)
         shown = {request for request in load.streamed if replies.streamed(request)}
         ends = Counter(replies.ledger.rows[request].ends[0] for request in load.began.keys() - shown)
         errors = Counter(replies.ledger.rows[request].ends[0] for request in shown)
@@ -157,7 +157,7 @@ def test_sigkill_of_one_of_two_slots_under_load(
         assert errors.total() - errors["done"] <= rounds * _AT_ONCE
         tally = replies.ledger.tally()
         assert (tally["lost"], tally["duplicate"], tally["corrupt"]) == (0, 0, 0)
-        assert max(returns) < 4
+        assert max(returns) < 8  # one answer that the machine holds up is a p99 here
         assert re.search(
             r"(?s)pair/vllm-1: breaker closed -> open.*pair/vllm-1: breaker open -> half-open"
             r".*pair/vllm-1: breaker half-open -> closed",

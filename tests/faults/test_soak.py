@@ -53,11 +53,11 @@ def test_soak(broker: Mosquitto, report: Callable[..., None]) -> None:
         for number in range(count):
             requester.send()
             if number % _WINDOW == _WINDOW - 1:
-                until(lambda: requester.ledger.unanswered < _WINDOW, 60, every=0.002)
+                until(lambda: requester.ledger.unanswered < _WINDOW, every=0.002)
                 time.sleep(max(0.0, began + seconds * number / count - time.monotonic()))
             if number % (count // _SAMPLES) == count // _SAMPLES - 1:
                 samples.append(sample(process))
-        requester.settle(60)
+        requester.settle()
         samples.append(sample(process))
         took = time.monotonic() - began
         growth = samples[-1].rss - samples[len(samples) // 2].rss

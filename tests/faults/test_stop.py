@@ -18,8 +18,9 @@ from support.waiting import until
 from support.worker import WorkerProcess
 
 _DRAIN: Final = 3.0
-#: What the promise adds to the drain timeout; twice that here, since the machine may be busy with other tests.
-_GRACE: Final = 2 * 2.0
+#: What the promise adds to the drain timeout; five times that here, since the machine may be busy with other
+#: things. What it takes is reported.
+_GRACE: Final = 5 * 2.0
 #: So many may wait for the worker in Mosquitto, with room to spare.
 _BROKER_HOLDS: Final = 500
 #: Answers of three words that take 10 s: they cannot finish within the drain timeout.
@@ -64,7 +65,7 @@ def test_sigterm_with_many_in_flight(own_broker: Mosquitto, report: Callable[...
         admitted(requester, count)
         worker.process.send_signal(signal.SIGTERM)
         seconds = seconds_to_end(worker)
-        requester.settle(10)
+        requester.settle()
         figure = f"exit {worker.process.returncode} after {seconds:.1f} s at a drain timeout of {_DRAIN:g} s"
         report(9, f"{figure}, outcomes {dict(requester.ledger.outcomes)}", requester.ledger)
         tally = requester.ledger.tally()
@@ -102,7 +103,7 @@ def test_a_second_sigterm_to_the_group(own_broker: Mosquitto, report: Callable[.
             os.kill(worker.pid, signal.SIGTERM)
             time.sleep(0.3)
         seconds = seconds_to_end(worker)
-        requester.settle(10)
+        requester.settle()
         truncated = requester.ledger.outcomes["done"]
         report(11, f"ended {seconds:.1f} s after the second one, truncated {truncated}", requester.ledger)
         assert dict(requester.ledger.outcomes) == {"shutting_down": count}

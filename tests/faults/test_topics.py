@@ -64,7 +64,7 @@ def replies(listener: Listener) -> list[str]:
 
 
 def wait_for_replies(listener: Listener, count: int) -> None:
-    until(lambda: len(replies(listener)) >= count, 20)
+    until(lambda: len(replies(listener)) >= count)
 
 
 def test_the_confused_deputy(own_broker: Mosquitto, report: Callable[..., None]) -> None:
@@ -134,17 +134,17 @@ def test_a_redelivered_request_runs_once(own_broker: Mosquitto, tmp_path: Path, 
         assert [requester.ledger.rows[request].accepted for request in running] == [1] * 5
         for number in range(5):
             publisher.publish(f"again/cancel/s{number}", "")
-        requester.settle(10)
+        requester.settle()
         reconnect(proxy, worker, 1, before=rounds)
         requester.send("fine")
-        requester.settle(10)
+        requester.settle()
         report(31, f"5 requests under way, {rounds} reconnects: executed again 0", requester.ledger)
         assert [requester.ledger.rows[request].ends for request in running] == [["cancelled"]] * 5
         assert [requester.ledger.rows[request].accepted for request in running] == [1] * 5
 
 
 def reconnected(worker: WorkerProcess, times: int) -> None:
-    until(lambda: worker.log.count("connected again") >= times, 20)
+    until(lambda: worker.log.count("connected again") >= times)
 
 
 def reconnect(proxy: FaultProxy, worker: WorkerProcess, times: int, *, before: int = 0) -> None:

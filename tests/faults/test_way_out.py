@@ -26,8 +26,9 @@ from support.worker import WorkerProcess
 
 _KB: Final = 1000
 _DRAIN: Final = 30.0
-#: What the promise adds to the drain timeout; twice that here, since the machine may be busy with other tests.
-_GRACE: Final = 2 * 2.0
+#: What the promise adds to the drain timeout; five times that here, since the machine may be busy with other
+#: things. What it takes is reported.
+_GRACE: Final = 5 * 2.0
 #: Four losses within 15 seconds look like two workers of one id, and end a worker.
 _PAUSE: Final = 5.5
 #: The ways in which requests are acknowledged and replies sent.
@@ -75,11 +76,11 @@ def test_answers_that_are_dropped_end_in_an_error(
     ):
         for _ in range(count):
             requester.send("x" * 50_000)
-        until(lambda: requester.ledger.heard_of == count, 60)
+        until(lambda: requester.ledger.heard_of == count)
         proxy.way_out = 0
         until(partial(_has_dealt_with, worker, count), 60, every=0.1)
         proxy.way_out = None
-        requester.settle(60)
+        requester.settle()
         tally, outcomes = requester.ledger.tally(), dict(requester.ledger.outcomes)
         report(
             41,
@@ -89,7 +90,7 @@ def test_answers_that_are_dropped_end_in_an_error(
         assert (tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (0, 0, 0, 0)
         assert set(outcomes) == {"done", "overloaded"}
         late = [requester.send() for _ in range(300)]
-        requester.settle(60)
+        requester.settle()
         assert {end for request in late for end in requester.ledger.rows[request].ends} == {"done"}
 
 
@@ -115,7 +116,7 @@ def test_a_slow_way_that_breaks(
             requester.settle_or_quiet(2)
             time.sleep(_PAUSE if rounds > 3 else 0)
         late = [requester.send() for _ in range(50)]
-        until(lambda: all(requester.ledger.rows[request].ends for request in late), 60)
+        until(lambda: all(requester.ledger.rows[request].ends for request in late))
         tally = requester.ledger.tally()
         report(
             41, f"{rounds} resets of a way of 1 MB/s, {options['ack']}, QoS {options['reply_qos']}", requester.ledger
@@ -145,7 +146,7 @@ def test_sigterm_flushes_for_as_long_as_it_drains(
     ):
         for _ in range(count):
             requester.send("x" * length)
-        until(lambda: requester.ledger.heard_of == count, 30)
+        until(lambda: requester.ledger.heard_of == count)
         proxy.way_out = speed
         worker.process.send_signal(signal.SIGTERM)
         seconds = seconds_to_end(worker, _DRAIN)
@@ -174,7 +175,7 @@ def test_sigterm_where_nothing_gets_out(
     ):
         for _ in range(count):
             requester.send("x" * 60_000)
-        until(lambda: requester.ledger.heard_of == count, 30)
+        until(lambda: requester.ledger.heard_of == count)
         proxy.way_out = 0
         worker.process.send_signal(signal.SIGTERM)
         seconds = seconds_to_end(worker, drain)
@@ -183,7 +184,7 @@ def test_sigterm_where_nothing_gets_out(
         if options["ack"] == "after-reply":
             worker.stop()
             worker.start()
-            requester.settle(30)
+            requester.settle()
             assert set(requester.ledger.outcomes) == {"done"}
         figure = f"SIGTERM, blocked, {options['ack']}: ended after {seconds:.1f} s at a drain timeout of {drain:g} s"
         report(41, figure, requester.ledger)
@@ -210,7 +211,7 @@ def test_a_second_sigterm_ends_the_flush(broker: Mosquitto, proxy: FaultProxy) -
     ):
         for _ in range(10):
             requester.send("x" * 60_000)
-        until(lambda: requester.ledger.heard_of == 10, 30)
+        until(lambda: requester.ledger.heard_of == 10)
         proxy.way_out = 0
         worker.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):

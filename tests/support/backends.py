@@ -106,7 +106,7 @@ class BackendServer:
             self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         for process in relatives[1:]:
             if process.is_running():
                 process.kill()
@@ -119,7 +119,7 @@ class BackendServer:
         relatives = family(self.pid)
         for process in relatives:
             process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         assert_gone(relatives)
 
     def ask(self, *messages: str, timeout: float = 60.0, **more: Any) -> str:

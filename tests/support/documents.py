@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import runpy
 import sys
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.histogram import Histogram
@@ -44,7 +42,8 @@ from inferbus_client.contract.wire.messages import (
     ToolMessage,
     UserMessage,
 )
-from support.meanings import MEANINGS
+from support.described_bus import files
+from support.meanings import meaning
 from support.scripts import ROOT
 
 PAGES: Final = (ROOT / "docs/architecture.md", ROOT / "docs/contract.md")
@@ -56,6 +55,9 @@ def main() -> int:
     """Write every block anew."""
     for page in PAGES:
         page.write_text(written(page.read_text()))
+    for path, text in files():
+        (ROOT / path).parent.mkdir(exist_ok=True)
+        (ROOT / path).write_text(text)
     return 0
 
 
@@ -136,7 +138,7 @@ def _rows(model: type[BaseModel], *, own: bool = False, within: str = "") -> lis
     inherited = {name for base in model.__bases__ if own for name in getattr(base, "model_fields", {})}
     fields = [(name, field) for name, field in model.model_fields.items() if name not in inherited]
     keys = [field.alias or name for name, field in fields]
-    return [(f"`{within}{key}`", _kind(schema["properties"][key]), _meaning(model, key)) for key in keys]
+    return [(f"`{within}{key}`", _kind(schema["properties"][key]), meaning(model, key)) for key in keys]
 
 
 def _message() -> str:
@@ -149,30 +151,6 @@ def _message() -> str:
         if row[0] != "`role`"
     ]
     return _table(["role", "key", "type", "meaning"], rows)
-
-
-def _meaning(model: type[BaseModel], key: str) -> str:
-    for kind in model.__mro__:
-        if issubclass(kind, BaseModel) and kind is not BaseModel:
-            told = {**_told(kind), **MEANINGS.get(kind, {})}
-            if key in told:
-                return told[key]
-    raise KeyError(f"{model.__name__}.{key}: say in tests/support/meanings.py what it means")
-
-
-def _told(model: type[BaseModel]) -> dict[str, str]:
-    """What a docstring's `Attributes` say, by the keys' names on the wire."""
-    text = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
-    told = {}
-    for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
-        field = model.model_fields[name]
-        words = re.sub(r"`(\w+)`", lambda found: f"`{_key_of(model, found[1])}`", " ".join(meaning.split()))
-        told[field.alias or name] = words.replace("None", "null").rstrip(".")
-    return told
-
-
-def _key_of(model: type[BaseModel], name: str) -> str:
-    return to_camel(name) if name in model.model_fields else name
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

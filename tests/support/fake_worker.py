@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from inferbus_client.contract.wire import Code, Failure
 from inferbus_client.mqtt.sockets import acknowledge_at_once, send_at_once
 from support.bare_paho import leave
+from support.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class FakeWorker:
         self._paho.reconnect_delay_set(1, 1)
         self._paho.connect("127.0.0.1", self.port)
         self._paho.loop_start()
-        assert self._ready.wait(10), "the fake worker got no subscription"
+        assert self._ready.wait(PATIENCE), "the fake worker got no subscription"
         return self
 
     def __exit__(self, *_: object) -> None:

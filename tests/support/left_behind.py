@@ -11,6 +11,8 @@ import pytest
 
 from support.processes import adopt_orphans, assert_gone, descendants
 
+#: Seconds in which what is still running may end: no more than a test may leave something behind for.
+_PATIENCE: Final = 10.0
 _KEY: Final = "left_behind"
 _TOLD: Final = pytest.StashKey[list[str]]()
 
@@ -35,7 +37,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     told = session.config.stash[_TOLD]
     try:
-        assert_gone(descendants())
+        assert_gone(descendants(), _PATIENCE)
     except AssertionError as error:
         told.append(str(error))
     if not told:

@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties
 
 from support.bare_paho import leave
 from support.requester import Where
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Listener:
     def __enter__(self) -> Self:
         self._paho.connect(*self._address)
         self._paho.loop_start()
-        assert self._subscribed.wait(10), "no subscription was granted"
+        assert self._subscribed.wait(PATIENCE), "no subscription was granted"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -75,9 +75,9 @@ class Listener:
         properties: Properties | None = None,
     ) -> None:
         """Publish, and wait until the broker has it."""
-        self._paho.publish(topic, payload, qos, retain, properties).wait_for_publish(10)
+        self._paho.publish(topic, payload, qos, retain, properties).wait_for_publish(PATIENCE)
 
-    def wait(self, count: int, timeout: float = 10.0) -> list[Heard]:
+    def wait(self, count: int, timeout: float = PATIENCE) -> list[Heard]:
         """The messages so far, once there are at least `count`."""
         until(lambda: len(self.heard) >= count, timeout)
         return list(self.heard)

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from support.mosquitto import HOST
+from support.waiting import PATIENCE
 
 #: Seconds that the conversations have to end by themselves, once they were told to.
-_PATIENCE: Final = 5.0
+_LAST_WORDS: Final = 5.0
 _CHUNK: Final = 65536
 
 
@@ -41,12 +42,12 @@ class LoopThread(ABC):
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _run(self) -> None:
@@ -58,7 +59,7 @@ class LoopThread(ABC):
         self._hang_up()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=_PATIENCE)
+            await asyncio.wait(others, timeout=_LAST_WORDS)
 
 
 async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract.presence import Latency, Level, Presence, Stats
 from inferbus_client.contract.wire import (
@@ -132,3 +135,42 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
     Latency: {"avg": "the average", "p50": "half took at most so long", "p95": "19 of 20 did", "p99": "99 of 100 did"},
     Level: {"now": "what it holds", "bound": "what it may hold"},
 }
+
+
+def meaning(model: type[BaseModel], key: str) -> str:
+    """What a key of a model means, in Markdown."""
+    for kind in model.__mro__:
+        if issubclass(kind, BaseModel) and kind is not BaseModel:
+            told = {**_told(kind), **MEANINGS.get(kind, {})}
+            if key in told:
+                return told[key]
+    raise KeyError(f"{model.__name__}.{key}: say in tests/support/meanings.py what it means")
+
+
+def _told(model: type[BaseModel]) -> dict[str, str]:
+    """What a docstring's `Attributes` say, by the keys' names on the wire."""
+    text = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
+    told = {}
+    for name, meaning in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+        field = model.model_fields[name]
+        words = re.sub(r"`(\w+)`", lambda found: f"`{_key_of(model, found[1])}`", " ".join(meaning.split()))
+        told[field.alias or name] = words.replace("None", "null").rstrip(".")
+    return told
+
+
+def _key_of(model: type[BaseModel], name: str) -> str:
+    return to_camel(name) if name in model.model_fields else name
+
+
+def meaning_of(model: str, key: str) -> str:
+    """The same of a model by its name; nothing where the key needs no words, or the model is none of the contract's."""
+    for kind in _all_below(BaseModel):
+        if kind.__name__ == model and kind.__module__.startswith("inferbus_client.contract"):
+            return meaning(kind, key)
+    return ""
+
+
+def _all_below(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _all_below(below)

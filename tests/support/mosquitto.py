@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from support.needs import needs_program
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 HOST: Final = "127.0.0.1"
 
@@ -159,7 +159,7 @@ class Mosquitto:
         self._process.send_signal(number)
         with suppress(ProcessLookupError):
             self.resume()  # a paused process hears nothing but SIGKILL
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
         self._process = None
 
 

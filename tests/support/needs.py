@@ -54,6 +54,12 @@ def _is_done(pid: int) -> bool:
         return True
 
 
+def needs_npm(complaint: str) -> None:
+    """Go on unless npm complained that it does not reach its registry."""
+    if any(words in complaint for words in ("ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN")):
+        _missing(f"npm reaches no registry: {complaint.strip().splitlines()[-1]}")
+
+
 def needs_packages(complaint: str) -> None:
     """Go on unless pip complained that it does not reach a package index."""
     if any(words in complaint for words in ("NewConnectionError", "Max retries", "from versions: none", "ReadTimeout")):

@@ -8,9 +8,11 @@ from typing import Final
 
 import psutil
 
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+#: How many processes guard a server that the worker starts: on Linux a pair.
+GUARDS: Final = 2 if sys.platform == "linux" else 1
 #: Helpers of Python's multiprocessing, which end with the process that they help and are nobody's orphans.
 _HARMLESS: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -36,7 +38,7 @@ def family(pid: int) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def assert_gone(processes: list[psutil.Process], timeout: float = 10.0) -> None:
+def assert_gone(processes: list[psutil.Process], timeout: float = PATIENCE) -> None:
     """None of these runs any more, at most `timeout` seconds from now."""
     try:
         until(lambda: not any(is_running(process) for process in processes), timeout)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.requester import Requester
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 
 class Replies:
@@ -36,7 +36,7 @@ class Replies:
         """See `Requester.send`."""
         return self._requester.send(text, **fields)
 
-    def settle(self, timeout: float) -> None:
+    def settle(self, timeout: float = PATIENCE) -> None:
         """See `Requester.settle`."""
         self._requester.settle(timeout)
 
@@ -48,12 +48,12 @@ class Replies:
             self._said[reply["requestId"]].append(reply)
         return list(self._said[request])
 
-    def end(self, request: str, timeout: float = 30.0) -> dict[str, Any]:
+    def end(self, request: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """The terminal reply to a request."""
         ends = until(lambda: [one for one in self.of(request) if one["type"] in {"done", "error"}], timeout)
         return ends[0]
 
-    def ask(self, text: str | None = None, timeout: float = 30.0, **fields: Any) -> dict[str, Any]:
+    def ask(self, text: str | None = None, timeout: float = PATIENCE, **fields: Any) -> dict[str, Any]:
         """Send a request; its terminal reply."""
         return self.end(self.send(text, **fields), timeout)
 

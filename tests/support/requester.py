@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 
 from support.bare_paho import leave
 from support.ledger import Ledger
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 _KEPT_SECONDS: Final = 600
 
@@ -66,7 +66,7 @@ class Requester:
         properties.SessionExpiryInterval = _KEPT_SECONDS
         self._paho.connect(*self._address, clean_start=False, properties=properties, keepalive=10)
         self._paho.loop_start()
-        assert self._subscribed.wait(10), "no subscription was granted"
+        assert self._subscribed.wait(PATIENCE), "no subscription was granted"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -98,7 +98,7 @@ class Requester:
     def stop_sending(self) -> None:
         self._answer_with_another = False
 
-    def settle(self, timeout: float) -> None:
+    def settle(self, timeout: float = PATIENCE) -> None:
         """Wait until every request has been answered.
 
         Raises:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import psutil
+
 from support.processes import assert_gone, family
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -46,8 +49,9 @@ class Running:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         left = family(self.process.pid) if self.process.poll() is None else []
         for process in left:
-            process.kill()
-        self.process.wait(10)
+            with suppress(psutil.NoSuchProcess):  # it was on its way out
+                process.kill()
+        self.process.wait(PATIENCE)
         assert_gone(left)
         self._folder.cleanup()
 

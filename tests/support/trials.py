@@ -335,4 +335,10 @@ TRIALS: Final = (
         "no fast request is refused or waits for a slow turn",
         (f"{_SLOTS}test_a_queue_full_of_slow_work_delays_no_fast_request",),
     ),
+    Trial(
+        54,
+        "a batch whose worker is killed in the middle, and which is killed itself after that",
+        "every request has one answer, and none has two",
+        ("tests/faults/test_batch.py", "tests/bus/test_cli_batch.py"),
+    ),
 )

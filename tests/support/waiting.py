@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Result = TypeVar("Result")
 
+#: Seconds after which what a test waits for never comes: no promise of anybody's, but the end of a test that would else
+#: hang. A machine that is busy with other things is slow many times over, and nothing is wrong with that.
+PATIENCE: Final = 60.0
 
-def until(predicate: Callable[[], Result], timeout: float = 10.0, *, every: float = 0.02) -> Result:
+
+def until(predicate: Callable[[], Result], timeout: float = PATIENCE, *, every: float = 0.02) -> Result:
     """The first true result of `predicate`.
 
     Raises:

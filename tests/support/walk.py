@@ -69,7 +69,7 @@ def ask(where: Where, noting: Noting) -> None:
     """One request to arrive in the worker's stride, and the one that is followed; then the worker ends."""
     try:
         with Listener(where, topics.presence("walked")) as presence:
-            until(lambda: any('"ready"' in heard.text for heard in presence.heard), 60)
+            until(lambda: any('"ready"' in heard.text for heard in presence.heard))
         with Listener(where, "general/assistant_response/#") as listener:
             for number, is_followed in enumerate((False, True), 1):
                 noting.is_on = is_followed

@@ -23,7 +23,8 @@ _CLIENT: Final = {
     "client": "contract exchange settings",
     "aio": "contract exchange settings",
     "fleet": "client contract exchange mqtt settings",
-    "cli": "aio client contract exchange fleet settings",
+    "conformance": "contract fleet mqtt settings",
+    "cli": "aio client conformance contract exchange fleet settings",
 }
 _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",

@@ -39,12 +39,12 @@ def run(folder: Path, tests: str, *, processes: int) -> subprocess.CompletedProc
 def test_a_process_that_is_left_behind_fails_the_run(tmp_path: Path, processes: int) -> None:
     tests = """
 import subprocess
-def test_it(): subprocess.Popen("sleep 15 >/dev/null 2>&1 &", shell=True).wait()
+def test_it(): subprocess.Popen("sleep 18 >/dev/null 2>&1 &", shell=True).wait()
 """
     done = run(tmp_path, tests, processes=processes)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 passed" in done.stdout
-    assert re.search(r"left processes behind; still running:\n\d+ sleep 15", done.stdout)
+    assert re.search(r"left processes behind; still running:\n\d+ sleep 18", done.stdout)
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -204,7 +204,7 @@ class TestMistakes:
             ("colour: red", "line 1: there is no setting colour"),
             ("workers: 3\nworkers: 4", "line 2: workers stands in line 1 already"),
             ("projects: {a: {weight: 1, weight: 2}}", "line 1: weight stands in line 1 already"),
-            ("workers: 3\n\tqueue_size: 4", "line 2 is not YAML"),
+            ("workers: 3\n\tqueue_size: 4", "line 2 is not YAML (indent with spaces alone, no tabs;"),
             ("workers: 3\nbroker: [\n", "line 3 is not YAML"),
             ("workers: &a 3\nqueue_size: *b", "line 2 is not YAML"),
             ("workers: !!python/name:os.system 3", "line 1 is not YAML"),

@@ -16,6 +16,9 @@ from inferbus_client.cli.options import given, settings_options
 from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.exits import Exit
 from inferbus_client.settings.file import SettingsFile
+from inferbus_client.settings.flags import flags_of
+from inferbus_client.settings.sources import nearest
+from inferbus_client.shown import shown_in_line
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
 
@@ -56,7 +59,7 @@ def serve(
     if check_config:
         places = Settings.places(given(Settings, flags), config)
         return _check(settings, places, model, context.args, config)
-    _check_model(settings, model)
+    _check_model(settings, model, context.args)
     logs.configure(settings.log_format, settings.log_level)
     for remark in remarks(settings):
         log.warning("%s", remark)
@@ -64,15 +67,20 @@ def serve(
     return _leave(Daemon(settings, lineup).run())
 
 
-def _check_model(settings: Settings, model: str | None) -> None:
-    """MODEL is named where it has to be, and nowhere else."""
+def _check_model(settings: Settings, model: str | None, options: Sequence[str]) -> None:
+    """MODEL is named where it has to be, and nowhere else. An option that we do not know takes in one behind it."""
     if settings.models:
         if model is not None:
             raise click.UsageError(f"{model}: models: in the file names what is served; leave MODEL out.")
     elif model is None and settings.backend is not None:
-        raise click.UsageError(f"which model? Say what {settings.backend} calls it.")
+        if not options:  # else it is these that are wrong, and are named with what is meant
+            raise click.UsageError(f"which model? Say what {settings.backend} calls it.")
     elif model is None and settings.engine == "vllm":
-        raise click.UsageError("which model? Give a folder, a hub name, or demo, before any option of vLLM.")
+        before = "any option of vLLM."
+        if options:
+            name = options[0].partition("=")[0]
+            before = f"{name}, which is taken for vLLM's{nearest(name, flags_of(Settings)) or '.'}"
+        raise click.UsageError(f"which model? Give a folder, a hub name, or demo, before {before}")
 
 
 def _lineup(settings: Settings, model: str | None, options: Sequence[str], config: Path | None) -> Lineup:
@@ -104,7 +112,7 @@ def _check(
     from inferbus_worker.config_check import describe, remarks  # noqa: PLC0415
 
     settings.link_options("check")  # reads the password file
-    _check_model(settings, model or ("demo" if settings.backend is None and not settings.models else None))
+    _check_model(settings, model or ("demo" if settings.backend is None and not settings.models else None), options)
     if settings.models or settings.backend is not None or settings.engine == "simulated":
         _lineup(settings, model, options, config)  # reads the keys, and refuses options that nobody takes
     elif (settings.vllm or options) and find_spec("vllm") is not None:
@@ -113,7 +121,7 @@ def _check(
         parse_options(model or "demo", [*arguments(settings.vllm), *options], _vllm_places(settings, config))
     click.echo(describe(settings, places, options, model))
     for remark in remarks(settings):
-        click.echo(f"inferbus: {remark}", err=True)
+        click.echo(f"inferbus: {shown_in_line(remark)}", err=True)
     return Exit.OK
 
 

@@ -9,6 +9,8 @@ import yaml
 
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.settings.sources import unknown_variables
+from inferbus_client.shown import shown, shown_in_line
+from inferbus_worker.settings.masking import masked_words
 from inferbus_worker.settings.pairs import missing_files, without_effect
 from inferbus_worker.settings.worker import Settings
 
@@ -22,10 +24,13 @@ def describe(settings: Settings, places: Mapping[str, str], options: Sequence[st
         options: what is passed on to vLLM.
         model: what is to be served, where that was said.
     """
-    lines = [] if model is None else [f"# MODEL: {shlex.quote(model)}"]
-    lines += [f"# for vLLM: {shlex.join(options)}"] if options else []
+    lines = [] if model is None else [f"# MODEL: {shlex.quote(shown_in_line(model))}"]
+    lines += [f"# for vLLM: {shown_in_line(shlex.join(masked_words(options)))}"] if options else []
     for name, value in settings.masked().items():
-        first, *more = yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False).splitlines()
+        text = yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False)
+        if shown(text) != text:  # what a terminal would obey stands in YAML's own escapes
+            text = yaml.safe_dump({name: value}, sort_keys=False)
+        first, *more = text.splitlines()
         lines += [f"{first}  # {places[name]}" if name in places else first, *more]
     return "\n".join(lines)
 

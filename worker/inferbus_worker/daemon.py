@@ -22,12 +22,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from enum import Enum
 from types import FrameType
 from typing import Final
 
-from inferbus_client.contract.presence import State
 from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
@@ -35,6 +33,7 @@ from inferbus_client.units import format_duration
 from inferbus_worker import logs
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.factory import Lineup
+from inferbus_worker.engines.registry import LOADING
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.wiring import build_house
 
@@ -62,7 +61,7 @@ class Phase(Enum):
 
 #: Why nothing is taken in a phase.
 _CLOSED: Final[dict[Phase, Failure | None]] = {
-    Phase.LOADING: Failure("engine_unavailable"),
+    Phase.LOADING: LOADING,
     Phase.READY: None,
     Phase.DRAINING: Failure("shutting_down"),
     Phase.DEAD: Failure("engine_unavailable"),
@@ -80,7 +79,7 @@ class Daemon:
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._enter(Phase.LOADING)
         self._reporter, self._lives, self._keeper = house.reporter, house.lives, house.keeper
-        self._states: Mapping[str, str] = {}
+        self._readiness = house.readiness
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -119,21 +118,10 @@ class Daemon:
         logs.be_discreet()
         self._enter(Phase.READY)
         self._bus.link.call(self._rooms.reception.release)
-        self._announce_ready()
-        served = (name if state == "ready" else f"{name} ({state})" for name, state in self._states.items())
+        self._readiness.look()
+        served = (name if state == "ready" else f"{name} ({state})" for name, state in self._readiness.states.items())
         log.info("ready: serving %s to %s", ", ".join(served), ", ".join(self._settings.projects))
         return Exit.OK
-
-    def _announce_ready(self) -> None:
-        """Say which models answer, and again when that has changed; while none can, this is no worker that is ready."""
-        registry = self._rooms.registry
-        states = registry.states()
-        if states != self._states:
-            self._states = states
-            state: State = "ready" if registry.will_serve else "loading"
-            if state == "loading":
-                log.warning("no model answers any more; requests are refused until one does")
-            self._bus.announce(state, model=registry.default.name, capacity=self._rooms.slots.size, models=states)
 
     def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
@@ -182,7 +170,7 @@ class Daemon:
                 if not any(model.may_serve for model in self._rooms.registry.models.values()):
                     self._enter(Phase.DEAD)
                 return Exit.FAILED  # what other models have in hand is drained before
-            self._announce_ready()
+            self._readiness.look()
             self._watch_link()
             self._reporter.look()
         return Exit.OK

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from typing import Any, Final, cast
 
 import click
 
+from inferbus_client.cli.cells import folded
 from inferbus_client.exits import Exit
 from inferbus_client.shown import shown_in_line
 from inferbus_client.units import parse_size, parse_whole
@@ -110,11 +113,16 @@ def _table(found: Estimate, memory: int | None) -> str:
         ("overhead (a guess)", _size(found.overhead_bytes)),
         ("sum" if found.kv_bytes is not None else "sum of what is known", _size(found.total_bytes)),
     ]
+    head = f"{shown_in_line(found.model)}: {found.architecture or 'an unknown architecture'}{each}"
+    below = [*([] if memory is None else [_verdict(found, memory)]), *map(shown_in_line, found.remarks), _HONESTLY]
+    # A pipe gets each sentence in a line of its own.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     wide = max(len(name) for name, _ in rows)
-    lines = [f"{shown_in_line(found.model)}: {found.architecture or 'an unknown architecture'}{each}"]
-    lines += [f"  {name:<{wide}}  {size:>10}" for name, size in rows]
-    lines += [] if memory is None else [_verdict(found, memory)]
-    return "\n".join([*lines, *map(shown_in_line, found.remarks), _HONESTLY])
+    table = [f"  {name:<{wide}}  {size:>10}" for name, size in rows]
+    if max(map(len, table)) > columns:
+        whole = ((name, size.replace(" ", "\N{NO-BREAK SPACE}")) for name, size in rows)
+        table = [line for name, size in whole for line in folded(f"  {name}: {size}", columns, " " * 4)]
+    return "\n".join([*folded(head, columns), *table, *(line for text in below for line in folded(text, columns))])
 
 
 def _verdict(found: Estimate, memory: int) -> str:

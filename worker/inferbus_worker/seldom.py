@@ -1,4 +1,4 @@
-"""Log lines that come as often as a stranger, or a fault, likes: one a second or so, and how many were left out."""
+"""Log lines that come as often as a stranger, or a fault, likes: one a second or so, or one for each cause."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 _EVERY: Final = 1.0
+#: Causes that are remembered as said; a stranger's words may be among them.
+_MOST_CAUSES: Final = 100
 
 
 class Seldom:
@@ -37,3 +39,23 @@ class Seldom:
             self._log.warning(text + " (%d more like this were left out)", *values, left_out)
         else:
             self._log.warning(text, *values)
+
+
+class Once:
+    """Says each cause once at its level, and at debug from then on. Any thread may use it."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._said: set[str] = set()
+
+    def say(self, level: int, cause: str, text: str, *values: object) -> None:
+        """Say `text`, whatever else is in it, once for this cause."""
+        is_new = cause not in self._said
+        if len(self._said) >= _MOST_CAUSES:
+            self._said.clear()
+        self._said.add(cause)
+        self._log.log(level if is_new else logging.DEBUG, text, *values)
+
+    def forget(self) -> None:
+        """What was wrong is over: it is news when it comes again."""
+        self._said.clear()

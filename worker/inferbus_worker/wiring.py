@@ -40,6 +40,7 @@ from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
 from inferbus_worker.flow.worker_pool import WorkerPool
+from inferbus_worker.ops.readiness import Readiness
 from inferbus_worker.ops.reporter import Reporter
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
@@ -135,7 +136,7 @@ def build_rooms(
     meter = Meter(slots, clock=clock)
     endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
     prompts = Prompts(settings)
-    turns = TurnRunner(slots, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
+    turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)
     budget = _token_budget(settings, prompts, stores, models)
     addressing = Addressing(sender, settings.reply_topics)
@@ -221,6 +222,7 @@ class House:
     rooms: Rooms
     bus: Bus
     reporter: Reporter
+    readiness: Readiness
     lives: SlotLives
     keeper: Keeper | None
 
@@ -274,7 +276,8 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
         publish=bus.publish_stats,
     )
     lives = SlotLives(rooms.slots.slots, settings.engine_silence, kept=lineup.managed)
-    return House(gate, rooms, bus, reporter, lives, _keeper(lineup, rooms))
+    readiness = Readiness(rooms.registry, rooms.slots, bus.announce)
+    return House(gate, rooms, bus, reporter, readiness, lives, _keeper(lineup, rooms))
 
 
 def _keeper(lineup: Lineup, rooms: Rooms) -> Keeper | None:

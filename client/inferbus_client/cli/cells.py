@@ -29,6 +29,12 @@ def in_lines(names: Iterable[str], cells: Iterable[str], width: int) -> Iterator
         yield Text(line.replace("\N{NO-BREAK SPACE}", " "))
 
 
+def folded(text: str, width: int, indent: str = "  ") -> list[str]:
+    """A sentence or a row in lines of `width` columns, those below the first indented, with whole words."""
+    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
 def of(number: int, most: int | None) -> str:
     return str(number) if most is None else f"{number}/{most}"
 

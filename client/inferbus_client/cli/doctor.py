@@ -63,7 +63,7 @@ def _in_lines(result: CheckResult) -> str:
     if has_colours():
         head, name = click.style(head, fg=colour or None), click.style(name, bold=True)
     if not sys.stdout.isatty():
-        return f"{head}{name}{f'{text}. {remedy}' if remedy else text}"
+        return head + name + (f"{text.rstrip('.')}. {remedy}" if remedy else text)
     return head + name + _folded(text, remedy)
 
 

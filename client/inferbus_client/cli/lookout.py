@@ -10,6 +10,7 @@ from inferbus_client.client import Client
 from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import BrokerError
 from inferbus_client.exchange.announced import ready_for, serves
+from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown_in_line
 
 #: How long the broker may take with what it has retained, once it has granted the subscription.
@@ -40,17 +41,21 @@ class Lookout:
             self._begun = True
             threading.Thread(target=self._begin, name="lookout", daemon=True).start()
 
-    def words(self) -> str:
-        """Who serves us, as one line; empty while that is not known, as where the broker does not let us hear it."""
+    def words(self, model: str | None = None) -> str:
+        """Who serves us, as one line; empty while that is not known, as where the broker does not let us hear it.
+
+        Args:
+            model: which one is to answer; None: as the project says.
+        """
         try:
-            return self._words() if self._hears else ""
+            return self._words(model) if self._hears else ""
         except BrokerError:  # the connection is lost for good: whoever asks something is told why
             return ""
 
-    def _words(self) -> str:
+    def _words(self, model: str | None) -> str:
         project = self._client.settings.project
         if ready := self._ready():
-            return shown_in_line(", ".join(ready[:_NAMED]))
+            return shown_in_line(", ".join(self._which(one, model) for one in ready[:_NAMED]))
         others = [self._why_not(one) for one in self._client.workers().values() if project in one.projects]
         reasons = f" ({', '.join(others[:_NAMED])})" if others else ""
         return shown_in_line(f"no worker serves {project}{reasons}: see `inferbus doctor`")
@@ -86,6 +91,17 @@ class Lookout:
             return
         self._hears = True
 
-    def _ready(self) -> list[str]:
-        presences = self._client.workers().values()
-        return [f"{one.model} on {one.worker}" for one in ready_for(self._client.settings, presences)]
+    def _ready(self) -> list[Presence]:
+        return ready_for(self._client.settings, self._client.workers().values())
+
+    def _which(self, presence: Presence, model: str | None) -> str:
+        """What will answer there, as far as it tells: of several models it names the default of its first project."""
+        states, worker = presence.models, presence.worker
+        named = f"{', '.join(list(states)[:_NAMED])}{' and more' if len(states) > _NAMED else ''}"
+        if model is not None and states and model not in states:
+            return f"{worker} has no model {model} (it has {named}){nearest(model, states)}"
+        if model is None and len(states) > 1 and presence.projects[:1] != (self._client.settings.project,):
+            return f"one of {named} on {worker}"
+        name = model or presence.model
+        state = states.get(str(name), "ready")
+        return f"{name}{'' if state == 'ready' else f' ({state})'} on {worker}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +16,7 @@ from inferbus_client.cli.versions import installed
 from inferbus_client.errors import InferbusError, SettingsError
 from inferbus_client.exits import Exit, exit_of
 from inferbus_client.settings.sources import nearest
+from inferbus_client.shown import shown
 
 #: Verbs that come with another distribution, and what to install for them.
 _WORKERS_VERBS = frozenset({"serve", "demo", "estimate"})
@@ -25,11 +27,13 @@ _ALIKE: Final = 0.6
 #: Verb to module; each module's command has the verb's name. Imported when used: `ask` should not wait for `stress`.
 _OWN_VERBS = {
     "ask": "inferbus_client.cli.ask",
+    "batch": "inferbus_client.cli.batch",
     "chat": "inferbus_client.cli.chat",
     "stress": "inferbus_client.cli.stress",
     "status": "inferbus_client.cli.status",
     "doctor": "inferbus_client.cli.doctor",
     "completion": "inferbus_client.cli.completion",
+    "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
 }
 
@@ -92,7 +96,9 @@ def _run() -> int:
         return status if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, RuntimeError) as error:
+        if not _is_interrupt(error):
+            raise
         return Exit.INTERRUPTED
     except click.ClickException as error:
         return _wrong_usage(error)
@@ -103,9 +109,18 @@ def _run() -> int:
         return exit_of(error)
 
 
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what became of it: in the middle of `threading`'s waits, a lock that nobody holds."""
+    if error is None or isinstance(error, KeyboardInterrupt | click.Abort):
+        return error is not None
+    return _is_interrupt(error.__context__)
+
+
 def _wrong_usage(error: click.ClickException) -> int:
+    text = io.StringIO()
+    error.show(text)
     try:
-        error.show()
+        click.echo(shown(text.getvalue()), nl=False, err=True)  # it may repeat the command line, or a file
     except OSError:
         streams.give_up(sys.stderr)
     return Exit.USAGE

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import in_lines, milliseconds, natural_width, number, of
+from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, number, of
 from inferbus_client.cli.slots_table import SlotsTables
 from inferbus_client.fleet.figures import Figures, figures_of, together
 from inferbus_client.fleet.watch import WorkerView
@@ -63,7 +63,8 @@ class Overview:
 
     def _blocks(self, width: int) -> Iterator[Text]:
         for worker, view in self._workers.items():
-            yield Text(" ").join([part for part in (_name(worker), _state(view), _model(view)) if part])
+            head = Text(" ").join([part for part in (_name(worker), _state(view), _model(view)) if part])
+            yield head if head.cell_len <= width else Text("\n".join(folded(head.plain, width)))
             if (figures := self._figures[worker]) is not None:
                 yield from in_lines(_FIGURES, _cells(figures), width)
         total = self._total()

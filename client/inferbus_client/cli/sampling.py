@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from inferbus_client.contract.wire import Params
 from inferbus_client.errors import InvalidRequestError
-from inferbus_client.exchange.call import Addresses
+from inferbus_client.exchange.call import Addresses, Messages
 from inferbus_client.exchange.options import AskOptions, request_fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -49,20 +49,24 @@ def ask_options(flags: dict[str, Any]) -> AskOptions:
     }
     if flags["params"]:
         options["params"] = dict(_parameter(text) for text in flags["params"])
-    if (reason := refusal(options, _flag)) is not None:
+    if (reason := refusal(options, as_flag)) is not None:
         raise click.UsageError(reason)
     return options
 
 
-def refusal(options: AskOptions, spelled: Callable[[str], str] = str) -> str | None:
+def refusal(
+    options: AskOptions, spelled: Callable[[str], str] = str, *, messages: Messages | None = None
+) -> str | None:
     """Why the worker would refuse every question with these options; None where it would not.
 
     Args:
         options: these.
         spelled: what the user calls an option or a parameter.
+        messages: a whole conversation that is asked in the place of a question.
     """
     try:
-        Addresses("check", "check").request("a question", "check", stream=False, **request_fields(options))
+        question, fields = "a question" if messages is None else None, request_fields(options)
+        Addresses("check", "check").request(question, "check", stream=False, messages=messages, **fields)
     except InvalidRequestError as error:
         key, colon, text = error.failure.detail.partition(":")
         known = key in _OPTIONS or key.startswith("params.")
@@ -71,7 +75,8 @@ def refusal(options: AskOptions, spelled: Callable[[str], str] = str) -> str | N
     return None
 
 
-def _flag(name: str) -> str:
+def as_flag(name: str) -> str:
+    """What the command line calls an option or a parameter."""
     return f"--{name.replace('_', '-')}" if name in _OPTIONS.values() else f"--param {name}"
 
 

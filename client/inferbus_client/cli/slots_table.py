@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import in_lines, milliseconds, natural_width, of, size
+from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, of, size
 from inferbus_client.contract.presence import ModelStats, SlotStats
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
@@ -20,8 +20,20 @@ _STYLES: Final = {
     "starting": "yellow",
     "stopped": "dim",
     "unavailable": "red",
+    "down": "red",
+    "dead": "red",
     "half-open": "yellow",
     "open": "red",
+}
+#: States of which a worker's own state says enough, where it has a single slot. Empty: an older worker does not tell.
+_FINE: Final = frozenset({"", "ready", "starting", "stopped"})
+#: What the others mean. Why it came to that holds names of hosts, and stays in the log.
+_MEANINGS: Final = {
+    "unavailable": "none of its slots can answer",
+    "down": "its start has failed, or its server is gone; it is tried again",
+    "open": "it is left alone since it has failed, and tried again with one token",
+    "half-open": "it has failed, and is being tried with one token",
+    "dead": "it serves no more until the worker is started again",
 }
 #: Of one worker. Anyone may announce one.
 _MOST_ROWS: Final = 300
@@ -53,7 +65,8 @@ def rows_of(view: WorkerView) -> list[Row]:
         for name, state in view.presence.models.items():
             models.setdefault(name, ModelStats(state=state))
     slots = [slot for model in models.values() for slot in model.slots.values()]
-    if len(models) <= 1 and len(slots) <= 1 and all(slot.breaker == "closed" for slot in slots):
+    is_well = all(slot.breaker == "closed" and slot.state in _FINE for slot in slots)
+    if len(models) <= 1 and len(slots) <= 1 and is_well and all(model.state in _FINE for model in models.values()):
         return []
     return [row for name, model in models.items() for row in _rows(name, model)]
 
@@ -98,6 +111,11 @@ class SlotsTables:
             yield from [table] if fits else _blocks(rows[:_MOST_ROWS], options.max_width)
             if len(rows) > _MOST_ROWS:
                 yield Text(f"and {len(rows) - _MOST_ROWS} more")
+            told = {word for row in rows for word in (row.state, row.breaker)}
+            meanings = [f"{word}: {meaning}" for word, meaning in _MEANINGS.items() if word in told]
+            if meanings:
+                for line in (*meanings, "The worker's log says why."):
+                    yield Text("\n".join(folded(line, options.max_width)))
 
 
 def _table(rows: list[Row]) -> Table:
@@ -114,7 +132,8 @@ def _table(rows: list[Row]) -> Table:
 def _blocks(rows: list[Row], width: int) -> Iterator[Text]:
     for row in rows:
         words = [Text(row.model), Text(row.slot), Text(row.backend), *_styled(row)]
-        yield Text(" ").join([word for word in words if word.plain != "-"])
+        head = Text(" ").join([word for word in words if word.plain != "-"])
+        yield head if head.cell_len <= width else Text("\n".join(folded(head.plain, width)))
         figures = {name: cell for name, cell in zip(_FIGURES, row.figures, strict=True) if cell not in {"", "-"}}
         yield from in_lines(figures, figures.values(), width)
 

@@ -16,7 +16,7 @@ from rich.live import Live
 from inferbus_client.cli.connection import OF_A_REQUEST, client_options, load_settings
 from inferbus_client.cli.overview import Overview
 from inferbus_client.cli.slots_table import rows_of
-from inferbus_client.cli.terminal import is_dumb
+from inferbus_client.cli.terminal import dumb_size, is_dumb
 from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.errors import UnknownWorkerError
 from inferbus_client.exits import Exit
@@ -69,7 +69,8 @@ def _print_once(workers: Mapping[str, WorkerView], *, as_json: bool) -> Exit:
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
+    width, height = dumb_size()
+    console = Console(highlight=False, width=width, height=height)
     return console if console.is_terminal else Console(highlight=False, width=_PIPE)
 
 

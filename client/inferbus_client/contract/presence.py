@@ -124,7 +124,9 @@ class SlotStats(_Served):
 
     Attributes:
         backend: what answers there: an engine in the worker's process, or a kind of server.
-        state: of this slot, in the words of `models` in the presence.
+        state: of this slot: `ready`; `starting`; `stopped` (it starts when its model is asked for); `down` (its start
+            has failed, or its server is gone, and is tried again); `open` or `half-open`, as `breaker`; `dead` (it
+            serves no more until its worker is started again).
         active: requests that it runs now, of at most `limit`.
         limit: how many requests it may run at once now; None while that is not known.
         memory_declared: bytes that it should take, by the configuration; None where that does not say.

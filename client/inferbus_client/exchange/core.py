@@ -111,6 +111,9 @@ class ClientCore:
     def hear_announcements(self, timeout: float) -> Announced:
         return self._connected.hear_announcements(timeout)
 
+    def repeat(self) -> None:
+        self._connected.repeat()
+
     # --- errands ---
 
     def request(

@@ -236,6 +236,11 @@ class Transport:
                 on_refused=lambda error: self._waiters.tell(call.request_id, error),
             )
 
+    def repeat(self) -> None:
+        """Let every request that has no answer yet be sent again, as after a lost connection."""
+        self.check()
+        self._tell_all(Signal.RECONNECTED)
+
     def cancel(self, call: Call) -> None:
         """Tell the worker that nobody waits for an answer any more, where it may have heard the question."""
         if (waiter := self._waiters.of(call.request_id)) is not None:

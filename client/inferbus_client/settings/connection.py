@@ -159,7 +159,7 @@ class FileSettings(Written, BaseSettings):
         return {name: place for name, place in found if place} | dict.fromkeys(flags, "the command line")
 
     @classmethod
-    def elsewhere(cls, name: str) -> str:  # noqa: ARG003 - for those who know
+    def elsewhere(cls, keys: Keys) -> str:  # noqa: ARG003 - for those who know
         """Where that stands which is no setting, behind the complaint of it; empty where a slip is likelier."""
         return ""
 
@@ -183,8 +183,7 @@ class FileSettings(Written, BaseSettings):
             return f"{conflict}{_stated(conflict.names, sources)}"
         name, place = ".".join(str(step) for step in keys), place_of(keys, sources)
         if error["type"] == "extra_forbidden":
-            elsewhere = cls.elsewhere(name) if len(keys) == 1 else ""
-            text = f"there is no setting {name}{elsewhere or nearest(str(keys[-1]), _known(cls, keys[:-1]))}"
+            text = f"there is no setting {name}{cls.elsewhere(keys) or nearest(str(keys[-1]), _known(cls, keys[:-1]))}"
         elif not place.startswith((PREFIX, "MQTT_")) or len(keys) > 1:
             text = ": ".join(part for part in (name, text) if part)
         return ": ".join(part for part in (place, text) if part)

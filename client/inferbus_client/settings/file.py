@@ -131,4 +131,5 @@ def _note_lines(node: yaml.Node, keys: Keys, lines: dict[Keys, int]) -> None:
 
 def _not_yaml(path: Path, mark: yaml.Mark | None) -> str:
     line = "" if mark is None else f", line {mark.line + 1}"
-    return f"{path}{line} is not YAML (a value with special characters belongs in quotes)"
+    advice = "indent with spaces alone, no tabs; a value with special characters belongs in quotes"
+    return f"{path}{line} is not YAML ({advice})"

@@ -145,5 +145,8 @@ def unknown_variables(models: Iterable[type[BaseModel]]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "", *, alike: float = _ALIKE) -> str:
-    """`; is … meant?`, where a known name is much like this one."""
-    return "".join(f"; is {prefix}{match} meant?" for match in get_close_matches(name, known, n=1, cutoff=alike))
+    """`; is … meant?`, where a known name is much like this one, or has the same letters: `ulr` for `url`."""
+    known = list(known)
+    shuffled = [other for other in known if sorted(other.lower()) == sorted(name.lower())]
+    found = shuffled[:1] or get_close_matches(name, known, n=1, cutoff=alike)
+    return "".join(f"; is {prefix}{match} meant?" for match in found)

@@ -79,6 +79,16 @@ def test_a_pipe_gets_a_line_for_each_slot() -> None:
     assert [line.split()[:2] for line in lines if "gpu2" in line] == [["phi", "gpu2"]]
 
 
+@pytest.mark.parametrize("width", [40, 50, 60])
+def test_what_is_folded_is_indented_so_that_each_slot_begins_where_a_line_does(width: int) -> None:
+    """A state stood at the beginning of a line, where the next slot's model was looked for."""
+    name = "organisation/model-of-some-size"
+    known = view(models={name: ModelStats(slots={f"{name}/llama.cpp-1": SlotStats(state="down", backend="llama.cpp")})})
+    lines = rendered(known, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert {line.split()[0].rstrip(":") for line in lines if line[:1].strip()} == {"w", name, "down", "The"}
+
+
 @pytest.mark.parametrize("width", [60, 200])
 def test_a_worker_of_one_model_and_one_slot_has_the_page_that_it_had(width: int) -> None:
     one = {"a-model": ModelStats(state="ready", slots={"vllm": SlotStats(state="ready", active=3, limit=8)})}
@@ -88,6 +98,19 @@ def test_a_worker_of_one_model_and_one_slot_has_the_page_that_it_had(width: int)
 def test_but_one_that_is_left_alone_is_shown() -> None:
     one = {"a-model": ModelStats(slots={"ollama": SlotStats(breaker="open")})}
     assert "open" in rendered(view(models=one)).split()
+
+
+@pytest.mark.parametrize("state", ["down", "dead", "open", "unavailable", "something newer"])
+def test_and_so_is_one_in_any_state_that_is_not_fine_with_what_that_means(state: str) -> None:
+    one = {"a-model": ModelStats(slots={"ollama": SlotStats(state=state)})}
+    shown = " ".join(rendered(view(models=one)).split())
+    assert f"ollama {state}" in shown
+    assert ("The worker's log says why" in shown) == (state != "something newer")
+
+
+def test_a_model_that_cannot_answer_is_shown_before_its_figures_come() -> None:
+    told = Presence(worker="w", state="loading", models={"phi": "unavailable"})
+    assert "unavailable" in rendered(WorkerView(told)).split()
 
 
 def test_models_are_shown_before_their_figures_come() -> None:

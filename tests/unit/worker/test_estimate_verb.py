@@ -9,6 +9,7 @@ import pytest
 
 from support.inferbus import inferbus
 from support.model_folders import GROUPED, write_model
+from support.terminal import in_terminal
 
 
 def test_it_prints_a_table_and_says_that_it_is_an_estimate() -> None:
@@ -40,6 +41,8 @@ def test_what_could_never_fit_fails_in_words(tmp_path: Path) -> None:
     [
         ([], "Missing argument 'MODEL'"),
         (["/no/such/folder"], "There is no folder or file /no/such/folder."),
+        (["nothing.gguf"], "There is no folder or file nothing.gguf."),
+        (["nobody/nothing.gguf"], "There is no folder or file nobody/nothing.gguf."),
         (["nobody/nothing"], "download it first, or name a folder"),
         (["{folder}"], "it has no config.json"),
         (["{folder}/note.txt"], "is a file, and no .gguf"),
@@ -59,3 +62,15 @@ def test_what_is_wrong_is_said_in_a_sentence(arguments: list[str], words: str, t
     assert said.returncode == 2
     assert words in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("columns", [30, 40, 45])
+def test_a_narrow_terminal_parts_no_figure_from_its_unit_and_indents_what_it_folds(columns: int) -> None:
+    lines = in_terminal("estimate", "demo", "--memory", "1GiB", columns=columns).text.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not [line for line in lines if line.strip() in {"MiB", "KiB"}]
+    flush = [line.split()[0] for line in lines if line[:1].strip()]
+    assert flush == ["demo:", "In", "Estimated;"]
+    rows = lines[1 : next(number for number, line in enumerate(lines) if line.startswith("In"))]
+    begins = [line.split()[0] for line in rows if line.startswith("  ") and line[2].strip()]
+    assert begins == ["weights:", "KV", "KV", "KV", "overhead", "sum:"]

@@ -74,7 +74,7 @@ class _Worker:
 
     def hang(self) -> None:
         self.ask("hangs", "hang")
-        assert self.tokenizer.is_hanging.wait(10)
+        assert self.tokenizer.is_hanging.wait(60)
 
     def codes(self) -> dict[str, str]:
         """What each request has been told: the failure's code, or what kind of reply it was."""
@@ -109,7 +109,7 @@ def test_what_came_in_one_go_is_refused_at_the_stop_where_its_first_one_hangs(wo
     worker.ask("behind")
     worker.tokenizer.let_go = second
     first.set()
-    assert worker.tokenizer.is_hanging.wait(10)
+    assert worker.tokenizer.is_hanging.wait(60)
     worker.gate.reason = Failure("shutting_down")
     worker.rooms.intake.stop(0.1)
     assert worker.codes() == {"hangs": "accepted", "behind": "shutting_down"}

@@ -337,5 +337,5 @@ def test_no_taker_sleeps_while_something_could_be_taken(seed: int) -> None:
     until(lambda: len(ran) == len(put))
     lines.queue.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert set(ran) == set(put)

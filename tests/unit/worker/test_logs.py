@@ -72,7 +72,7 @@ def on_a_terminal(script: str, style: str, **variables: str) -> str:
         pass
     finally:
         os.close(ours)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     return written.decode()
 
 

@@ -93,7 +93,7 @@ def test_what_was_a_flag_goes_into_no_request() -> None:
 def test_the_worker_asks_a_server_of_its_own_so(monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[RemotePlace] = []
 
-    def make(place: RemotePlace, _loop: object) -> TinyEngine:
+    def make(place: RemotePlace, _loop: object, _remarks: object) -> TinyEngine:
         places.append(place)
         return TinyEngine("")
 
@@ -102,7 +102,8 @@ def test_the_worker_asks_a_server_of_its_own_so(monkeypatch: pytest.MonkeyPatch)
         "phi": {"backend": "mlx", "path": "/models/m", "model": "mine"},
         "big": {"backend": "vllm", "path": "/models/m", "options": {"dtype": "float32"}},
     }
-    lineup = make_lineup(Settings.load({"models": models, "projects": {"general": {"model": "phi"}}}), None, [])
+    projects = {"general": {"model": "phi", "models": ["big"]}}
+    lineup = make_lineup(Settings.load({"models": models, "projects": projects}), None, [])
     for name in models:
         engine = lineup.models[name].slots[0].engine
         assert isinstance(engine, ManagedEngine)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inferbus_client.errors import SettingsError
 from inferbus_worker.cli import serve
+from inferbus_worker.engines.factory import make_lineup
 from inferbus_worker.settings.pairs import without_effect
 from inferbus_worker.settings.worker import Settings
 
@@ -75,6 +76,8 @@ class TestCannotBeMeant:
             ({"backend": "vllm", "fallback": ["m"]}, "cannot stand in for itself"),
             ({"backend": "vllm", "concurrency": 0}, "concurrency"),
             ({"backend": "nobody"}, "backend"),
+            ({"backend": "openai", "api_key_file": ["k"]}, "api_key_file: must be a path"),
+            ({"backend": "llama.cpp", "path": "x", "memory": "3"}, "m.memory: must be 1 MiB or more; without a unit"),
         ],
     )
     def test_a_slot(self, tmp_path: Path, slot: dict[str, Any], words: str) -> None:
@@ -86,6 +89,12 @@ class TestCannotBeMeant:
         models = {f"m{number}": place for number in range(7)}
         with pytest.raises(SettingsError, match="448 slots are more than a worker can tell of, which is 400"):
             load(tmp_path, {"models": models, "projects": {"general": {"model": "m0"}}})
+
+    @pytest.mark.parametrize("budget", ["0", "12", "1023 KiB"])
+    def test_a_budget_of_some_bytes_had_a_unit_in_mind(self, tmp_path: Path, budget: str) -> None:
+        words = "memory_budget: must be 1 MiB or more; without a unit a size is in bytes, say it as 6 GiB is said"
+        with pytest.raises(SettingsError, match=words):
+            load(tmp_path, {**TWO, "memory_budget": budget})
 
 
 class TestWithoutEffect:
@@ -114,6 +123,20 @@ class TestWithoutEffect:
             "projects": {"general": {"model": "a"}},
         }
         assert without_effect(load(tmp_path, text)) == []
+
+    def test_what_no_request_can_get_to_is_not_started_and_that_is_said(self, tmp_path: Path) -> None:
+        """It was loaded all the same: gigabytes that nobody could ask for."""
+        models: dict[str, dict[str, Any]] = {
+            name: {"engine": "simulated"} for name in ("a", "b", "c", "idle", "beside")
+        }
+        models["a"]["fallback"] = ["c"]
+        models["idle"]["fallback"] = ["a"]
+        settings = load(tmp_path, {"models": models, "projects": {"p": {"model": "b"}, "q": {"model": "a"}}})
+        assert list(make_lineup(settings, None, []).models) == ["a", "b", "c"]
+        assert [said.partition(" no project")[0] for said in without_effect(settings)] == [
+            "models.beside is not started:",
+            "models.idle is not started:",
+        ]
 
     def test_nothing_is_said_of_what_has_an_effect(self, tmp_path: Path) -> None:
         assert without_effect(load(tmp_path, {**TWO, "max_workers": 4, "slot_timeout": "5s", "max_retries": 1})) == []

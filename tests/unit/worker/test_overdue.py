@@ -92,6 +92,16 @@ class TestNothingServesIt:
         assert (error["code"], error["retryAfterMs"] > 0) == ("engine_unavailable", True)
         assert rooms.left_behind == NOTHING
 
+    def test_who_comes_while_it_is_down_hears_when_it_is_tried_again(self) -> None:
+        """It said 1 s, whatever was known."""
+        rooms = pair(fallback=False)
+        rooms.ask(reply="json")
+        slot = slot_of(rooms, "phi")
+        slot.state, slot.again_at = "down", rooms.clock() + 17
+        rooms.overdue.look()
+        errors = [*ended(rooms), *replies(rooms.ask("other", reply="json"))]
+        assert [(error["code"], error["retryAfterMs"]) for error in errors] == [("engine_unavailable", 17_000)] * 2
+
     def test_it_goes_to_the_model_that_stands_in_and_the_answer_says_so(self) -> None:
         rooms = pair()
         rooms.ask(reply="json")
@@ -173,6 +183,7 @@ class TestAnEngineThatIsLost:
         well = rooms.take()
         rooms.ask("waits", reply="json")
         slot_of(rooms, "phi").state = "dead"
+        rooms.clock.pass_(1)
         rooms.overdue.look()
         assert hung.outcome is not None
         rooms.turns.run(hung)

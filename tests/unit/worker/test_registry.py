@@ -77,6 +77,42 @@ class TestStandIns:
         assert models.serving(a) is None
         assert not models.will_serve
 
+    def test_who_comes_in_vain_hears_of_the_first_moment_that_something_can_change(self) -> None:
+        clock = FakeClock()
+        models = {
+            "a": model_of("a", [ScriptedEngine() for _ in range(3)], clock, fallback=["b"]),
+            "b": model_of("b", [ScriptedEngine()], clock),
+        }
+        one = Registry(models, {"p": ProjectSettings(model="a")})
+        down, left_alone, dead = models["a"].slots
+        down.state, down.again_at = "down", clock() + 20
+        dead.state = "dead"
+        for _ in range(4):  # so that its pause is longer than the other's
+            left_alone.breaker.trip("silence")
+            clock.pass_(left_alone.breaker.retry_after)
+            left_alone.breaker.may_probe()
+        left_alone.breaker.failed("silence")
+        stands_in = models["b"].slots[0]
+        stands_in.state, stands_in.again_at = "down", clock() + 30
+        down.again_at = clock() + 5
+        assert left_alone.breaker.retry_after > 5
+        assert one.unavailable(models["a"]) == Failure("engine_unavailable", retry_after_ms=5000)
+        stands_in.again_at = clock() + 3
+        assert one.unavailable(models["a"]).retry_after_ms == 3000
+        stands_in.state = down.state = "dead"
+        assert one.unavailable(models["a"]).retry_after_ms == round(left_alone.breaker.retry_after * 1000)
+        assert one.unavailable(models["b"]).retry_after_ms == 1000, "and where nobody knows, soon"
+
+    def test_while_a_slot_is_tried_something_can_change_at_once(self) -> None:
+        """It said a minute: when a probe is taken for lost."""
+        clock = FakeClock()
+        models = {"a": model_of("a", [ScriptedEngine()], clock)}
+        breaker = models["a"].slots[0].breaker
+        breaker.trip("silence")
+        clock.pass_(breaker.retry_after)
+        assert breaker.may_probe()
+        assert Registry(models, {"p": ProjectSettings()}).unavailable(models["a"]).retry_after_ms == 1000
+
     def test_one_that_starts_is_waited_for(self) -> None:
         models = registry({"a": ["b"]}, p={"model": "a"})
         models.models["a"].slots[0].state = "starting"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +19,7 @@ from inferbus_worker.engines.base import (
     Completion,
     ContextTooLongError,
     EngineDeadError,
+    EngineError,
     EngineStartError,
     FirstTokenTimeoutError,
     GenerationTimeoutError,
@@ -26,8 +29,8 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
+from inferbus_worker.seldom import Once
 from inferbus_worker.settings.models import BACKENDS, Backend
-from support.needs import needs_module
 from support.nowhere import mute, nobody
 from support.stub_backend import Fault, StubBackend
 from support.waiting import until
@@ -60,16 +63,6 @@ def call(
 
 def whole(engine: RemoteEngine, chat: ChatCall) -> Completion:
     return engine.generate(chat).wait(time.monotonic() + 30)
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[RemoteLoop]:
-    needs_module("openai")
-    needs_module("anthropic")
-    loop = RemoteLoop()
-    loop.start()
-    yield loop
-    loop.stop(10)
 
 
 @pytest.fixture
@@ -126,13 +119,13 @@ def test_an_answer_that_reaches_its_bound_says_so(serve: Serve, backend: Backend
 @each_backend
 def test_a_cancel_closes_the_connection_and_frees_the_slot(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 60.0
+    stub.per_token = 600.0
     generation = engine.generate(call())
     until(lambda: stub.running == 1)
     generation.cancel()
     with pytest.raises(CancelledGenerationError):
         generation.wait(None)
-    until(lambda: stub.running == 0, 5)
+    until(lambda: stub.running == 0)
     assert stub.closed == 1
     until(lambda: engine.running == 0)
     assert engine.leaked == 0
@@ -141,35 +134,37 @@ def test_a_cancel_closes_the_connection_and_frees_the_slot(serve: Serve, backend
 @each_backend
 def test_a_deadline_closes_the_connection(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 60.0
+    stub.per_token = 600.0
+    generation = engine.generate(call())
+    until(lambda: stub.running)
     with pytest.raises(GenerationTimeoutError):
-        engine.generate(call()).wait(time.monotonic() + 0.3)
-    until(lambda: stub.closed == 1, 5)
+        generation.wait(time.monotonic() + 0.3)
+    until(lambda: stub.closed == 1)
 
 
 @each_backend
 def test_a_first_token_that_does_not_come_in_time_is_said(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.first_token = 60.0
+    stub.first_token = 600.0
     with pytest.raises(FirstTokenTimeoutError):
-        engine.generate(call(first_token_within=1.0)).wait(time.monotonic() + 30)
-    until(lambda: stub.closed == 1, 5)
+        engine.generate(call(first_token_within=2.0)).wait(time.monotonic() + 30)
+    until(lambda: stub.closed == 1)
 
 
 @each_backend
 def test_a_slow_answer_that_has_begun_keeps_its_time(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 0.2
-    chat = call(first_token_within=0.4)
+    stub.per_token = 0.7
+    chat = call(first_token_within=1.5)
     assert engine.generate(chat).wait(time.monotonic() + 30).text == "My name is Zorvek"
 
 
 @each_backend
 def test_reasoning_is_hidden_unless_asked_for_and_counts_as_a_beginning(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.reasoning, stub.per_token = "let me think about that", 0.2
+    stub.reasoning, stub.per_token = "let me think about that", 0.5
     told: list[tuple[str, str]] = []
-    chat = call("hello", first_token_within=0.6)
+    chat = call("hello", first_token_within=1.5)
     hidden = engine.generate(chat, lambda *grown: told.append(grown)).wait(time.monotonic() + 30)
     assert (hidden.text, hidden.reasoning) == ("hello", "")
     assert told[0] == ("", "")
@@ -303,17 +298,17 @@ def test_a_tokenizer_that_hangs_costs_its_bound_once(serve: Serve, monkeypatch: 
     monkeypatch.setattr("inferbus_worker.engines.remote.tokens._PATIENCE", 0.2)
     engine, stub = serve("vllm")
 
-    async def hang(*_: object) -> tuple[int, object]:
-        import asyncio  # noqa: PLC0415
+    asked: list[object] = []
 
-        await asyncio.sleep(60)
+    async def hang(*question: object) -> tuple[int, object]:
+        asked.append(question)
+        await asyncio.sleep(600)
         return 200, ""
 
     assert engine._connections is not None
     monkeypatch.setattr(engine._connections, "ask", hang)
-    began = time.monotonic()
     assert all(engine.count_tokens(f"text number {index}") > 0 for index in range(50))
-    assert time.monotonic() - began < 5
+    assert len(asked) == 1
     assert not engine.counts_exactly
     assert stub.requests == []
 
@@ -456,12 +451,12 @@ def test_an_engine_starts_again_where_it_could_not(loop: RemoteLoop, backend: Ba
 @each_backend
 def test_what_runs_at_the_stop_ends_as_the_engines_end(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 60.0
+    stub.per_token = 600.0
     generation = engine.generate(call())
     until(lambda: stub.running == 1)
     engine.stop(5)
     with pytest.raises(EngineDeadError):
-        generation.wait(time.monotonic() + 5)
+        generation.wait(time.monotonic() + 30)
     until(lambda: stub.running == 0)
     engine.stop(5)
 
@@ -469,12 +464,12 @@ def test_what_runs_at_the_stop_ends_as_the_engines_end(serve: Serve, backend: Ba
 @pytest.mark.parametrize("backend", _TELLING)
 def test_a_slot_that_stays_busy_after_a_cancel_has_leaked(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token, stub.leaks = 60.0, True
+    stub.per_token, stub.leaks = 600.0, True
     running = [engine.generate(call(f"number {index}")) for index in range(2)]
     until(lambda: stub.running == 2)
     for generation in running:
         generation.cancel()
-    until(lambda: engine.leaked == 2, 15)
+    until(lambda: engine.leaked == 2)
     stub.free()
     stub.per_token = 0.0
     assert whole(engine, call()).text == "My name is Zorvek"
@@ -484,7 +479,7 @@ def test_a_slot_that_stays_busy_after_a_cancel_has_leaked(serve: Serve, backend:
 @pytest.mark.parametrize("backend", _TELLING)
 def test_what_others_ask_of_the_server_is_no_leak(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 60.0
+    stub.per_token = 600.0
     assert engine._slots is not None
     stub.running += 3
     engine.start()
@@ -518,3 +513,25 @@ def test_a_fault_does_not_outlive_its_request(serve: Serve) -> None:
     with pytest.raises(Exception, match="500"):
         whole(engine, call())
     assert whole(engine, call()).text == "My name is Zorvek"
+
+
+def test_what_is_odd_about_a_server_is_said_once(loop: RemoteLoop, caplog: pytest.LogCaptureFixture) -> None:
+    """It was said again at each start: of a server that was away for a night, hundreds of times."""
+    caplog.set_level(logging.INFO)
+    remarks = Once(logging.getLogger("inferbus.remote"))
+    with StubBackend("mlx") as first, StubBackend("mlx") as second:
+        for url in (first.url, first.url, second.url):
+            engine = RemoteEngine(RemotePlace("mlx", url, "m"), loop, remarks)
+            for _start in range(3):
+                engine.start()
+            engine.stop(10)
+    assert len([said for said in caplog.messages if "does not tell how long a prompt may be" in said]) == 1
+
+
+def test_a_model_that_a_server_does_not_have_is_said_with_those_that_it_has(serve: Serve) -> None:
+    engine, stub = serve("vllm")
+    stub.always = Fault(status=404)
+    with pytest.raises(EngineError) as refused:
+        whole(engine, call())
+    remedy = "is the model's name right (model), and the path in url?"
+    assert str(refused.value) == f"vLLM at {stub.url} answered 404: {remedy} It has: {engine.model}"

@@ -119,9 +119,11 @@ def test_silence_ends_with_the_deadline_and_frees_the_connection(pair: Pair) -> 
     engine, stub = pair
     closed = stub.closed
     stub.faults.append(Fault(silence=True, after=1))
+    generation = engine.generate(ChatCall([{"role": "user", "content": "hello"}], Sampling(0, 1, 64)))
+    until(lambda: stub.running)
     with pytest.raises(GenerationTimeoutError):
-        ask(engine, 0.5)
-    until(lambda: stub.closed == closed + 1, 5)
+        generation.wait(time.monotonic() + 0.5)
+    until(lambda: stub.closed == closed + 1)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,31 +14,9 @@ from inferbus_worker.engines.remote import parts
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
 from support.needs import needs_module
-from support.stub_backend import StubBackend
+from support.stranger import STREAM, Stranger
 
 _TOO_LONG = json.dumps({"error": {"message": "the prompt is too long"}}).encode()
-_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-
-
-class Stranger(StubBackend):
-    """Answers completions with these bytes as they are, and hangs up.
-
-    Attributes:
-        pieces: what comes, with `pause` seconds behind each.
-    """
-
-    pieces: Iterable[bytes] = ()
-    pause = 0.0
-
-    async def _stream(
-        self, request: Any, fault: Any, reader: Any, writer: asyncio.StreamWriter, *, is_native: bool
-    ) -> bool:
-        del request, fault, reader, is_native
-        for piece in self.pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(self.pause)
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +76,7 @@ def test_what_goes_on_after_its_end_is_left(
 ) -> None:
     monkeypatch.setattr(parts, "_PATIENCE", 0.5)
     engine, stranger = pair
-    head = _STREAM + b"connection: close\r\n\r\n"
-    stranger.pieces = iter([head, event("hi"), event("", "stop"), *[event("")] * 1000])
+    stranger.pieces = iter([STREAM, event("hi"), event("", "stop"), *[event("")] * 1000])
     stranger.pause = 0.05
     assert ask(engine) == "hi"
 
@@ -109,7 +84,7 @@ def test_what_goes_on_after_its_end_is_left(
 def test_half_a_character_is_none(pair: tuple[RemoteEngine, Stranger]) -> None:
     """It would go into the session's history, and no later request with that could be sent."""
     engine, stranger = pair
-    stranger.pieces = [_STREAM + b"\r\n", event("half \ud83d"), event("gr\u00fc\u00df", "stop")]
+    stranger.pieces = [STREAM, event("half \ud83d"), event("gr\u00fc\u00df", "stop")]
     said = ask(engine)
     assert said == "half ?gr\u00fc\u00df"
     assert said.encode()

@@ -216,7 +216,7 @@ class TestClosing:
         (job,) = line.put("a")
         line.queue.close()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         # One of the four got the job and one token is left, as for a thread that comes back for more.
         assert sorted(taken, key=id) == sorted([job, None, None, None], key=id)
 

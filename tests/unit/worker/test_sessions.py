@@ -153,7 +153,7 @@ class TestForgetting:
             counter.start()
             counter.join(0.2)
             assert counted == []
-        counter.join(10)
+        counter.join(60)
         assert counted == [1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from inferbus_client.contract.presence import ModelStats, SlotStats, Stats, decode_announcement
+from inferbus_worker.engines.breaker import BreakerState
 from inferbus_worker.engines.figures import SlotFigures
 
 
@@ -42,6 +43,14 @@ def test_how_fast_a_slot_refuses_is_no_latency() -> None:
     figures.ended(2.0, 0, 0.5)
     figures.end_interval()
     assert (read(figures).latency_ms.avg, read(figures).first_token_ms) == (2000, 500)
+
+
+def test_a_slot_that_is_left_alone_is_not_called_ready() -> None:
+    figures = SlotFigures()
+    breakers: tuple[BreakerState, ...] = ("open", "half-open")
+    for breaker in breakers:
+        assert figures.reading("ollama", "ready", active=0, limit=4, breaker=breaker).state == breaker
+    assert figures.reading("ollama", "down", active=0, limit=4, breaker="open").state == "down"
 
 
 def test_they_travel_with_what_the_slot_says_of_itself() -> None:

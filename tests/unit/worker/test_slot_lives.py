@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -18,7 +19,7 @@ from inferbus_worker.engines.slot import Model, Slot
 from inferbus_worker.engines.slot_lives import SlotLives
 from inferbus_worker.engines.slots import Lease, SlotTable
 from support.model_slots import model_of
-from support.rooms import FakeClock, ScriptedEngine, ScriptedGeneration
+from support.rooms import FakeClock, ScriptedEngine, ScriptedGeneration, fail
 from support.waiting import until
 
 
@@ -90,6 +91,7 @@ class TestStart:
         lives.start()
         until(lambda: slot.state == "down")
         assert lives.failure() is None
+        assert 0 < slot.retry_after <= 2
         lives.look()
         assert engine.starts == 1, "not before its time"
 
@@ -100,6 +102,38 @@ class TestStart:
 
         until(is_up)
         assert engine.starts == 3
+
+    def test_what_is_wrong_is_said_once_until_that_is_over(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A server that was switched off filled the log, a line for each try."""
+        caplog.set_level(logging.INFO)
+        clock, refused, other = FakeClock(), EngineStartError("refused"), EngineStartError("not well")
+        engine = Starts().told(refused, refused, other, refused, other, None, refused)
+        slot = across(engine, clock)
+        lives = SlotLives([slot], 0, clock=clock)
+        lives.start()
+
+        def after(starts: int) -> bool:
+            clock.pass_(1)
+            lives.look()
+            return engine.starts == starts
+
+        until(lambda: after(6))
+        until(lambda: slot.may_serve)
+        said = [record.message.partition(" (")[0] for record in caplog.records if record.levelname == "WARNING"]
+        assert said == ["across/1: refused", "across/1: not well"]
+        slot.state = "down"
+        lives._lives[0].begin()
+        until(lambda: slot.state == "down" and engine.starts == 7)
+        until(lambda: caplog.messages[-1].startswith("across/1: refused"))
+        assert caplog.records[-1].levelname == "WARNING"
+
+    def test_what_a_server_is_asked_is_a_request_and_no_model_is_loaded(self, caplog: pytest.LogCaptureFixture) -> None:
+        clock = FakeClock()
+        slot = across(ScriptedEngine(fail(EngineError("phi at http://h answered 404"))), clock)
+        SlotLives([slot], 0, clock=clock).start()
+        until(lambda: slot.state == "down")
+        assert "across/1: it does not answer a test request: phi at http://h answered 404" in caplog.text
+        assert "loaded" not in caplog.text
 
     def test_a_start_that_hangs_holds_up_no_other(self) -> None:
         clock, may_go = FakeClock(), threading.Event()

@@ -213,6 +213,22 @@ class TestHistory:
         assert len(prompt(rooms)) == 5
         assert len(rooms.engine.calls) == 6 + 2
 
+    @pytest.mark.parametrize(("stream", "end"), [(True, "context_too_long"), (False, "fine")])
+    def test_what_a_server_finds_too_long_after_it_has_begun_is_not_said_twice(
+        self,
+        stream: bool,  # noqa: FBT001 - drawn
+        end: str,
+    ) -> None:
+        rooms = Rooms()
+        rooms.answer("s1", "before")
+        rooms.engine.script = lambda call: (fail(ContextTooLongError()) if len(call.messages) > 1 else answer("fine"))(
+            call
+        )
+        *said, last = replies(rooms.answer("s1", "after", reply="json", stream=stream))
+        assert last.get("code", last.get("text")) == end
+        assert [one["text"] for one in said if one["type"] == "delta"] == (["half"] if stream else [])
+        assert rooms.left_behind == NOTHING
+
     def test_a_message_that_fits_nothing_says_so_and_harms_nothing(self) -> None:
         rooms = self.rooms()
         self.talk(rooms, 3)
@@ -324,14 +340,18 @@ class TestEveryPathEndsOnce:
             yield Chunk("one ")
             rooms.endings.write(job, Failure("cancelled"))
             said.extend(replies(rooms.sent()))
-            job.heard("two ", "")
+            hear("two ")
             yield Chunk("three")
+
+        def hear(text: str) -> None:
+            assert job.lease is not None
+            job.heard(job.lease, text, "")
 
         rooms.engine.script = script
         said += replies(rooms.ask(stream=True))
         job = rooms.take()
         rooms.turns.run(job)
-        job.heard("four", "")
+        hear("four")
         assert rooms.sent() == []
         assert [(reply["type"], reply["seq"]) for reply in said] == [("accepted", 0), ("delta", 1), ("error", 2)]
 

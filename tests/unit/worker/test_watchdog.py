@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from inferbus_worker.chat import Usage
-from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineError, InvalidCallError
+from inferbus_worker.engines.base import (
+    BackendError,
+    BackendFault,
+    ChatCall,
+    EngineDeadError,
+    EngineError,
+    InvalidCallError,
+)
 from inferbus_worker.engines.watchdog import Watchdog
 from support.rooms import Chunk, FakeClock, Script, ScriptedEngine, answer
 from support.waiting import until
@@ -32,7 +39,7 @@ class Watched:
     def after_a_probe(self, probes: int = 1) -> str | None:
         """What it says once it has asked so often."""
         self.dog.complaint()
-        until(lambda: len(self.engine.calls) == probes and not self._is_asking(), 10)
+        until(lambda: len(self.engine.calls) == probes and not self._is_asking())
         return self.dog.complaint()
 
     def _is_asking(self) -> bool:
@@ -66,6 +73,14 @@ def test_silence_while_turns_are_under_way_is_asked_about() -> None:
     assert not watched.engine.calls
     watched.clock.pass_(2)
     assert watched.after_a_probe() == "no answer to one token within 10 s: stuck"
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "529"])
+def test_a_server_that_has_enough_to_do_says_so_and_lives(fault: BackendFault) -> None:
+    watched = Watched(failing(BackendError("too many requests", fault)))
+    watched.active = 1
+    watched.clock.pass_(11)
+    assert watched.after_a_probe() is None
 
 
 def test_an_engine_that_answers_is_let_be() -> None:

@@ -25,7 +25,7 @@ def test_it_runs_as_many_as_it_has_threads(rooms: Rooms) -> None:
     together = threading.Barrier(4)
 
     def script(_call: ChatCall) -> Iterator[Chunk]:
-        together.wait(10)
+        together.wait(60)
         yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
     rooms.engine.script = script
@@ -100,7 +100,7 @@ def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
     pool = WorkerPool(rooms.queue)
     pool.start(2, stuck, rooms.endings.write)
     rooms.ask()
-    assert begun.wait(10)
+    assert begun.wait(60)
     assert pool.active == 1
     assert not pool.stop(0.05)
     done.set()
@@ -124,7 +124,7 @@ class TestGrowing:
         go_on = threading.Event()
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(10)
+            go_on.wait(60)
             yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
         rooms.engine.script = script
@@ -143,7 +143,7 @@ class TestGrowing:
         go_on = threading.Event()
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(10)
+            go_on.wait(60)
             yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
         rooms = Rooms(script=script, concurrency=3)
@@ -166,7 +166,7 @@ class TestGrowing:
         go_on = threading.Event()
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(10)
+            go_on.wait(60)
             yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
         rooms.engine.script = script
@@ -196,7 +196,7 @@ class TestGrowing:
         go_on = threading.Event()
 
         def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(10)
+            go_on.wait(60)
             yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
 
         rooms.engine.script = script
@@ -225,15 +225,15 @@ class TestGrowing:
                 assert job.lease is not None
                 job.lease.end()
                 rooms.queue.give_back(job)
-                assert taken_again.wait(10)
+                assert taken_again.wait(60)
                 return
             taken_again.set()
-            may_leave.wait(10)
+            may_leave.wait(60)
             rooms.turns.run(job)
 
         pool.start(2, turn, rooms.endings.write)
         rooms.ask()
-        assert taken_again.wait(10)
+        assert taken_again.wait(60)
         until(lambda: len(rooms.queue) == 0 and pool.active == 1)
         may_leave.set()
         until(lambda: pool.active == 0)

@@ -23,7 +23,6 @@ from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.engines.registry import Registry
-from inferbus_worker.engines.slot import Model
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
@@ -122,7 +121,9 @@ class Admission:
             self._refuse(model, replies)
             return True
         serving = self._registry.serving(model)
-        failure = self._closed() or (_unavailable(model) if serving is None else self._count(key, request))
+        failure = self._closed() or (
+            self._registry.unavailable(model) if serving is None else self._count(key, request)
+        )
         claim = None if failure is not None else NO_CLAIM if request.is_stateless else self._sessions.claim(key)
         if claim is None:
             self._refuse(failure or Failure("session_busy"), replies)
@@ -242,11 +243,6 @@ class Admission:
         self._meter.rejected(failure.code)
         log.debug("refused a request: %s", failure.message)
         replies.end(failure)
-
-
-def _unavailable(model: Model) -> Failure:
-    """Neither the model nor any that stands in for it can answer."""
-    return Failure("engine_unavailable", retry_after_ms=_milliseconds(max(model.retry_after, _LEAST_WAIT)))
 
 
 def _milliseconds(seconds: float | None) -> int | None:

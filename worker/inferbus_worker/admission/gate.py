@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.engines.registry import LOADING
 
 
 class Gate:
@@ -13,4 +14,4 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self.reason: Failure | None = Failure("engine_unavailable")
+        self.reason: Failure | None = LOADING

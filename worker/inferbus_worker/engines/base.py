@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from inferbus_worker.chat import FinishReason, Message, Thinking, Usage
+
+#: Roughly: for engines that have no tokenizer to ask, or not yet.
+CHARACTERS_PER_TOKEN: Final = 4
 
 
 class EngineError(Exception):
@@ -59,6 +62,9 @@ class FirstTokenTimeoutError(GenerationTimeoutError):
 BackendFault = Literal["429", "503", "529", "5xx", "connection", "cut", "timeout"]
 
 
+_REFUSALS: Final = frozenset({"429", "503", "529"})
+
+
 class BackendError(EngineError):
     """A server across the network has failed the request. The text is for the log, and never quotes the request.
 
@@ -75,6 +81,11 @@ class BackendError(EngineError):
         self.fault: BackendFault = fault
         self.retry_after = retry_after
         self.may_retry = may_retry
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server is well, and has enough to do."""
+        return self.fault in _REFUSALS
 
 
 class EngineDeadError(EngineError):

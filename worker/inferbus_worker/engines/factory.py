@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from inferbus_client.settings.sources import nearest
 from inferbus_worker.engines.base import Engine
 from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
 from inferbus_worker.engines.slot import Model, Slot
+from inferbus_worker.seldom import Once
 from inferbus_worker.settings.models import Concurrency, ModelSettings, SlotSettings
 from inferbus_worker.settings.vllm_options import arguments
 from inferbus_worker.settings.worker import Settings
@@ -67,7 +69,7 @@ def make_lineup(
     """
     if settings.models:
         _refuse(options, "models: in the file names the models, and each slot has options of its own")
-        return _lineup(settings.models, settings.memory_budget)
+        return _lineup(settings.reached_models, settings.memory_budget)
     if settings.backend is not None:
         _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
         given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}
@@ -184,9 +186,9 @@ def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None
     from inferbus_worker.engines.managed.commands import as_asked  # noqa: PLC0415
     from inferbus_worker.engines.managed.engine import ManagedEngine  # noqa: PLC0415
 
-    asked = as_asked(place, model)
+    asked, remarks = as_asked(place, model), Once(logging.getLogger("inferbus.remote"))
 
     def at(url: str) -> Engine:
-        return RemoteEngine(remote_place(asked, model=model, name=label, url=url), loop)
+        return RemoteEngine(remote_place(asked, model=model, name=label, url=url), loop, remarks)
 
     return ManagedEngine(place, at, label, model=model)

@@ -93,7 +93,8 @@ class SlotFigures:
         with self._lock:
             return SlotStats(
                 backend=backend,
-                state=state,
+                # A slot that is left alone is not ready, whatever its engine is.
+                state=breaker if state == "ready" and breaker != "closed" else state,
                 active=active,
                 limit=limit,
                 memory_declared=memory_declared,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from inferbus_client.contract.presence import ModelStats
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.slot import Model
 from inferbus_worker.settings.projects import ProjectSettings
+
+#: Seconds after which to ask again where nobody knows better, and the least that is said.
+_LEAST_WAIT: Final = 1.0
+#: Nobody knows how long a model loads, from a second to many minutes: who asks each five seconds is served soon after
+#: it is there, and a client's few retries outlast a small one's load.
+LOADING: Final = Failure("engine_unavailable", retry_after_ms=5000)
 
 
 class Registry:
@@ -93,9 +101,26 @@ class Registry:
                 return one
         return None
 
+    def unavailable(self, model: Model) -> Failure:
+        """What a request hears while neither the model nor any that stands in for it can answer."""
+        soonest = min(one.retry_after for one in self._lines[model.key])
+        return Failure("engine_unavailable", retry_after_ms=_milliseconds(soonest))
+
+    def without_slot(self, model: Model) -> Failure:
+        """What a request hears that has waited in vain for a slot of a model which can answer."""
+        return Failure("overloaded", retry_after_ms=_milliseconds(model.retry_after))
+
+    def stand_ins(self, model: Model) -> Sequence[Model]:
+        """Those that answer in its place while none of its slots can, nearest first."""
+        return self._lines[model.key][1:]
+
     def _line_of(self, model: Model) -> list[str]:
         """The keys of a model and of those that stand in for it, and for these, nearest first."""
         line = [model.key]
         for key in line:  # which grows meanwhile
             line += [other for other in self.models[key].fallback if other not in line]
         return line
+
+
+def _milliseconds(wait: float) -> int:
+    return round(max(wait if math.isfinite(wait) else 0.0, _LEAST_WAIT) * 1000)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from inferbus_worker.chat import FinishReason, Message, Usage
 from inferbus_worker.engines.base import (
+    CHARACTERS_PER_TOKEN,
     CancelledGenerationError,
     ChatCall,
     Completion,
@@ -33,7 +34,6 @@ from inferbus_worker.engines.pending import PendingGeneration
 _TOKEN = re.compile(r"\s*\S+\s*")
 _CONTEXT_TOKENS = 32768
 # Prompts are estimated, not split into words: they hold whole histories, and this engine is to cost next to nothing.
-_CHARACTERS_PER_TOKEN = 4
 _COUNTED_MESSAGES = 8
 #: Seconds that a moment has: tokens that are due in the same one cost the pacing thread one waking.
 _QUANTUM: Final = 0.002
@@ -96,7 +96,7 @@ class SimulatedEngine:
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate."""
-        return len(text) // _CHARACTERS_PER_TOKEN + 1
+        return len(text) // CHARACTERS_PER_TOKEN + 1
 
     def _answer(self, call: ChatCall) -> Completion | EngineError:
         is_the_workers_own = call.cache_salt is None
@@ -266,7 +266,7 @@ def _estimate(messages: Sequence[Message]) -> int:
     """A prompt's length in tokens; what is older than the latest messages counts as much as they do on average."""
     latest = messages[-_COUNTED_MESSAGES:]
     characters = sum(len(_content(message)) for message in latest)
-    return characters * len(messages) // len(latest) // _CHARACTERS_PER_TOKEN + 1
+    return characters * len(messages) // len(latest) // CHARACTERS_PER_TOKEN + 1
 
 
 def _last_text(call: ChatCall) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -36,8 +37,6 @@ SlotState = Literal["starting", "ready", "stopped", "down", "dead"]
 _LONGEST_PAUSE: Final = 300.0
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_BACKOFF: Final = 30.0
-#: Faults of a backend that is well, and has enough to do.
-REFUSALS: Final = frozenset({"429", "503", "529"})
 #: Ends of a generation that say nothing against the engine.
 _REQUESTERS: Final = (CancelledGenerationError, ContextTooLongError, InvalidCallError, GenerationTimeoutError)
 
@@ -61,6 +60,7 @@ class Slot:
         pieces: how often an answer has grown there; of an engine in this process nobody counts.
         forms_given_up: answers in a given form that nobody waited for any more before they had begun.
         paused_until: when its backend may be asked again, on the table's clock.
+        again_at: when a start that has failed is tried again, on the table's clock.
         last_used: when it was last taken, or given back.
     """
 
@@ -94,6 +94,7 @@ class Slot:
         self.pieces = 0
         self.forms_given_up = 0
         self.paused_until = 0.0
+        self.again_at = 0.0
         self.last_used = 0.0
         self._clock = clock
         self._refused_in_a_row = 0
@@ -129,6 +130,17 @@ class Slot:
     def pause_left(self) -> float:
         """Seconds until its backend may be asked again."""
         return max(self.paused_until - self._clock(), 0.0) if self.paused_until else 0.0
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until it may answer again: 0 where nobody knows, infinite for one that never will."""
+        if self.state == "dead":
+            return math.inf
+        if self.state == "down":
+            return max(self.again_at - self._clock(), 0.0)
+        # A probe that is under way tells at any moment.
+        left_alone = self.breaker.retry_after if self.breaker.state == "open" else 0.0
+        return max(self.pause_left, left_alone)
 
     @property
     def load(self) -> float:
@@ -171,7 +183,7 @@ class Slot:
     def failed(self, error: BaseException) -> str | None:
         """A request ended in an error; the fault that counts, None where the slot has none."""
         if isinstance(error, BackendError):
-            if error.fault in REFUSALS:
+            if error.is_refusal:
                 self.refused(error)
             else:
                 self.breaker.failed(str(error))
@@ -247,8 +259,8 @@ class Model:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until one of its slots is tried again."""
-        return min((slot.breaker.retry_after for slot in self.slots), default=0.0)
+        """Seconds until the first of its slots may answer again; see `Slot.retry_after`."""
+        return min((slot.retry_after for slot in self.slots), default=math.inf)
 
     @property
     def state(self) -> str:

@@ -16,6 +16,7 @@ from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.slot import Slot
 from inferbus_worker.engines.watchdog import Watchdog, probe
+from inferbus_worker.seldom import Once
 
 log = logging.getLogger("inferbus.slots")
 
@@ -103,6 +104,7 @@ class _Life:
         self._again_at: float | None = None
         self._failures = 0
         self._leaked = 0
+        self._complaints = Once(log)
 
     def begin(self) -> None:
         self.slot.state = "starting"
@@ -157,7 +159,8 @@ class _Life:
             error = probe(slot.engine, _WARM_UP_TIMEOUT)
             if error is not None:
                 reason = error or type(error).__name__
-                raise EngineStartError(f"the model loaded but does not answer: {reason}") from error  # noqa: TRY301
+                what = "the model loaded but does not answer" if slot.is_here else "it does not answer a test request"
+                raise EngineStartError(f"{what}: {reason}") from error  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
             if slot.is_here:
                 self._end_for_good(error)
@@ -167,6 +170,7 @@ class _Life:
             self._end_for_good(error)
         else:
             self._failures = 0
+            self._complaints.forget()
             slot.became_ready()
 
     def _end_for_good(self, error: BaseException) -> None:
@@ -178,10 +182,12 @@ class _Life:
     def _try_again(self, error: Exception) -> None:
         pause = jittered_pause(_FIRST_RETRY, self._failures, _LONGEST_RETRY)
         self._failures += 1
-        log.warning("%s: %s (trying again in %.0f s)", self.slot.name, str(error) or type(error).__name__, pause)
+        reason = str(error) or type(error).__name__
+        again = "%s: %s (trying again in %.0f s, and then on without a word)"
+        self._complaints.say(logging.WARNING, reason, again, self.slot.name, reason, pause)
         if not isinstance(error, EngineStartError):
             log.debug("how it failed", exc_info=error)
-        self._again_at = self._clock() + pause
+        self._again_at = self.slot.again_at = self._clock() + pause
         self.slot.state = "down"
 
     def _probe(self) -> None:

@@ -17,7 +17,13 @@ from typing import Final, Protocol
 
 from cachetools import LRUCache
 
-from inferbus_worker.engines.base import BackendError, CancelledGenerationError, EngineError, Generation
+from inferbus_worker.engines.base import (
+    BackendError,
+    CancelledGenerationError,
+    EngineDeadError,
+    EngineError,
+    Generation,
+)
 from inferbus_worker.engines.slot import Model, Slot
 
 log = logging.getLogger("inferbus.slots")
@@ -96,15 +102,15 @@ class Lease:
     def give_up(self, reason: str) -> None:
         """Wait no more for an answer that does not come: its request may be tried again, or fails."""
         generation = self.generation
-        if generation is not None and self._given_up is None:
-            self._given_up = reason
+        if generation is not None:  # a later one than the last time, perhaps: a prompt that was too long is asked again
+            self._given_up = self._given_up or reason
             generation.cancel()
 
     def reason(self, error: EngineError) -> EngineError:
         """What has failed the request, where the engine said `error`."""
-        if self._given_up is not None and isinstance(error, CancelledGenerationError):
-            return BackendError(self._given_up, "timeout")
-        return error
+        if self._given_up is None or not isinstance(error, CancelledGenerationError):
+            return error
+        return EngineDeadError(self._given_up) if self.slot.is_here else BackendError(self._given_up, "timeout")
 
     def end(self, error: BaseException | None = None) -> None:
         """Give the slot back, and say how it went. For its request's thread; without effect a second time.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from inferbus_worker.engines.base import ChatCall, Engine, EngineError, InvalidCallError, Sampling
+from inferbus_worker.engines.base import BackendError, ChatCall, Engine, EngineError, InvalidCallError, Sampling
 
 _HELLO: Final = [{"role": "user", "content": "Hello"}]
 _PROBE: Final = ChatCall(_HELLO, Sampling(temperature=0, top_p=1, max_tokens=1))
@@ -89,8 +89,9 @@ class Watchdog:
     def _run_probe(self, call: ChatCall) -> None:
         # It ends by its own time limit; nobody has to stop it.
         error = probe(self._engine, self._silence, call)
-        # An engine that takes no forms says so, and lives.
-        if error is not None and not isinstance(error, InvalidCallError):
+        # Who takes no forms, or has enough to do, says so and lives.
+        lives = isinstance(error, InvalidCallError) or (isinstance(error, BackendError) and error.is_refusal)
+        if error is not None and not lives:
             what = "one token in a given form" if call.has_form else "one token"
             self._found = f"no answer to {what} within {self._silence:g} s: {error or type(error).__name__}"
         self._last_progress = self._clock()

@@ -121,28 +121,43 @@ class Job:
         if marked:
             generation.cancel()
 
-    def detach(self) -> None:
-        """The generation has failed, and there may be another one."""
+    def detach(self) -> bool:
+        """Hear no more of an attempt that has failed, so that there may be another one; False where some was shown."""
         with self._lock:
+            if self.first_token_at is not None:
+                return False
             self._generation = self.lease = None
             self.answering = self.reached_engine = False
+        return True
 
     def let_go(self) -> None:
         """The generation is over. It knows this job, to be heard: such rings cost the collector a tenth of all time."""
         self._generation = None
 
-    def heard(self, text: str, reasoning: str) -> None:
-        """Pass on what is new of the answer. In the engine's thread: this notes, and never waits."""
-        now, lease = self._clock(), self.lease
-        if lease is not None:
-            lease.grows(now)
-            if not self.answering:
-                lease.first_token_at = now
-        self.answering = True
-        if self.request.stream and (text or reasoning):
-            if self.first_token_at is None:
-                self.first_token_at = now
+    def heard(self, lease: Lease, text: str, reasoning: str) -> None:
+        """Pass on what is new of the answer. In the engine's thread: this notes, and never waits.
+
+        Args:
+            lease: of the attempt that says it; one that has been given up may still be on its way here.
+            text: of the answer.
+            reasoning: before it.
+        """
+        now = self._clock()
+        if lease is not self.lease:
+            return
+        lease.grows(now)
+        if not self.answering:
+            self.answering, lease.first_token_at = True, now
+        if self.request.stream and (text or reasoning) and self._is_shown(lease, now):
             self.replies.delta(text, reasoning)
+
+    def _is_shown(self, lease: Lease, now: float) -> bool:
+        """Whether the requester sees it: from then on there is no other attempt."""
+        if self.first_token_at is None:
+            with self._lock:  # against `detach`
+                if lease is self.lease:
+                    self.first_token_at = now
+        return lease is self.lease
 
     def mark(self, failure: Failure, *, finishes: bool = False) -> bool:
         """Let the job end with a failure, and its engine stop. From any thread.

@@ -20,7 +20,8 @@ log = logging.getLogger("inferbus.slots")
 
 #: Seconds after which to look again at a request whose model is starting.
 _LOOK_AGAIN: Final = 1.0
-_LEAST_WAIT: Final = 1.0
+#: Seconds that a request's thread has to ask the engine, once it has a slot.
+_TO_ASK: Final = 1.0
 
 
 class Overdue:
@@ -81,13 +82,18 @@ class Overdue:
             self._queue.look_again(job)
         elif self._queue.remove(job):
             self._seldom.warning("a request for %s got no slot within %.0f s", model.name, self._slot_timeout)
-            self._end(job, Failure("overloaded", retry_after_ms=_milliseconds(model)))
+            self._end(job, self._registry.without_slot(model))
 
     def _give_up(self, model: Model) -> None:
-        """End what runs in an engine that is lost, and may hang: its threads have others to see to."""
+        """Wait no more for what an engine has that is lost, and may hang: others may answer what it has not begun."""
+        now = self._clock()
         for job in self._in_flight.all():
             lease = job.lease
-            if lease is not None and lease.slot.model is model and lease.slot.state == "dead":
+            if lease is None or lease.slot.model is not model or lease.slot.state != "dead":
+                continue
+            if lease.generation is not None:
+                lease.give_up(f"{lease.slot.name} is lost")
+            elif now - lease.taken_at >= _TO_ASK:  # its thread hangs on the way there
                 job.mark(Failure("engine_unavailable"))
 
     def _leave(self, model: Model) -> None:
@@ -97,7 +103,7 @@ class Overdue:
             if not self._queue.remove(job):
                 continue
             if instead is None:
-                self._end(job, Failure("engine_unavailable", retry_after_ms=_milliseconds(model)))
+                self._end(job, self._registry.unavailable(model))
             else:
                 self._in_flight.moved(job, instead.key)
                 self._queue.put(job)
@@ -108,7 +114,3 @@ class Overdue:
     def _end(self, job: Job, failure: Failure) -> None:
         job.mark(failure)
         self._endings.later(job)
-
-
-def _milliseconds(model: Model) -> int:
-    return round(max(model.retry_after, _LEAST_WAIT) * 1000)

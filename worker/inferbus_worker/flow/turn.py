@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from inferbus_client.contract.wire import Code, Failure
@@ -23,7 +24,8 @@ from inferbus_worker.engines.base import (
     GenerationTimeoutError,
     InvalidCallError,
 )
-from inferbus_worker.engines.slot import REFUSALS, Slot
+from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slot import Slot
 from inferbus_worker.engines.slots import Lease, SlotTable
 from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
@@ -50,6 +52,7 @@ class TurnRunner:
 
     Args:
         slots: where they run.
+        registry: which models stand in for which.
         settings: the worker's.
         prompts: makes prompts.
         queue: where a request waits for another try.
@@ -61,6 +64,7 @@ class TurnRunner:
     def __init__(
         self,
         slots: SlotTable,
+        registry: Registry,
         settings: Settings,
         prompts: Prompts,
         queue: RequestQueue,
@@ -69,6 +73,7 @@ class TurnRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = slots
+        self._registry = registry
         self._settings = settings
         self._prompts = prompts
         self._queue = queue
@@ -89,6 +94,7 @@ class TurnRunner:
                 if is_first:
                     self._begins(job.replies.address.receipt)
                 outcome = self._answer(job, lease)
+                job.settle(outcome)  # before its slot is free: whoever looks at it then sees an answer
             else:
                 error = CancelledGenerationError()
         except EngineError as raised:
@@ -119,8 +125,8 @@ class TurnRunner:
             try:
                 return self._generate(job, prompt, lease)
             except ContextTooLongError:
-                # What is left of the history pays for it.
-                if not prompt.shorten():
+                # What is left of the history pays for it; but nothing is said twice.
+                if job.first_token_at is not None or not prompt.shorten():
                     raise
 
     def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease) -> Answer:
@@ -133,29 +139,37 @@ class TurnRunner:
             thinking=self._settings.projects[job.key.project].thinking,
             first_token_within=form_timeout,
         )
-        generation = lease.generation = lease.slot.engine.generate(call, job.heard)
+        generation = lease.generation = lease.slot.engine.generate(call, partial(job.heard, lease))
         job.attach(generation)
         done = generation.wait(job.deadline)
         change = prompt.change(done.text, done.usage.completion_tokens)
         return Answer(done.text, done.finish_reason, done.usage, change, done.reasoning or None)
 
     def _may_go_again(self, job: Job, slot: Slot, error: EngineError) -> bool:
-        """Whether another try is worth it: nothing has been shown, time and tries are left, and somebody may answer."""
-        is_lost = isinstance(error, EngineDeadError) and self._slots.others(slot, job)
+        """Whether there is another try: nothing has been shown, time and tries are left, and somebody may answer.
+
+        Then nothing of this one will be shown any more.
+        """
+        is_lost = isinstance(error, EngineDeadError) and self._may_be_served_elsewhere(job, slot)
         if not is_lost and not (isinstance(error, BackendError) and error.may_retry):
             return False
         if job.outcome is not None:  # it has been marked meanwhile
             return False
         now = self._clock()
         has_time = now - job.admitted_at < self._settings.retry_for and (job.deadline is None or now < job.deadline)
-        return has_time and job.first_token_at is None and len(job.attempts) <= self._settings.max_retries
+        return has_time and len(job.attempts) <= self._settings.max_retries and job.detach()
+
+    def _may_be_served_elsewhere(self, job: Job, slot: Slot) -> bool:
+        """Whether what an engine in this process leaves behind has another slot, or another model stands in for it."""
+        if self._slots.others(slot, job):
+            return True
+        return any(other.may_serve for other in self._registry.stand_ins(slot.model))
 
     def _go_again(self, job: Job) -> None:
         """Back to the head of its lane: to another slot at once, to the same one after a rest."""
         tries = len(job.attempts)
         job.waits_since = self._clock()
         job.may_repeat_at = job.waits_since + jittered_pause(_FIRST_REST, tries - 1, math.inf)
-        job.detach()
         self._queue.give_back(job)
         # A mark that came meanwhile found it nowhere, and left it to us.
         if job.outcome is not None and self._queue.remove(job):
@@ -174,8 +188,8 @@ def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure |
     """A refusal that says when to ask again: when the slot is asked again."""
     if not isinstance(outcome, Failure) or outcome.code not in {"overloaded", "engine_unavailable"}:
         return outcome
-    wait = max(slot.pause_left, slot.breaker.retry_after)
-    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if wait else outcome
+    wait = slot.retry_after
+    return replace(outcome, retry_after_ms=max(round(wait * 1000), 1)) if 0 < wait < math.inf else outcome
 
 
 def _failure(error: EngineError) -> Failure:
@@ -203,6 +217,6 @@ def _of_backend(error: BackendError | EngineDeadError) -> Code:
     if isinstance(error, EngineDeadError):
         return "engine_unavailable"
     log.warning("a backend failed a request (%s): %s", error.fault, error)
-    if error.fault in REFUSALS:
+    if error.is_refusal:
         return "overloaded"
     return "engine_unavailable" if error.fault == "connection" else "engine_error"

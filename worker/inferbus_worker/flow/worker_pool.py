@@ -99,8 +99,13 @@ class WorkerPool:
                 return
             number = next(number for number in range(len(self._threads) + 1) if number not in self._threads)
             thread = threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
-            thread.start()
+            # Counted before it runs: it may have a turn at once, and there are never more of those than threads.
             self._threads[number] = thread
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more
+                del self._threads[number]
+                raise
 
     def _grow(self) -> None:
         """Start threads while requests wait for nothing else."""

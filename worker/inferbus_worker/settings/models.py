@@ -21,7 +21,8 @@ from pydantic import (
 
 from inferbus_client.contract.wire.requests import MODEL_NAME
 from inferbus_client.units import Duration, Size, Written
-from inferbus_worker.settings.vllm_options import STARS, VllmOptions, masked
+from inferbus_worker.settings.masking import STARS, masked, masked_words
+from inferbus_worker.settings.vllm_options import VllmOptions
 
 #: The servers across the network that we know how to speak to; what differs between them says `engines.remote`.
 Backend = Literal["vllm", "ollama", "llama.cpp", "tabbyapi", "mlx", "tgi", "openai", "anthropic"]
@@ -34,6 +35,8 @@ _MAX_SLOTS_IN_ALL: Final = 400
 
 _MOST_AT_ONCE: Final = 4096
 _LARGEST_PORT: Final = 65_535
+#: Bytes; nothing that answers takes less, so that less is a number without its unit.
+_LEAST_MEMORY: Final = 1024 * 1024
 
 
 def _number_or_auto(value: object) -> object:
@@ -43,6 +46,16 @@ def _number_or_auto(value: object) -> object:
 
 
 Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
+def _check_memory(size: int) -> int:
+    if size < _LEAST_MEMORY:
+        raise ValueError("must be 1 MiB or more; without a unit a size is in bytes, say it as 6 GiB is said")
+    return size
+
+
+#: What a model takes of the memory, or may.
+Memory = Annotated[Size, AfterValidator(_check_memory)]
 
 
 def check_url(url: str) -> str:
@@ -83,6 +96,10 @@ def _check_variable(name: str) -> str:
 VariableName = Annotated[str, AfterValidator(_check_variable)]
 
 
+def _masked(variables: dict[str, str]) -> Any:
+    return masked(variables)
+
+
 class Manage(Written):
     """How the worker starts a slot's server itself.
 
@@ -91,8 +108,10 @@ class Manage(Written):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    command: list[str] | None = None
-    environment: Annotated[dict[str, str], PlainSerializer(masked, when_used="json")] = Field(default_factory=dict)
+    command: Annotated[list[str], PlainSerializer(masked_words, when_used="json")] | None = Field(None, repr=False)
+    environment: Annotated[dict[str, str], PlainSerializer(_masked, when_used="json")] = Field(
+        default_factory=dict, repr=False
+    )
     start_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
@@ -128,15 +147,15 @@ class SlotSettings(Written):
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: Literal["vllm", "simulated"] | None = None
     backend: Backend | None = None
-    url: Url | None = None
+    url: Url | None = Field(None, repr=False)
     model: str | None = None
     path: str | None = None
     concurrency: Concurrency | None = None
-    options: VllmOptions = Field(default_factory=dict)
+    options: VllmOptions = Field(default_factory=dict, repr=False)
     api_key_env: VariableName | None = None
     api_key_file: Path | None = None
     context: Annotated[int, Field(ge=16)] | None = None
-    memory: Size | None = None
+    memory: Memory | None = None
     manage: Manage | None = None
     when: Literal["always", "on-demand"] = "always"
     idle_stop: Annotated[Duration, Field(gt=0)] = 600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferbus_client.errors import ConflictError
@@ -104,10 +105,15 @@ def missing_files(settings: Settings) -> list[str]:
     """A sentence for each path to a model that is a file's by its looks, where there is none."""
     found = ((name, place.path) for name, one in settings.models.items() for place in one.places if place.path)
     return [
-        f"models.{name}: there is nothing at {path}, its path"
+        f"models.{name}: there is nothing at {path}, its path{_seen_from(path)}"
         for name, path in dict.fromkeys(found)
-        if path.startswith(("/", "./", "../", "~")) and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
+        if (path.startswith(("/", "./", "../", "~")) or path.endswith(".gguf"))
+        and not os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - a home that is none stays as it is
     ]
+
+
+def _seen_from(path: str) -> str:
+    return "" if path.startswith(("/", "~")) else f", as seen from {Path.cwd()}"
 
 
 def without_effect(settings: Settings) -> list[str]:
@@ -143,16 +149,10 @@ def without_effect(settings: Settings) -> list[str]:
 
 def _unreached(settings: Settings) -> Iterator[str]:
     """A sentence for each model that no project's requests get to."""
-    first = list(settings.models)[:1]
-    reached = [name for project in settings.projects.values() for name in [project.model, *project.models] if name]
-    line = list(dict.fromkeys([*reached, *(first if len(settings.models) == 1 else [])]))
-    for name in line:  # which grows meanwhile
-        line += (
-            [other for other in settings.models[name].fallback if other not in line] if name in settings.models else []
-        )
+    reached = settings.reached_models
     for name in settings.models:
-        if name not in line:
-            yield f"models.{name} has no effect: no project names it, and it stands in for none that is named"
+        if name not in reached:
+            yield f"models.{name} is not started: no project names it, and it stands in for none that is named"
 
 
 def _idle(settings: Settings, idle: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, PlainSerializer
 
+from inferbus_worker.settings.masking import masked
+
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*", re.IGNORECASE)
-_SECRET: Final = re.compile(r"(token|key|password|secret)$", re.IGNORECASE)
-STARS: Final = "**********"
 
 
 def _check(options: dict[str, Any]) -> dict[str, Any]:
@@ -23,13 +23,12 @@ def _check(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def masked(options: dict[str, Any]) -> dict[str, Any]:
-    """With stars for what its name calls a secret."""
-    return {name: STARS if _SECRET.search(name) else value for name, value in options.items()}
+def _masked(options: dict[str, Any]) -> Any:
+    return masked(options)
 
 
 #: Options by their names, with underscores or dashes.
-VllmOptions = Annotated[dict[str, Any], AfterValidator(_check), PlainSerializer(masked, when_used="json")]
+VllmOptions = Annotated[dict[str, Any], AfterValidator(_check), PlainSerializer(_masked, when_used="json")]
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:

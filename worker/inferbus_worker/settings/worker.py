@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.contract import topics
 from inferbus_client.settings.connection import ConnectionSettings
+from inferbus_client.settings.file import Keys
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
-from inferbus_worker.settings.models import Backend, Concurrency, Models, Url, VariableName
+from inferbus_worker.settings.models import Backend, Concurrency, Memory, Models, ModelSettings, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
 from inferbus_worker.settings.rates import Rate, RateLimit
@@ -115,7 +116,7 @@ class Settings(ConnectionSettings):
         "start does not count.",
         json_schema_extra={"default": "60s", "metavar": "TIME"},
     )
-    memory_budget: Size | None = Field(
+    memory_budget: Memory | None = Field(
         None,
         description="What the models that this worker starts may take of the host's memory together.",
         json_schema_extra={"default": "none", "metavar": "SIZE"},
@@ -309,11 +310,26 @@ class Settings(ConnectionSettings):
         return self
 
     @classmethod
-    def elsewhere(cls, name: str) -> str:
-        """For a key at the top of the file that is no setting."""
-        if name == "model":
-            return "; the model is named on the command line, or below models:"
-        return "" if nearest(name, cls.model_fields) else "; options of vLLM's stand below vllm:"
+    def elsewhere(cls, keys: Keys) -> str:
+        """For a key at the top of the file, of a model or of a slot that is no setting."""
+        match keys:
+            case ("model",):
+                return "; the model is named on the command line, or below models:"
+            case (str(name),):
+                return "" if nearest(name, cls.model_fields) else "; options of vLLM's stand below vllm:"
+            case ("models", _, str(name)) | ("models", _, "slots", _, str(name)):
+                where = "; what vLLM or a request is to get besides stands below options:"
+                return "" if nearest(name, ModelSettings.model_fields) else where
+        return ""
+
+    @property
+    def reached_models(self) -> dict[str, ModelSettings]:
+        """Those of `models` that a project's requests get to, in their order. Nobody could ask for the others."""
+        named = [name for project in self.projects.values() for name in [project.model, *project.models] if name]
+        line = list(dict.fromkeys(named if len(self.models) > 1 else self.models))
+        for name in line:  # which grows meanwhile
+            line += [other for other in self.models[name].fallback if other not in line]
+        return {name: one for name, one in self.models.items() if name in line}
 
     @property
     def readable_bytes(self) -> int:

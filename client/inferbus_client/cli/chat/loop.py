@@ -37,7 +37,9 @@ class ChatLoop:
         """Say where we are, and who answers here."""
         self._lookout.look()
         settings = self._client.settings
-        self._view.welcome(settings.project, settings.broker, self._client.session, self._lookout.words())
+        self._view.welcome(
+            settings.project, settings.broker, self._client.session, self._lookout.words(self._options.get("model"))
+        )
 
     def talk(self, lines: Lines) -> Exit:
         """Talk until the person leaves. Ctrl-C stops an answer; two in a row leave."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from inferbus_client.cli.cells import folded
 from inferbus_client.cli.stress.knee import Recommendation, Search
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.cli.stress.report import format_rate, format_seconds, print_table
@@ -41,7 +42,8 @@ def steps(search: Search, plan: Plan, results: Sequence[Result]) -> Iterator[Pla
     while (clients := search.next(results)) is not None:
         share = max(_MOST_REQUESTS // clients, 1)
         most = share if plan.most_messages is None else min(plan.most_messages, share)
-        yield replace(plan, clients=clients, most_messages=most)
+        # What is wrong with one request is wrong with all of them, and the first step finds it.
+        yield replace(plan, clients=clients, most_messages=most, gives_up=not results)
 
 
 def print_curve(console: Console, results: Sequence[Result], found: Recommendation) -> None:
@@ -60,11 +62,14 @@ def print_curve(console: Console, results: Sequence[Result], found: Recommendati
     ]
     print_table(console, ("at once", "req/s", "tok/s", "p50", "p95", "first p50", "first p95"), rows)
     for remark in found.remarks:
-        console.print(Text(remark))
+        console.print(Text("\n".join(folded(remark, console.width))))
     if found.concurrency is None:
         console.print(Text(found.rule, style="bold"))
     else:
-        console.print(Text.assemble((f"Recommended concurrency: {found.concurrency}", "bold"), f": {found.rule}"))
+        number = f"Recommended concurrency: {found.concurrency}"
+        shown = Text("\n".join(folded(f"{number}: {found.rule}", console.width)))
+        shown.stylize("bold", 0, len(number))
+        console.print(shown)
 
 
 def as_json(found: Recommendation) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from inferbus_client.aio import AsyncClient
 from inferbus_client.cli.stress.arrivals import arrivals
 from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.plan import Plan
-from inferbus_client.errors import RequestFailedError, RequestTimeoutError
+from inferbus_client.errors import InvalidRequestError, RequestFailedError, RequestTimeoutError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
 
@@ -48,7 +48,8 @@ class Load:
             session = f"{self._name}-warm-{number}"
             try:
                 await self._ask(self._clients[0], session, self._next_id(), self._plan.prompt(0, number))
-            except (RequestFailedError, RequestTimeoutError):
+            except (RequestFailedError, RequestTimeoutError) as error:
+                self._may_give_up(error)
                 return
 
     async def run(self) -> None:
@@ -56,6 +57,8 @@ class Load:
 
         Raises:
             BrokerError: the connection is gone for good.
+            InvalidRequestError: where the plan gives up: no request like these is answered.
+            RequestTimeoutError: the same: nobody says anything.
         """
         began = time.monotonic()
         if self._plan.ends_after is not None:
@@ -81,7 +84,9 @@ class Load:
         for message in plan.numbers():
             if time.monotonic() >= self._ends:
                 return
-            await self._account_for(number, f"{self._name}-{number}", plan.prompt(number, message), time.monotonic())
+            session, prompt = f"{self._name}-{number}", plan.prompt(number, message)
+            rest = await self._account_for(number, session, prompt, time.monotonic())
+            await asyncio.sleep(max(min(rest, self._ends - time.monotonic()), 0))
 
     # --- open loop ---
 
@@ -119,7 +124,12 @@ class Load:
     def _next_id(self) -> str:
         return f"{self._name}-{next(self._request_numbers)}"
 
-    async def _account_for(self, number: int, session: str, prompt: str, scheduled: float) -> None:
+    async def _account_for(self, number: int, session: str, prompt: str, scheduled: float) -> float:
+        """Send a request and write down what becomes of it; the seconds for which the worker asks to be left alone.
+
+        Only a model that is away is: to hammer it measures nothing, while other refusals are what a load is to show.
+        """
+        rest = 0.0
         client = self._clients[number % len(self._clients)]
         request_id = self._next_id()
         self._ledger.sent(request_id, scheduled)
@@ -127,11 +137,23 @@ class Load:
             answer, intervals = await self._ask(client, session, request_id, prompt)
         except RequestFailedError as error:
             self._ledger.refused_or_failed(request_id, error.code)
-        except RequestTimeoutError:
+            self._may_give_up(error)
+            if error.code == "engine_unavailable":
+                rest = error.retry_after or 0.0
+        except RequestTimeoutError as error:
             self._ledger.lost(request_id)
+            self._may_give_up(error)
         else:
             self._ledger.answered(request_id, answer, streamed=self._plan.stream, intervals=intervals)
         self._on_progress()
+        return rest
+
+    def _may_give_up(self, error: RequestFailedError | RequestTimeoutError) -> None:
+        is_final = isinstance(error, InvalidRequestError) or (
+            isinstance(error, RequestTimeoutError) and error.what == "first sign of life"
+        )
+        if self._plan.gives_up and is_final:
+            raise error
 
     async def _ask(
         self, client: AsyncClient, session: str, request_id: str, prompt: str

@@ -15,12 +15,14 @@ from inferbus_client.cli.stress.knee import Recommendation
 from inferbus_client.cli.stress.report import print_about, print_result, print_sweep
 from inferbus_client.cli.stress.result import Result, about
 from inferbus_client.cli.stress.sweep import judge
+from inferbus_client.cli.terminal import dumb_size
 from inferbus_client.errors import SettingsError
 
 
 def show(results: Sequence[Result], found: Recommendation | None, *, sweep: bool) -> None:
     """As tables. Of a search for the right concurrency, the curve alone."""
-    console = Console(highlight=False)
+    width, height = dumb_size()
+    console = Console(highlight=False, width=width, height=height)
     if found is not None:
         find.print_curve(console, results, found)
     else:

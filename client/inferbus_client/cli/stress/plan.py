@@ -27,6 +27,7 @@ class Plan:
         messages: of each client, in a closed loop.
         most_messages: of each client, in a closed loop that has a duration; None: as many as it has time for.
         stateless: whether each message stands for itself, so that the worker keeps nothing of it.
+        gives_up: whether a refusal that each further request would meet, or no word from anybody, ends the run.
         request_rate: per second; None makes the loop closed.
         burstiness: how evenly an open loop's requests come; see `arrivals`.
         duration: when to send no more; None: a closed loop ends with its messages, an open one after 30 s.
@@ -53,6 +54,7 @@ class Plan:
     goodput: Goodput = field(default_factory=Goodput)
     most_messages: int | None = None
     stateless: bool = False
+    gives_up: bool = False
 
     @property
     def is_open(self) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError, from_json
+
+from inferbus_client.contract.wire.closed import Closed
 
 #: Of a conversation.
 MAX_MESSAGES: Final = 1000
@@ -23,24 +25,21 @@ _FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
 _Id = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class TextPart(BaseModel):
+class TextPart(Closed):
     """A piece of text in a message of several parts (OpenAI's content part)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ImageUrl(Closed):
     url: Annotated[str, Field(pattern=r"^data:image/[a-z0-9.+-]+;base64,")]
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImagePart(BaseModel):
+class ImagePart(Closed):
     """An image, as a data URI: the worker never fetches anything."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["image_url"]
     image_url: ImageUrl
 
@@ -48,15 +47,17 @@ class ImagePart(BaseModel):
 ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 #: What a user says.
-Content = Annotated[str, Field(min_length=1)] | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)]
+Content = (
+    Annotated[str, Field(min_length=1)]
+    | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
+)
 #: What everybody else says.
-Words = str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
+Words = str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
 
 
-class CalledFunction(BaseModel):
+class CalledFunction(Closed):
     """Which function a model has called, and what with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: _FunctionName
     arguments: Annotated[str, Field(max_length=MAX_ARGUMENTS)]
 
@@ -72,19 +73,17 @@ class CalledFunction(BaseModel):
         return value
 
 
-class ToolCall(BaseModel):
+class ToolCall(Closed):
     """A call that a model has made in its answer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     id: _Id
     type: Literal["function"]
     function: CalledFunction
 
 
-class Message(BaseModel):
+class Message(Closed):
     """One message of a conversation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     content: Any
 
     @property
@@ -118,7 +117,7 @@ class UserMessage(Message):
 class AssistantMessage(Message):
     role: Literal["assistant"]
     content: Words | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_TOOL_CALLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_TOOL_CALLS, fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError, from_json
 
 from inferbus_client.contract.topics import is_mqtt_string, is_session
+from inferbus_client.contract.wire.closed import Closed
 from inferbus_client.contract.wire.failures import Failure
 from inferbus_client.contract.wire.messages import Content, Messages, bounded, check_not_blank, images_in, text_of
 from inferbus_client.contract.wire.schemas import SchemaError, check_response_format
@@ -66,13 +67,17 @@ def _printable(value: str) -> str:
 
 
 _Identifier = Annotated[str, Field(min_length=1, max_length=128)]
-_OptionalIdentifier = Annotated[_Identifier | None, BeforeValidator(_blank_to_none)]
+#: As it comes: a blank one is none.
+_BlankOrIdentifier = Annotated[str, Field(max_length=128)]
+_OptionalIdentifier = Annotated[
+    _Identifier | None, BeforeValidator(_blank_to_none, json_schema_input_type=_BlankOrIdentifier | float | None)
+]
 
 
-class Params(BaseModel):
+class Params(Closed):
     """Sampling parameters by their OpenAI (and vLLM) names. A name off this list is an invalid request."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
     stop: Annotated[str, Field(max_length=256)] | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
@@ -146,6 +151,8 @@ class Envelope(BaseModel):
 
 class Request(Envelope):
     """A request as it came, checked. What it leaves open (None) the project's settings decide."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["message"]}, {"required": ["messages"]}]})
 
     message: Content | None = None
     messages: Messages | None = None

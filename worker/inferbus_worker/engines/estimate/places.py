@@ -26,7 +26,7 @@ def find(model: str) -> Path:
             return _only_gguf(model, path)
     except (OSError, ValueError) as error:  # a NUL, or a name that no file system takes
         raise NoEstimateError(model, f"There is no model at {model}: {error}.") from error
-    if _HUB_ID.fullmatch(model):
+    if _HUB_ID.fullmatch(model) and not model.endswith(".gguf"):  # a file's name, as no model's on the hub is
         return _in_cache(model)
     raise NoEstimateError(model, f"There is no folder or file {model}.")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferbus_worker.engines.base import (
+    CHARACTERS_PER_TOKEN,
     BackendError,
     ChatCall,
     Completion,
@@ -23,7 +24,6 @@ from inferbus_worker.settings.models import Manage, SlotSettings
 
 #: While no server has said it: what the longest prompt and answer is taken for.
 _CONTEXT_TOKENS: Final = 32768
-_CHARACTERS_PER_TOKEN: Final = 4
 #: Seconds that a server has to end that did not come up.
 _STOP_TIMEOUT: Final = 10.0
 
@@ -64,6 +64,11 @@ class ManagedEngine:
     def trouble(self) -> str | None:
         """Why it is `failed`, in a sentence for the operator."""
         return None if self._life is None else self._life.trouble
+
+    @property
+    def again_at(self) -> float:
+        """When its server is started again where that is `failed`, in monotonic seconds."""
+        return 0.0 if self._life is None else self._life.again_at
 
     @property
     def memory_after_load(self) -> int | None:
@@ -165,7 +170,7 @@ class ManagedEngine:
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate, while there is no server to ask."""
         inner = self._inner
-        return len(text) // _CHARACTERS_PER_TOKEN + 1 if inner is None else inner.count_tokens(text)
+        return len(text) // CHARACTERS_PER_TOKEN + 1 if inner is None else inner.count_tokens(text)
 
 
 class _Generation:

@@ -3,7 +3,8 @@
 However the worker ends, SIGKILL included, the kernel closes its end of our standard input: then everything that the
 server has started ends too. On Linux that is certain. As a subreaper this process becomes the parent of every process
 below it that loses its own, so killing its children until there are none left reaches all of them, wherever they went
-and whatever group or session they made themselves; and the server itself dies with this process, should that be killed.
+and whatever group or session they made themselves. And there are two of it, a pair of which either does that when the
+other one is killed.
 macOS has no subreapers: there the server's process group is killed, and what has left that group outlives a worker that
 was killed. (In an orderly stop the worker finds those as well.)
 
@@ -39,35 +40,52 @@ _MANY: Final = 4096
 
 
 def guard(command: list[str]) -> int:
-    """Run `command` until it ends or has to; returns its exit status, a signal's as 128 and its number."""
+    """Run `command` until it ends or has to; returns its exit status, a signal's as 128 and its number.
+
+    On Linux the first of the pair has the second one below it, and that the server. What the second one loses becomes
+    the first one's; when the first is gone, the second sees it.
+    """
     for number in _NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     wakes = _woken_by_children()
     control = _process_control()
+    _adopt_orphans(control)
+    worker = _parent()
+    if sys.platform == "linux":
+        if second := os.fork():
+            return _watch(second, worker, wakes)
+        wakes = _woken_by_children()
+        _adopt_orphans(control)
+        worker += _parent()
+    return _watch(_start(command, control), [_LIFELINE, *worker], wakes)
+
+
+def _adopt_orphans(control: Callable[[int, int], object]) -> None:
     control(_PR_SET_CHILD_SUBREAPER, 1)
     control(_PR_SET_PDEATHSIG, signal.SIGCONT)  # whoever is stopped just then has to see it too
-    worker = _parent()
-    server = _start(command, control)
+
+
+def _watch(child: int, ends: list[int], wakes: int) -> int:
+    """Wait for the end of `child`, or of what tells by `ends` that it is over, and leave nothing below this process."""
     status: int | None = None
     while status is None:
-        readable, _, _ = select.select([_LIFELINE, wakes, *worker], [], [])
-        if any(end in readable for end in worker):
-            break
+        readable, _, _ = select.select([wakes, *ends], [], [])
         if wakes in readable:
             os.read(wakes, _MANY)
-        if _LIFELINE in readable:
-            if not os.read(_LIFELINE, 1):
-                break
+        if _LIFELINE in readable and os.read(_LIFELINE, 1):
+            readable.remove(_LIFELINE)
             with contextlib.suppress(ProcessLookupError):  # it is not yet, or no more, a group of its own
-                os.killpg(server, signal.SIGTERM)
-        status, _ = _reap(server)
-    killed = _kill_all(server)
+                os.killpg(child, signal.SIGTERM)
+        if any(end in readable for end in ends):
+            break
+        status, _ = _reap(child)
+    killed = _kill_all(child)
     code = os.waitstatus_to_exitcode(killed if status is None else status)
     return code if code >= 0 else 128 - code
 
 
 def _parent() -> list[int]:
-    """What becomes readable when the worker ends, where the kernel has that (Linux).
+    """What becomes readable when this process's parent ends, where the kernel has that (Linux).
 
     The pipe alone would do, but for a process that the worker has forked and that did not become another program: that
     one holds the worker's end of it too.

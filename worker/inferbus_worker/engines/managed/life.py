@@ -65,6 +65,8 @@ class Life:
         self.state: State = "starting"
         #: Why it is not ready, in a sentence for the operator.
         self.trouble: str | None = None
+        #: When it is started again where that has failed, in monotonic seconds.
+        self.again_at = 0.0
         #: What its processes held of the host's memory when it was ready.
         self.memory_after_load: int | None = None
         #: While it is ready.
@@ -118,6 +120,7 @@ class Life:
             if self._stopping.is_set():
                 why = STOPPED
             pause = backoff.after(0.0 if ready_at is None else time.monotonic() - ready_at)
+            self.again_at = time.monotonic() + pause
             self._is("failed", why)
             self.first_try.set()
             if not self._stopping.is_set():

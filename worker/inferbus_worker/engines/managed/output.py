@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import time
@@ -12,8 +11,12 @@ from typing import IO, Final
 
 from inferbus_client.shown import shown_in_line
 
-#: Characters of a line that are kept; the rest of it is passed over.
+#: Characters of a line that are kept, and the most bytes that these take; the rest of it is passed over.
 _LONGEST: Final = 500
+_LONGEST_BYTES: Final = 4 * _LONGEST
+#: Bytes that are read in one go.
+_BLOCK: Final = 65536
+_LINE_END: Final = re.compile(rb"\r\n?|\n")
 #: Lines a second that the log gets; the others are counted.
 _PER_SECOND: Final = 100
 #: Last lines that are kept, for why the server ended.
@@ -59,12 +62,24 @@ class ServerOutput:
 
     def read(self, stream: IO[bytes]) -> None:
         """Log each line until the end of `stream`; a carriage return ends one as well, for bars of progress."""
-        with io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline=None) as lines:
-            is_new = True
-            while piece := lines.readline(_LONGEST):
-                if is_new and piece.strip():
-                    self._note(shown_in_line(piece.rstrip()))
-                is_new = piece.endswith("\n")
+        with stream:
+            begun = b""
+            while block := stream.read(_BLOCK):
+                *lines, rest = _LINE_END.split(block)
+                if lines:
+                    lines[0], begun = begun + lines[0], b""
+                begun = (begun + rest)[:_LONGEST_BYTES]
+                self._note_all(lines)
+            self._note_all([begun])
+
+    def _note_all(self, lines: list[bytes]) -> None:
+        """Note these; of those that the log has no room for, the last ones alone are looked at."""
+        room = max(_PER_SECOND - self._in_second, 0) if self._clock() - self._second < 1 else _PER_SECOND
+        passed_over = max(len(lines) - room - _KEPT, 0)
+        for line in (*lines[:room], *lines[room + passed_over :]):
+            if said := line[:_LONGEST_BYTES].decode(errors="backslashreplace")[:_LONGEST].rstrip():
+                self._note(shown_in_line(said))
+        self._in_second += passed_over
 
     def _note(self, line: str) -> None:
         if not self._is_serving:

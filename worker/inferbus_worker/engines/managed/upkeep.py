@@ -55,6 +55,7 @@ def _follow(slot: Slot, engine: ManagedEngine) -> None:
     if state == "ready" and slot.state != "ready":
         slot.became_ready()
     else:
+        slot.again_at = engine.again_at
         slot.state = state
 
 

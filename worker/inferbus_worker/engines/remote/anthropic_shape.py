@@ -22,6 +22,7 @@ from inferbus_worker.engines.remote.parts import (
     until_its_end,
 )
 from inferbus_worker.engines.remote.place import RemotePlace
+from inferbus_worker.engines.remote.row import figure
 
 _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -31,10 +32,11 @@ async def answer(
 ) -> AsyncGenerator[Chunk, None]:
     """See `openai_shape.answer`."""
     tally = Tally(call)
-    reason: object = None
     async with connections.events("/v1/messages", request(place, model, context, call)) as stream:
         async for event in until_its_end(stream, tally):
             kind = event["type"]
+            if tally.reason is not None:
+                continue
             if kind == "content_block_delta":
                 delta = mapping(event.get("delta"))
                 grown = Chunk(text(delta.get("text")), text(delta.get("thinking")))
@@ -44,9 +46,8 @@ async def answer(
             elif kind in {"message_start", "message_delta"}:
                 usage = mapping(event.get("usage") or mapping(event.get("message")).get("usage"))
                 tally.tell(_prompt(usage), usage.get("output_tokens"))
-                reason = mapping(event.get("delta")).get("stop_reason") or reason
-            elif kind == "message_stop" and reason is not None:
-                tally.reason = finish_reason(reason)
+                if reason := mapping(event.get("delta")).get("stop_reason"):
+                    tally.reason = finish_reason(reason)
     yield tally.last(place)
 
 
@@ -141,5 +142,5 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any]:
 def _prompt(usage: Mapping[str, Any]) -> int | None:
     """The prompt's tokens, those from and for the cache too."""
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    told = [usage[name] for name in names if isinstance(usage.get(name), int)]
+    told = [tokens for name in names if (tokens := figure(usage.get(name))) is not None]
     return sum(told) if told else None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from inferbus_worker.engines.base import BackendError
 from inferbus_worker.engines.remote.errors import refusal
+from inferbus_worker.engines.remote.pace import Pace
 from inferbus_worker.engines.remote.place import RemotePlace
 
 #: Seconds to connect; how long an answer may take says whoever asked.
@@ -22,6 +23,10 @@ _IDLE_CONNECTIONS: Final = 10
 #: Bytes: of one event of a stream, and of any other answer.
 LARGEST_EVENT: Final = 1 << 20
 LARGEST_ANSWER: Final = 16 << 20
+#: Lines of one event; for each, Anthropic's library copies all that came before it.
+MOST_LINES: Final = 1000
+#: Bytes that are handed on in one go: of short lines or tiny events some milliseconds' work.
+_PIECE: Final = 4096
 #: How an event of a stream ends, by the stream's type.
 _ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "text/event-stream": (b"\n\n", b"\r\n\r\n"),
@@ -97,9 +102,17 @@ class Connections:
             if not response.is_success:
                 await response.aread()
                 raise refusal(self._place, response.status_code, response.headers, parsed(response.text))
-            async for line in response.aiter_lines():
-                if line.strip():
-                    yield json.loads(line)
+            # Not `aiter_lines`: to that a line also ends where a text may go on, at U+2028 or U+0085.
+            line: list[bytes] = []
+            async for data in response.aiter_bytes():
+                *ends, rest = data.split(b"\n")
+                for end in ends:
+                    whole, line = b"".join([*line, end]).strip(), []
+                    if whole:
+                        yield json.loads(whole.decode(errors="replace"))
+                line.append(rest)
+            if whole := b"".join(line).strip():
+                yield json.loads(whole.decode(errors="replace"))
 
     async def ask(self, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         """Status and answer, JSON where it is that, else text. Anything that httpx2 raises."""
@@ -159,6 +172,15 @@ def parsed(text: str) -> Any:
         return text
 
 
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """What has come, in pieces that nobody works on for long."""
+    return (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+
+
+def _lines(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r")
+
+
 def _bounded_stream() -> Any:
     """The class of an answer's bytes that ends what is too large. Made here, since its base is not to be had above."""
     import httpx2  # noqa: PLC0415
@@ -170,15 +192,19 @@ def _bounded_stream() -> Any:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             largest = LARGEST_EVENT if self._ends else LARGEST_ANSWER
-            size, tail = 0, b""
-            async for data in self._stream:
-                seen = tail + data
-                tail = seen[-3:]
-                ended = max((seen.rfind(end) for end in self._ends), default=-1)
-                size = size + len(data) if ended < 0 else len(seen) - ended
-                if size > largest:
-                    raise BackendError("the server's answer is larger than any may be", "cut")
-                yield data
+            size, lines, tail, pace = 0, 0, b"", Pace()
+            async for read in self._stream:
+                for data in _pieces(read):
+                    seen = tail + data
+                    tail = seen[-3:]
+                    ended = max((seen.rfind(end) for end in self._ends), default=-1)
+                    size = size + len(data) if ended < 0 else len(seen) - ended
+                    lines = lines + _lines(data) if ended < 0 else _lines(seen[ended:])
+                    if size > largest or (self._ends and lines > MOST_LINES):
+                        raise BackendError("the server's answer is larger than any may be", "cut")
+                    yield data
+                    if pace.is_over:
+                        await pace.rest()
 
         async def aclose(self) -> None:
             await self._stream.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from inferbus_worker.engines.remote.probes import Served, ask_around, figure_tol
 from inferbus_worker.engines.remote.rate_windows import RateWindows
 from inferbus_worker.engines.remote.slot_watch import SlotWatch
 from inferbus_worker.engines.remote.tokens import TokenCounter
+from inferbus_worker.seldom import Once
 
 __all__ = ["RemoteEngine", "RemotePlace", "remote_place"]
 
@@ -45,18 +46,20 @@ class RemoteEngine:
     Args:
         place: where the server is.
         loop: of all remote engines; started before `start` is called, and stopped after `stop`.
+        remarks: where it is remembered what has been said of this server, or of those that were in its place.
     """
 
     death: EngineDeadError | None = None
     memory_bytes: int | None = None
 
-    def __init__(self, place: RemotePlace, loop: RemoteLoop) -> None:
+    def __init__(self, place: RemotePlace, loop: RemoteLoop, remarks: Once | None = None) -> None:
         self.place = place
         self._loop = loop
+        self._remarks = remarks or Once(log)
         self._connections: Connections | None = None
         self._served: Served | None = None
         self._windows = RateWindows()
-        self._tokens = TokenCounter(place, loop)
+        self._tokens = TokenCounter(place, loop, self._remarks)
         self._generations: set[asyncio.Task[Any]] = set()
         self._slots: SlotWatch | None = None
         self._is_stopped = False
@@ -106,9 +109,8 @@ class RemoteEngine:
         try:
             self._loop.run(self._begin(), _START)
         except TimeoutError:
-            raise EngineStartError(
-                f"{self.place.row.label} at {self.place.shown_url} takes too long to answer."
-            ) from None
+            why = "was stopped while it was asked" if self._is_stopped else "takes too long to answer"
+            raise EngineStartError(f"{self.place.row.label} at {self.place.shown_url} {why}.") from None
         except ImportError as error:
             raise EngineStartError(
                 f"{error.name} is not installed: pip install 'inferbus-worker[remote]' brings it along."
@@ -134,25 +136,36 @@ class RemoteEngine:
         own = self.place.options.get("num_ctx")
         return own if self.place.row.shape == "ollama" and isinstance(own, int) and own > 0 else None
 
+    @property
+    def _known(self) -> Sequence[str]:
+        """Names of models that the server has, as far as it tells."""
+        return self._served.names if self._served else ()
+
     # From here on: the loop's thread.
 
     async def _begin(self) -> None:
         if self._connections is None:
             self._connections = Connections(self.place, lambda _, headers: self._windows.tell(headers))
-        self._is_stopped = False
+        connections, self._is_stopped = self._connections, False
         try:
-            self._served = await ask_around(self.place, self._connections)
+            self._served = await ask_around(self.place, connections)
+        except Exception:
+            if self._is_stopped:  # which has closed the connections, whatever became of the question
+                raise TimeoutError from None
+            raise
         finally:
             if self._served is None:  # nobody may ever stop what has never started
-                connections, self._connections = self._connections, None
+                self._connections = None
                 await connections.close()
-        await self._tokens.begin(self._connections, self._served.model)
+        await self._tokens.begin(connections, self._served.model)
         if self._slots is None and self.place.row.busy is not None:
             self._slots = SlotWatch(self.place.name or self.place.shown_url, lambda: self.running, self._busy)
             await self._slots.begin()
         told = self.place.context or self._own_context or self._served.context
         if told is None:
-            log.warning(
+            self._remarks.say(
+                logging.WARNING,
+                "no context",
                 "%s at %s does not tell how long a prompt may be: %d tokens are assumed, `context` says it better",
                 *(self.place.row.label, self.place.shown_url, self.context_tokens),
             )
@@ -218,9 +231,9 @@ class RemoteEngine:
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
         if isinstance(status, int) and status not in range(200, 300):
             whole = parsed(error.response.text) if hasattr(error, "response") else body  # TGI's kind stands beside it
-            return refusal(self.place, status, headers, whole)
+            return refusal(self.place, status, headers, whole, self._known)
         if body is not None:
-            return in_stream(self.place, body, headers)
+            return in_stream(self.place, body, headers, self._known)
         return broken(self.place, error, has_begun=has_begun)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -20,10 +20,13 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.remote.place import RemotePlace
 
 _LONGEST_REASON: Final = 300
+#: Names of models in one sentence.
+_NAMED: Final = 10
 #: Seconds; whoever wants to be left alone for longer is asked again all the same.
 _LONGEST_PAUSE: Final = 3600.0
 _REQUESTERS_FAULT: Final = frozenset({400, 413, 422})
-_OPERATORS_FAULT: Final = frozenset({401, 403, 404, 405})
+_NOT_FOUND: Final = 404
+_OPERATORS_FAULT: Final = frozenset({401, 403, _NOT_FOUND, 405})
 _PAYMENT_REQUIRED, _TIMEOUT, _TOO_MANY, _UNAVAILABLE, _OVERLOADED = 402, 408, 429, 503, 529
 #: TGI's word for a generation that failed.
 _FAILED_DEPENDENCY: Final = 424
@@ -65,8 +68,10 @@ _STATUS_OF_KIND: Final[Mapping[str, int]] = {
 }
 
 
-def refusal(place: RemotePlace, status: int, headers: Mapping[str, str], body: object) -> EngineError:
-    """Our error for an HTTP status and what came with it."""
+def refusal(
+    place: RemotePlace, status: int, headers: Mapping[str, str], body: object, known: Sequence[str] = ()
+) -> EngineError:
+    """Our error for an HTTP status and what came with it, of a server that has the models `known`."""
     words, kinds = _said(body)
     everything = " ".join([*kinds, words])
     if _SPENT.search(everything) or status == _PAYMENT_REQUIRED:
@@ -76,7 +81,8 @@ def refusal(place: RemotePlace, status: int, headers: Mapping[str, str], body: o
             return ContextTooLongError(f"{_who(place)} says that the prompt is too long")
         return InvalidCallError(_for_requester(place, words) or "The model's server refuses this request.")
     if status in _OPERATORS_FAULT or (status < _SERVER_ERRORS and status not in _PASSING):
-        return EngineError(f"{_who(place)} refuses: status {status}{_REMEDIES.get(status, '')}")
+        has = f" It has: {listed(known)}" if status == _NOT_FOUND and known else ""
+        return EngineError(f"{_who(place)} answered {status}{_REMEDIES.get(status, '')}{has}")
     return BackendError(
         f"{_who(place)} failed: status {status}",
         _PASSING.get(status, "5xx"),
@@ -96,19 +102,19 @@ _PASSING: Final[Mapping[int, BackendFault]] = {
     _OVERLOADED: "529",
 }
 _REMEDIES: Final[Mapping[int, str]] = {
-    401: "; its key is missing or wrong (api_key_env, api_key_file)",
-    403: "; the key may not use this model",
-    404: "; the model or the path is not known there",
-} | dict.fromkeys((301, 302, 303, 307, 308), "; it leads elsewhere, and our key goes nowhere else")
+    401: ": its key is missing or wrong (api_key_env, api_key_file)",
+    403: ": the key may not use this model",
+    _NOT_FOUND: ": is the model's name right (model), and the path in url?",
+} | dict.fromkeys((301, 302, 303, 307, 308), ": it leads elsewhere, and our key goes nowhere else")
 
 
-def in_stream(place: RemotePlace, body: object, headers: Mapping[str, str]) -> EngineError:
+def in_stream(place: RemotePlace, body: object, headers: Mapping[str, str], known: Sequence[str] = ()) -> EngineError:
     """Our error for an error object in a stream that began with status 200."""
     _, kinds = _said(body)
     for kind in kinds:
         status = int(kind) if kind.isdecimal() and len(kind) == len("500") else _STATUS_OF_KIND.get(kind.lower())
         if status is not None and status >= min(_REQUESTERS_FAULT):
-            return refusal(place, status, headers, body)
+            return refusal(place, status, headers, body, known)
     return refusal(place, _SERVER_ERRORS, headers, body)
 
 
@@ -132,6 +138,12 @@ def broken(place: RemotePlace, error: BaseException, *, has_begun: bool) -> Engi
 def cut(place: RemotePlace) -> BackendError:
     """The answer ended without saying that it has."""
     return BackendError(f"{_who(place)} cut the answer off", "cut")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of a server's models in a sentence: a stranger's words, and any number of them."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(shown_in_line, names[:_NAMED])) + more
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -56,6 +56,8 @@ async def answer(
                 raise TypeError("no object")
             if "error" in line:
                 raise in_stream(place, line, {})
+            if tally.reason is not None:
+                continue
             message = mapping(line.get("message"))
             grown = Chunk(text(message.get("content")), text(message.get("thinking")))
             if grown != Chunk():

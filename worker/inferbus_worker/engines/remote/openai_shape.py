@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from inferbus_worker.engines.base import ChatCall
@@ -23,6 +24,8 @@ from inferbus_worker.engines.remote.place import RemotePlace
 
 #: Both names of the field that reasoning comes in: servers change from the second to the first.
 _REASONING: Final = ("reasoning", "reasoning_content")
+#: Choices of one event that are looked at; one was asked for, and its number is 0.
+_CHOICES: Final = 4
 
 
 async def answer(
@@ -44,8 +47,10 @@ async def answer(
                 raise in_stream(place, event, stream.response.headers)
             usage = mapping(event.get("usage"))
             tally.tell(usage.get("prompt_tokens"), usage.get("completion_tokens"))
-            for choice in event.get("choices") or ():
-                delta = mapping(mapping(choice).get("delta"))
+            for choice in islice(event.get("choices") or (), _CHOICES):
+                if tally.reason is not None or choice.get("index"):
+                    continue
+                delta = mapping(choice.get("delta"))
                 grown = Chunk(text(delta.get("content")), _reasoning(place, delta))
                 if grown != Chunk():
                     tally.say(grown.text + grown.reasoning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from inferbus_worker.chat import FinishReason, Message, Usage
@@ -12,6 +13,7 @@ from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
 from inferbus_worker.engines.remote.errors import cut
+from inferbus_worker.engines.remote.pace import Pace
 from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.engines.remote.row import BackendRow, figure
 
@@ -20,6 +22,10 @@ _CHARACTERS_PER_TOKEN: Final = 3.5
 _FRAME: Final = 8
 #: What an image may cost.
 _IMAGE: Final = 1024
+
+#: A figure of a server's that is so many times what can be is none; and tokens that its template may add to a prompt.
+_FAR_OFF: Final = 16
+_TEMPLATE: Final = 4096
 
 #: Seconds that a server has, after the reason why an answer ended, for its usage and the stream's end.
 _PATIENCE: Final = 2.0
@@ -83,9 +89,11 @@ class Tally:
         self._said.append(grown)
 
     def tell(self, prompt: object, completion: object) -> None:
-        """Take the server's figures; what is none leaves what was told before."""
-        self._prompt = self._prompt if (told := figure(prompt)) is None else told
-        self._completion = self._completion if (told := figure(completion)) is None else told
+        """Take the server's figures; what is none, or cannot be true, leaves what was told before."""
+        if (told := figure(prompt)) is not None and told <= _FAR_OFF * self._estimated_prompt + _TEMPLATE:
+            self._prompt = told
+        if (told := figure(completion)) is not None and told <= _FAR_OFF * self._call.sampling.max_tokens:
+            self._completion = told
 
     def last(self, place: RemotePlace) -> Chunk:
         """The chunk that ends the answer.
@@ -101,16 +109,19 @@ class Tally:
     def usage(self) -> Usage:
         """Never 0 for what is text."""
         said = "".join(self._said)
-        prompt = self._prompt or estimate_messages(self._call.messages)
-        return Usage(prompt, self._completion or (estimate(said) if said else 0))
+        return Usage(self._prompt or self._estimated_prompt, self._completion or (estimate(said) if said else 0))
+
+    @cached_property
+    def _estimated_prompt(self) -> int:
+        return estimate_messages(self._call.messages)
 
 
 async def until_its_end(stream: Any, tally: Tally) -> AsyncIterator[Any]:
-    """What comes; once the answer has a reason to have ended, only what still comes soon.
+    """What comes; once the answer has a reason to have ended, only what still comes soon, and no failure any more.
 
     A stream that is read to its end leaves its connection for the next one.
     """
-    events = aiter(stream)
+    events, pace = aiter(stream), Pace()
     until: float | None = None
     while True:
         if until is None and tally.reason is not None:
@@ -118,9 +129,15 @@ async def until_its_end(stream: Any, tally: Tally) -> AsyncIterator[Any]:
         try:
             async with asyncio.timeout_at(until):
                 event = await anext(events)
-        except (StopAsyncIteration, TimeoutError):
+        except StopAsyncIteration:
+            return
+        except Exception:
+            if tally.reason is None:
+                raise
             return
         yield event
+        if pace.is_over:
+            await pace.rest()
 
 
 def estimate(said: str) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from inferbus_client.shown import shown_in_line
 from inferbus_worker.engines.base import BackendError, EngineStartError
 from inferbus_worker.engines.remote.connections import Connections
+from inferbus_worker.engines.remote.errors import listed
 from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.engines.remote.row import Told, figure
 
@@ -17,16 +19,16 @@ _OK: Final = 200
 _DENIED: Final = frozenset({401, 403})
 _UNKNOWN: Final = frozenset({404, 405})
 _REDIRECTS: Final = range(300, 400)
-_NAMED: Final = 10
 _LONGEST_NAME: Final = 200
 
 
 class Served(NamedTuple):
-    """What a server says of itself. `context` and `capacity` are None where it does not."""
+    """What a server says of itself. `context` and `capacity` are None where it does not, `names` empty."""
 
     model: str
     context: int | None
     capacity: int | None
+    names: Sequence[str] = ()
 
 
 async def ask_around(place: RemotePlace, connections: Connections) -> Served:
@@ -42,12 +44,12 @@ async def ask_around(place: RemotePlace, connections: Connections) -> Served:
             raise _wrong_kind(place, row.health)
         if status != _OK and status not in _DENIED:
             raise EngineStartError(f"{_who(place)} is not well yet: {row.health} answers {status}.")
-    model = place.model or row.unnamed or ""
+    model, names = place.model or row.unnamed or "", list[str]()
     if row.models is not None:
-        model = await _model(place, connections, row.models)
+        model, names = await _model(place, connections, row.models)
     contexts = [await figure_told(connections, told, model) for told in row.context]
     capacity = None if row.capacity is None else await figure_told(connections, row.capacity, model)
-    return Served(model, next((each for each in contexts if each), None), capacity)
+    return Served(model, next((each for each in contexts if each), None), capacity, names)
 
 
 async def figure_told(connections: Connections, told: Told, model: str) -> int | None:
@@ -62,11 +64,12 @@ async def figure_told(connections: Connections, told: Told, model: str) -> int |
         return None
 
 
-async def _model(place: RemotePlace, connections: Connections, path: str) -> str:
+async def _model(place: RemotePlace, connections: Connections, path: str) -> tuple[str, list[str]]:
+    """What to call the model there, and the names of all that the server has."""
     row = place.row
     status, answer = await _reach(place, connections, path)
     if status in _DENIED:
-        raise EngineStartError(f"{_who(place)} refuses our key ({status}); set api_key_env or api_key_file.")
+        raise _denied(place, status)
     if status in _REDIRECTS:
         raise EngineStartError(f"{_who(place)} leads elsewhere ({status}); give the url where it leads.")
     if status == _OK:
@@ -82,13 +85,11 @@ async def _model(place: RemotePlace, connections: Connections, path: str) -> str
     if place.model is None:
         if row.unnamed is None and not names:
             raise EngineStartError(f"{_who(place)} serves no model; load one there, or name it here (model).")
-        return row.unnamed or names[0]
+        return row.unnamed or names[0], names
     known = {*names, *(name.removesuffix(":latest") for name in names)}
     if not row.one_model and place.model not in known:
-        served = ", ".join(shown_in_line(name) for name in names[:_NAMED]) or "none"
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        raise EngineStartError(f"{_who(place)} knows no model {place.model}; it serves {served}{more}.")
-    return place.model
+        raise EngineStartError(f"{_who(place)} knows no model {place.model}; it serves {listed(names) or 'none'}.")
+    return place.model, names
 
 
 def _names(answer: Any) -> list[str] | None:
@@ -110,12 +111,35 @@ async def _reach(place: RemotePlace, connections: Connections, path: str) -> tup
             return await connections.ask(path)
     except (TimeoutError, httpx2.TimeoutException):
         raise EngineStartError(f"{_who(place)} does not answer; is it that server, and is it up?") from None
-    except httpx2.ConnectError:
-        raise EngineStartError(f"Nobody answers at {place.shown_url}: start {place.row.label}, or mend url.") from None
+    except httpx2.ConnectError as error:
+        raise _unreached(place, error) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, BackendError) as error:
         raise EngineStartError(
             f"{_who(place)} does not speak HTTP as it should ({type(error).__name__}); is the url right?"
         ) from None
+
+
+def _unreached(place: RemotePlace, error: BaseException) -> EngineStartError:
+    """Nothing came of a connection; what to do about it depends on where it was to lead."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return EngineStartError(
+                f"No address is known here for the name in {place.shown_url}: mend url, or the network."
+            )
+        cause = cause.__cause__ or cause.__context__
+    if place.row.managed is None and not place.is_here:  # a service of somebody else's
+        remedy = "mend url, or this machine's way there (network, proxy)"
+    else:
+        remedy = f"start {place.row.label}, or mend url"
+    return EngineStartError(f"Nobody answers at {place.shown_url}: {remedy}.")
+
+
+def _denied(place: RemotePlace, status: int) -> EngineStartError:
+    if place.key is None and place.user is None:
+        return EngineStartError(f"{_who(place)} wants a key ({status}): set api_key_env or api_key_file.")
+    mend = "the user in url" if place.key is None else "what api_key_env or api_key_file names"
+    return EngineStartError(f"{_who(place)} refuses our key ({status}): mend {mend}.")
 
 
 def _wrong_kind(place: RemotePlace, path: str) -> EngineStartError:

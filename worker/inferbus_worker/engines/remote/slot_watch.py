@@ -66,7 +66,8 @@ class SlotWatch:
                     "%s: %d given up, and still busy there after %g s; it has leaked %d so far",
                     *(self._name, leaked, _PATIENCE, self.leaked),
                 )
-            self._others = least
+            # Those that were given up meanwhile may go on as well, and are no others'.
+            self._others = min(least, max(self._others + max(leaked, 0), least - self._given_up))
 
     async def _least_of_others(self) -> int | None:
         """The least that the server had besides ours for a while, or as soon as that is no more than before."""

@@ -15,6 +15,7 @@ from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.engines.remote.parts import estimate
 from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.engines.remote.row import Tokenizer, figure
+from inferbus_worker.seldom import Once
 
 #: Seconds that one count may take, and that nothing is asked after one that failed.
 _PATIENCE: Final = 2.0
@@ -32,8 +33,9 @@ class TokenCounter:
         is_exact: whether the last count was one.
     """
 
-    def __init__(self, place: RemotePlace, loop: RemoteLoop) -> None:
+    def __init__(self, place: RemotePlace, loop: RemoteLoop, remarks: Once) -> None:
         self._place = place
+        self._remarks = remarks
         self._loop = loop
         self._tokenizer: Tokenizer | None = place.row.tokenizer
         self._connections: Connections | None = None
@@ -52,8 +54,11 @@ class TokenCounter:
         try:
             counted = await self._ask(connections, self._tokenizer, "a")
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no tokenizer
-            log.info(
-                "%s: tokens are estimated, its tokenizer does not answer (%s)", self._place.name, type(error).__name__
+            self._remarks.say(
+                logging.INFO,
+                "no tokenizer",
+                "%s: tokens are estimated, its tokenizer does not answer (%s)",
+                *(self._place.name, type(error).__name__),
             )
             self._not_before, self.is_exact = time.monotonic() + _PAUSE, False
             return

@@ -85,7 +85,7 @@ def parse_options(model: str, options: Sequence[str], places: Mapping[str, str] 
     _say_more(parser, places or {})
     arguments: Namespace = parser.parse_args(list(options))
     if arguments.model_tag is not None:
-        parser.error(f"unexpected argument: {arguments.model_tag}")
+        parser.error(f"unexpected argument: {arguments.model_tag}; MODEL stands before any option of vLLM's")
     try:
         validate_parsed_serve_args(arguments)
     except (TypeError, ValueError, VLLMError) as error:

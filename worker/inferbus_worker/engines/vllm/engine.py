@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from inferbus_worker import logs
-from inferbus_worker.engines.base import ChatCall, EngineDeadError, EngineStartError, OnDelta
+from inferbus_worker.engines.base import CHARACTERS_PER_TOKEN, ChatCall, EngineDeadError, EngineStartError, OnDelta
 from inferbus_worker.engines.loop_generation import GENERATION_TASK, LoopGeneration
 from inferbus_worker.engines.vllm.arguments import check_model, parse_options, served_name
 from inferbus_worker.engines.vllm.chat import ChatServing
@@ -43,7 +43,6 @@ _KILL_RESERVE = 0.5
 _KILL_INTERVAL = 0.1
 #: What is supposed of a model whose files have not been read: no more than what most have, of their usual tokens.
 _CONTEXT_TOKENS = 32768
-_CHARACTERS_PER_TOKEN = 4
 _STOPPED = "The engine was stopped while it started."
 
 log = logging.getLogger("inferbus.vllm")
@@ -145,7 +144,7 @@ class VllmEngine:
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`: an estimate, while the tokenizer is not there."""
         if self._engine is None:
-            return len(text) // _CHARACTERS_PER_TOKEN + 1
+            return len(text) // CHARACTERS_PER_TOKEN + 1
         with self._counting:
             return len(self._tokenizer.encode(text, add_special_tokens=False))
 

@@ -1,0 +1,85 @@
+"""OpenAI's request body as the options of `ask`; what we cannot do is refused by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from inferbus_client.contract.wire import Failure, Params
+from inferbus_client.errors import InvalidRequestError
+from inferbus_client.exchange.call import Messages
+from inferbus_client.exchange.options import AskOptions
+
+URL: Final = "/v1/chat/completions"
+
+_OPTIONS: Final = ("model", "temperature", "top_p")
+_LENGTHS: Final = ("max_completion_tokens", "max_tokens")
+#: What may be said as long as it says what happens anyway.
+_AS_IT_IS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "n": (1,),
+    "stream": (False,),
+    "logprobs": (False,),
+    "store": (False,),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+}
+#: Labels for whoever keeps accounts: they change no answer.
+_LABELS: Final = frozenset({"user", "metadata"})
+_KNOWN_OUTSIDE: Final = frozenset({"custom_id", "method", "url", "body"})
+#: What the wire calls our keys, where that is not OpenAI's name.
+_ON_THE_WIRE: Final = re.compile(r"^(?:params\.|(?P<tokens>maxTokens)\b|(?P<top>topP)\b)")
+
+
+def asked_for(fields: Mapping[str, Any]) -> tuple[Messages, AskOptions]:
+    """What a line asks.
+
+    Raises:
+        InvalidRequestError: what we cannot do, by its name.
+    """
+    if unknown := sorted(fields.keys() - _KNOWN_OUTSIDE):
+        raise _invalid(f"{unknown[0]}: is not known.")
+    if fields.get("method") != "POST":
+        raise _invalid("method: must be POST.")
+    if fields.get("url") != URL:
+        raise _invalid(f"url: must be {URL}.")
+    body = fields.get("body")
+    if not isinstance(body, dict):
+        raise _invalid("body: must be an object.")
+    said = {name: value for name, value in body.items() if value is not None and name not in _LABELS}
+    messages = said.pop("messages", None)
+    if not isinstance(messages, list):
+        raise _invalid("messages: must be a list.")
+    options = _options(said)
+    _refuse(said)
+    return messages, options
+
+
+def spelled(detail: str) -> str:
+    """What is wrong with a request, by OpenAI's names."""
+    return _ON_THE_WIRE.sub(lambda found: "max_tokens" if found["tokens"] else "top_p" if found["top"] else "", detail)
+
+
+def _options(said: dict[str, Any]) -> AskOptions:
+    """Takes out what `ask` has options for."""
+    lengths = [name for name in _LENGTHS if name in said]
+    if len(lengths) > 1:
+        raise _invalid(f"{' and '.join(lengths)} exclude each other.")
+    options: dict[str, Any] = {name: said.pop(name) for name in _OPTIONS if name in said}
+    options |= {"max_tokens": said.pop(name) for name in lengths}  # noqa: B035 - at most one
+    if params := {name: said.pop(name) for name in Params.model_fields if name in said}:
+        options["params"] = params
+    return cast("AskOptions", options)
+
+
+def _refuse(rest: Mapping[str, Any]) -> None:
+    for name, value in rest.items():
+        if name not in _AS_IT_IS:
+            raise _invalid(f"{name}: is not supported.")
+        if not any(value == one and type(value) is type(one) for one in _AS_IT_IS[name]):
+            only = " or ".join(map(repr, _AS_IT_IS[name]))
+            raise _invalid(f"{name}: is not supported, but for {only}.")
+
+
+def _invalid(detail: str) -> InvalidRequestError:
+    return InvalidRequestError(Failure("invalid_request", detail))

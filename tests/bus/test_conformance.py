@@ -1,0 +1,99 @@
+"""`inferbus conformance` against our own worker, and against one that does not keep to the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from paho.mqtt.publish import single
+
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from support.fake_worker import Act, FakeWorker, accepted, done
+from support.inferbus import inferbus
+from support.mosquitto import Mosquitto
+from support.worker import WorkerProcess
+
+PROMISE: Final = """
+- name: somebody says goodbye
+  half: text
+  steps:
+    - send: {topic: "{scope}/user_input/{session}", payload: Hello.}
+    - expect: {text: Goodbye}
+"""
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_our_worker_keeps_to_the_contract(own_broker: Mosquitto, version: str) -> None:
+    with WorkerProcess(own_broker):
+        run = inferbus("conformance", "--broker", own_broker.url, "--mqtt-version", version, "--json")
+    verdicts = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [one for one in verdicts if not one["ok"]] == []
+    assert run.returncode == 0, run.stderr
+    assert {one["mqtt"] for one in verdicts} == {version}
+    assert {one["half"] for one in verdicts} == {"text", "json", "announcements"}
+
+
+def test_it_keeps_to_it_on_its_users_own_topics(own_broker: Mosquitto) -> None:
+    with WorkerProcess(own_broker, identity="topic"):
+        way = ("--broker", own_broker.url, "--identity", "topic", "--user", "ann")
+        run = inferbus("conformance", *way, "--mqtt-version", "5", "--only", "json:")
+    assert run.returncode == 0, run.stdout
+
+
+ONCE: Final = """
+- name: nobody gets two ends
+  half: json
+  steps:
+    - send:
+        topic: "{scope}/user_input/{session}"
+        json: {message: Hello., sessionId: "{session}", requestId: "{request}", replyTopic: "{home}", reply: json}
+    - replies: {types: accepted done}
+"""
+
+
+def two_ends(request: Mapping[str, Any]) -> Iterable[Act]:
+    yield accepted()
+    yield done("Hello")
+    yield done(f"Hello again, {request['message']}")
+
+
+def test_a_worker_that_ends_a_request_twice_does_not(own_broker: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "once.yaml").write_text(ONCE)
+    presence = Presence(worker="liar", state="ready", projects=("general",))
+    with FakeWorker(own_broker.port, two_ends):
+        single(topics.presence("liar"), presence.encode(), qos=1, retain=True, port=own_broker.port)
+        run = inferbus("conformance", "--broker", own_broker.url, "--cases", str(tmp_path))
+    assert run.returncode == 1
+    assert "FAIL 3.1.1 json: nobody gets two ends" in run.stdout
+    assert "nothing had to come" in run.stdout
+    assert run.stdout.splitlines()[-1] == "0 of 2 hold"
+
+
+def test_cases_of_one_s_own_are_played(own_broker: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(PROMISE)
+    with WorkerProcess(own_broker):
+        run = inferbus("conformance", "--broker", own_broker.url, "--cases", str(tmp_path), "--mqtt-version", "5")
+    assert run.returncode == 1
+    assert "step 2: the text had to match 'Goodbye', and is" in run.stdout
+
+
+def test_the_cases_are_listed_without_a_broker() -> None:
+    run = inferbus("conformance", "--list", "--only", "text:")
+    assert run.returncode == 0
+    assert all(line.startswith("text: ") for line in run.stdout.splitlines())
+
+
+def test_a_choice_that_fits_nothing_is_said() -> None:
+    run = inferbus("conformance", "--only", "no case has this")
+    assert run.returncode == 2
+    assert "--list" in run.stderr
+
+
+def test_a_bus_without_a_worker_is_said(own_broker: Mosquitto) -> None:
+    run = inferbus("conformance", "--broker", own_broker.url, "--first-timeout", "1s")
+    assert run.returncode == 1
+    assert "no worker that is ready serves general on this bus" in run.stderr

@@ -1,0 +1,66 @@
+"""What presence says of the models: which of them answer, and how many requests run at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from inferbus_client.contract.presence import State
+from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slots import SlotTable
+
+log = logging.getLogger("inferbus.daemon")
+
+#: Seconds between two presences that differ in their capacity alone: a limit that finds itself moves all the time.
+_MOVES_EVERY: Final = 5.0
+
+
+class Announce(Protocol):
+    """See `Bus.announce`."""
+
+    def __call__(self, state: State, *, model: str, capacity: int, models: Mapping[str, str]) -> None:
+        """Publish it."""
+        ...
+
+
+class Readiness:
+    """Looked at by the main thread again and again.
+
+    Args:
+        registry: the models.
+        slots: their slots.
+        announce: publishes a presence.
+        clock: monotonic seconds.
+
+    Attributes:
+        states: what each model did when that was last announced, by name.
+    """
+
+    def __init__(
+        self, registry: Registry, slots: SlotTable, announce: Announce, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._registry = registry
+        self._slots = slots
+        self._announce = announce
+        self._clock = clock
+        self._capacity = 0
+        self._announced_at = -math.inf
+        self.states: Mapping[str, str] = {}
+
+    def look(self) -> None:
+        """Announce what has changed: a model's state at once, the capacity now and then.
+
+        While no model can answer, this is no worker that is ready.
+        """
+        states, capacity, now = self._registry.states(), self._slots.size, self._clock()
+        has_moved = capacity != self._capacity and now - self._announced_at >= _MOVES_EVERY
+        if states == self.states and not has_moved:
+            return
+        state: State = "ready" if self._registry.will_serve else "loading"
+        if state == "loading" and states != self.states:
+            log.warning("no model answers any more; requests are refused until one does")
+        self.states, self._capacity, self._announced_at = states, capacity, now
+        self._announce(state, model=self._registry.default.name, capacity=capacity, models=states)
