@@ -14,8 +14,8 @@ Slot = Callable[[Random], str]
 class FactKind:
     """One kind of fact. In every pattern {a} is the attribute ("favourite colour"), {v} the value.
 
-    ``unknown`` begins as ``answer`` does, up to the attribute: whether it was told is easily decided there, where the
-    same words of earlier are found again, and hardly at the first word, which has nothing to look for yet.
+    Where ``answer`` names the attribute, ``unknown`` begins as it does, up to there: whether it was told is easily
+    decided at that word, which stood there when it was told, and hardly at the first, which has nothing to look for.
     """
 
     name: str
