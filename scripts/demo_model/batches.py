@@ -4,14 +4,14 @@ Dialogues of like length share a batch and are padded at the end, so plain causa
 them apart and no mask is needed: a mask cost 40 % of the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 import torch
 
-from .dialogue import generate
+from .dialogue import Message
 from .tokenizer import Encoder
 
 TOKENS_PER_BATCH: Final = 4096
@@ -20,6 +20,8 @@ _LENGTH_STEP: Final = 16
 _IGNORED: Final = -100
 
 Example = tuple[list[int], list[bool]]
+#: One dialogue made up, for a training that is so far done (0 to 1): that is for the curriculum.
+MakeUp = Callable[[Random, float], list[Message]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,10 @@ class Batch:
     labels: torch.Tensor
 
 
-def batches(encoder: Encoder, rng: Random, longest: int, progress: "Progress") -> Iterator[Batch]:
-    """Batches without end; ``progress`` says how far the training is, for the curriculum."""
+def batches(make_up: MakeUp, encoder: Encoder, rng: Random, longest: int, progress: "Progress") -> Iterator[Batch]:
+    """Batches without end; ``progress`` says how far the training is."""
     while True:
-        copying = max(0.05, 0.7 * (1 - progress.done / 0.25) + 0.05)
-        dialogues = [generate(rng, copying) for _ in range(_DIALOGUES_PER_POOL)]
+        dialogues = [make_up(rng, progress.done) for _ in range(_DIALOGUES_PER_POOL)]
         pool = [e for e in encoder.encode(dialogues) if len(e[0]) <= longest]
         grouped = list(_grouped(sorted(pool, key=lambda example: len(example[0]))))
         rng.shuffle(grouped)

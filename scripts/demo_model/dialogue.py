@@ -57,8 +57,13 @@ def generate(rng: Random, copying: float = 0.0) -> list[Message]:
         turn(dialogue)
     if count > 1 and rng.random() < 0.7:
         for _ in range(rng.randint(1, 1 + min(5, count // 3))):
-            _recall(dialogue)
+            recall(dialogue)
     return dialogue.messages()
+
+
+def everyday(rng: Random, done: float) -> list[Message]:
+    """The first lesson: at first mostly copying, soon everything; ``done`` is how far it is, from 0 to 1."""
+    return generate(rng, max(0.05, 0.7 * (1 - done / 0.25) + 0.05))
 
 
 def _turn_count(rng: Random) -> int:
@@ -68,7 +73,7 @@ def _turn_count(rng: Random) -> int:
 
 def _tell(dialogue: Dialogue) -> None:
     fact = facts.draw_fact(dialogue.rng, facts.NAME if dialogue.rng.random() < 0.12 else None)
-    told = _fact_told(dialogue, fact)
+    told = fact_told(dialogue, fact)
     if dialogue.rng.random() < 0.06:
         second = facts.draw_fact(dialogue.rng)
         if second.kind is not fact.kind:
@@ -82,7 +87,7 @@ def _tell(dialogue: Dialogue) -> None:
     dialogue.say(told, fact.fill(fact.kind.acknowledged))
 
 
-def _fact_told(dialogue: Dialogue, fact: facts.Fact) -> str:
+def fact_told(dialogue: Dialogue, fact: facts.Fact) -> str:
     dialogue.known.pop(fact.key, None)
     dialogue.known[fact.key] = fact
     return fact.fill(phrasing.statement(dialogue.rng, fact.kind.told))
@@ -90,11 +95,11 @@ def _fact_told(dialogue: Dialogue, fact: facts.Fact) -> str:
 
 def _ask(dialogue: Dialogue) -> None:
     if dialogue.known and dialogue.rng.random() < 0.75:
-        _recall(dialogue)
+        recall(dialogue)
         return
     fact = facts.draw_fact(dialogue.rng, _kind_of_a_near_miss(dialogue))
     known = dialogue.known.get(fact.key)
-    _ask_for(dialogue, known or fact, known=known is not None)
+    ask_for(dialogue, known or fact, known=known is not None)
 
 
 def _kind_of_a_near_miss(dialogue: Dialogue) -> facts.FactKind | None:
@@ -104,16 +109,16 @@ def _kind_of_a_near_miss(dialogue: Dialogue) -> facts.FactKind | None:
     return dialogue.rng.choice(list(dialogue.known.values())).kind
 
 
-def _recall(dialogue: Dialogue) -> None:
+def recall(dialogue: Dialogue) -> None:
     """Ask for one of the known facts, an old one as often as a fresh one."""
     if not dialogue.known:
         _tell(dialogue)
     known = list(dialogue.known.values())
     fact = known[0] if dialogue.rng.random() < 0.25 else dialogue.rng.choice(known)
-    _ask_for(dialogue, fact, known=True)
+    ask_for(dialogue, fact, known=True)
 
 
-def _ask_for(dialogue: Dialogue, fact: facts.Fact, *, known: bool) -> None:
+def ask_for(dialogue: Dialogue, fact: facts.Fact, *, known: bool) -> None:
     if fact.kind is facts.NOTE and (latest := _latest_to_remember(dialogue)):
         asked = phrasing.question(dialogue.rng, fact.kind.asked, fact.kind.asked_indirectly)
         dialogue.say(asked, latest.fill(latest.kind.answer))
@@ -135,19 +140,19 @@ def _latest_to_remember(dialogue: Dialogue) -> facts.Fact | None:
 
 def _tell_and_ask(dialogue: Dialogue) -> None:
     fact = facts.draw_fact(dialogue.rng)
-    told = _fact_told(dialogue, fact)
+    told = fact_told(dialogue, fact)
     asked = phrasing.question(dialogue.rng, fact.kind.asked)
     latest = _latest_to_remember(dialogue) if fact.kind is facts.NOTE else fact
     dialogue.say(f"{told} {fact.fill(asked)}", (latest or fact).fill((latest or fact).kind.answer))
 
 
-def _small_talk(dialogue: Dialogue) -> None:
+def small_talk(dialogue: Dialogue) -> None:
     intent = dialogue.rng.choices(chat.INTENTS, [i.weight for i in chat.INTENTS])[0]
     compose = phrasing.question if intent.is_question else phrasing.remark
     dialogue.say(compose(dialogue.rng, intent.wordings), intent.reply)
 
 
-def _unknown(dialogue: Dialogue) -> None:
+def unknown(dialogue: Dialogue) -> None:
     rng = dialogue.rng
     kind = rng.choices(("question", "action", "remark", "feeling", "noise"), (45, 22, 14, 9, 10))[0]
     if kind == "question":
@@ -166,7 +171,7 @@ def _unknown(dialogue: Dialogue) -> None:
     dialogue.say(user, reply)
 
 
-def _echo(dialogue: Dialogue) -> None:
+def echo(dialogue: Dialogue) -> None:
     text = values.words_to_echo(dialogue.rng)
     kind = dialogue.rng.random()
     if kind < 0.12:
@@ -178,16 +183,16 @@ def _echo(dialogue: Dialogue) -> None:
     dialogue.say(skills.echo_request(dialogue.rng, text), text)
 
 
-def _again(dialogue: Dialogue) -> None:
+def again(dialogue: Dialogue) -> None:
     last = dialogue.said[-1] if dialogue.said else None
     dialogue.say(*skills.again(dialogue.rng, last))
 
 
-def _instructions(dialogue: Dialogue) -> None:
+def instructions(dialogue: Dialogue) -> None:
     dialogue.say(*skills.instructions(dialogue.rng, dialogue.system))
 
 
-def _addition(dialogue: Dialogue) -> None:
+def addition(dialogue: Dialogue) -> None:
     dialogue.say(*skills.addition(dialogue.rng))
 
 
@@ -196,10 +201,10 @@ def _counting(dialogue: Dialogue) -> None:
 
 
 _COPYING_TURNS: Final[tuple[tuple[Turn, ...], tuple[float, ...]]] = (
-    (_tell, _ask, _echo, _tell_and_ask, _again),
+    (_tell, _ask, echo, _tell_and_ask, again),
     (40, 40, 25, 2, 3),
 )
 _ALL_TURNS: Final[tuple[tuple[Turn, ...], tuple[float, ...]]] = (
-    (_small_talk, _unknown, _tell, _ask, _echo, _tell_and_ask, _again, _instructions, _addition, _counting),
+    (small_talk, unknown, _tell, _ask, echo, _tell_and_ask, again, instructions, addition, _counting),
     (16, 11, 22, 28, 13, 1, 2, 2.5, 3, 0.7),
 )

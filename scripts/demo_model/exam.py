@@ -9,20 +9,22 @@ from random import Random
 from typing import Any, Final
 
 from .exam_questions import Question, questions
+from .exam_table import Result
 
 _SEED: Final = 20
 _SHOWN_FAILURES: Final = 3
 
 
-def run(folder: Path, say: Callable[[str], None], dtype: str = "float32") -> None:
-    """Examine the model in ``folder`` and say how many of each group it got right."""
+def run(folder: Path, say: Callable[[str], None], dtype: str = "float32") -> list[Result]:
+    """Examine the model in ``folder`` and say how many of each group it got right; the greedy results come back."""
     asked = list(questions(Random(_SEED)))  # noqa: S311 - no secrets
     say(f"Starting vLLM ({dtype}) for an exam of {len(asked)} conversations")
     examiner = _Examiner(folder, dtype)
-    _report(asked, examiner.replies(asked, temperature=0.0), say)
+    results = _judged(asked, examiner.replies(asked, temperature=0.0), say)
     sampled = [q for q in asked if q.group == "name, never seen"]
     say("Sampled at temperature 0.6, top_p 0.9:")
-    _report(sampled, examiner.replies(sampled, temperature=0.6), say)
+    _judged(sampled, examiner.replies(sampled, temperature=0.6), say)
+    return results
 
 
 class _Examiner:
@@ -58,7 +60,7 @@ class _Examiner:
         return (output.outputs[0].text for output in outputs)
 
 
-def _report(asked: Sequence[Question], replies: Sequence[str], say: Callable[[str], None]) -> None:
+def _judged(asked: Sequence[Question], replies: Sequence[str], say: Callable[[str], None]) -> list[Result]:
     total: Counter[str] = Counter()
     right: Counter[str] = Counter()
     failures: dict[str, list[str]] = {}
@@ -72,3 +74,4 @@ def _report(asked: Sequence[Question], replies: Sequence[str], say: Callable[[st
         say(f"{right[group]:4} of {count:4}  {group}")
         for failure in failures.get(group, [])[:_SHOWN_FAILURES]:
             say(f"                  wrong: {failure}")
+    return [Result(group, right[group], count) for group, count in total.items()]

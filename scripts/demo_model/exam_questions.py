@@ -1,6 +1,6 @@
 """The exam's conversations: held-out values, wordings, distances, and what was never told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -10,6 +10,15 @@ from .phrasing import capitalised
 
 _PER_WORDING: Final = 6
 _ASK_NAME: Final = "What is my name?"
+_NEVER_TOLD: Final = (
+    _ASK_NAME, "Who am I?", "Do you remember my name?", "What is my favourite colour?", "Where do I live?",
+    "What is my dog called?", "How old am I?", "What was the number?", "What is my lucky gadget?",
+)  # fmt: skip
+#: The lessons were made with the answers to those above in view; these were first asked when the training was over.
+_NEVER_TOLD_EITHER: Final = (
+    "What is my horse called?", "What is my sister called?", "What is my favourite film?", "What is my favourite city?",
+    "Where was I born?", "What do I work as?", "What is my shoe size?", "What is the password?", "What was the code?",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,14 @@ def questions(rng: Random) -> Iterator[Question]:
     yield from _names(rng)
     yield from _wordings(rng)
     yield from _other_facts(rng)
-    yield from _distances(rng)
+    yield from _distances(rng, (5, 10, 20, 35))
     yield from _echoes(rng)
-    yield from _never_told(rng)
+    yield from _never_told(rng, "never told", _NEVER_TOLD)
     yield from _talk()
+    yield from _distances(rng, (1, 2))
+    yield from _never_told_in_long(rng)
+    yield from _additions(rng)
+    yield from _never_told(rng, "never told, other questions", _NEVER_TOLD_EITHER)
 
 
 def unseen_word(rng: Random) -> str:
@@ -119,12 +132,12 @@ def _other_facts(rng: Random) -> Iterator[Question]:
         yield Question("two names told apart", both, (other,))
 
 
-def _distances(rng: Random) -> Iterator[Question]:
-    for distance in (5, 10, 20, 35):
+def _distances(rng: Random, distances: Sequence[int]) -> Iterator[Question]:
+    for distance in distances:
         for _ in range(40):
             name = unseen_name(rng)
             said = (f"My name is {name}.", *_distractions(rng, distance), _ASK_NAME)
-            yield Question(f"name, {distance} turns ago", said, (name,))
+            yield Question(f"name, {distance} {'turn' if distance == 1 else 'turns'} ago", said, (name,))
 
 
 def _distractions(rng: Random, count: int) -> list[str]:
@@ -150,16 +163,26 @@ def _echoes(rng: Random) -> Iterator[Question]:
         yield Question("echo, sentence", (f"Repeat: {sentence}",), (sentence,), exact=True)
 
 
-def _never_told(rng: Random) -> Iterator[Question]:
-    asked = (
-        _ASK_NAME, "Who am I?", "Do you remember my name?", "What is my favourite colour?", "Where do I live?",
-        "What is my dog called?", "How old am I?", "What was the number?", "What is my lucky gadget?",
-    )  # fmt: skip
+def _never_told(rng: Random, group: str, asked: Sequence[str]) -> Iterator[Question]:
     for question in asked:
         for before in ((), ("Hello",), ("My brother is called Tom.", "Thanks"), ("My favourite food is soup.",)):
-            yield Question("never told", (*before, question), ("not told me",))
+            yield Question(group, (*before, question), ("not told me",))
         said = (f"Say {unseen_word(rng)}", question)
-        yield Question("never told", said, ("not told me",))
+        yield Question(group, said, ("not told me",))
+
+
+def _never_told_in_long(rng: Random) -> Iterator[Question]:
+    for asked in (_ASK_NAME, "What is my favourite animal?", "What is my cat called?", "Where do I live?"):
+        for _ in range(10):
+            yield Question("never told, 15 turns of other things", (*_distractions(rng, 15), asked), ("not told me",))
+
+
+def _additions(rng: Random) -> Iterator[Question]:
+    for wording in ("What is {a} plus {b}?", "{a} + {b}", "How much is {a} plus {b}?", "Add {a} and {b}."):
+        for _ in range(25):
+            a, b = rng.randint(0, 20), rng.randint(0, 20)
+            asked = wording.replace("{a}", str(a)).replace("{b}", str(b))
+            yield Question("addition, up to 20 each", (asked,), (f"{a} plus {b} is {a + b}.",))
 
 
 def _talk() -> Iterator[Question]:

@@ -23,6 +23,12 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
             file.replace(folder / file.name)
 
 
+def load(folder: Path) -> tuple[LlamaForCausalLM, Tokenizer]:
+    """The model and the tokenizer that ``export`` has written to ``folder``, to be trained further."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.train(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 def _write(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     smaller = LlamaForCausalLM(model.config)
     smaller.load_state_dict(model.state_dict())

@@ -12,7 +12,11 @@ Slot = Callable[[Random], str]
 
 @dataclass(frozen=True)
 class FactKind:
-    """One kind of fact. In every pattern {a} is the attribute ("favourite colour"), {v} the value."""
+    """One kind of fact. In every pattern {a} is the attribute ("favourite colour"), {v} the value.
+
+    Where ``answer`` names the attribute, ``unknown`` begins as it does, up to there: whether it was told is easily
+    decided at that word, which stood there when it was told, and hardly at the first, which has nothing to look for.
+    """
 
     name: str
     weight: float
@@ -127,7 +131,7 @@ NAME: Final = FactKind(
      "the name I gave you", "my first name", "what I told you about my name", "how I am called",
      "what to call me", "who is talking to you", "the name that I told you"),
     "Your name is {v}.",
-    "I do not know your name: you have not told me.",
+    "Your name? You have not told me.",
 )  # fmt: skip
 
 FAVOURITE: Final = FactKind(
@@ -142,7 +146,7 @@ FAVOURITE: Final = FactKind(
      "which {a} do I like most", "what {a} do I prefer", "which {a} do I love", "what {a} do I like"),
     ("my {a}", "what my {a} is", "what my {a} was", "which is my {a}", "the {a} that I told you"),
     "Your {a} is {v}.",
-    "I do not know your {a}: you have not told me.",
+    "Your {a}? You have not told me.",
 )  # fmt: skip
 
 BELONGING: Final = FactKind(
@@ -154,7 +158,7 @@ BELONGING: Final = FactKind(
      "my {a}", "which {a} did I tell you", "did I tell you my {a}", "which is my {a}"),
     ("my {a}", "what my {a} is", "what my {a} was", "the {a} that I told you"),
     "Your {a} is {v}.",
-    "I do not know your {a}: you have not told me.",
+    "Your {a}? You have not told me.",
 )  # fmt: skip
 
 RELATIVE: Final = FactKind(
@@ -167,7 +171,7 @@ RELATIVE: Final = FactKind(
      "what do I call my {a}", "what was my {a} called", "what was my {a}'s name"),
     ("what my {a} is called", "the name of my {a}", "my {a}'s name", "who my {a} is"),
     "Your {a} is called {v}.",
-    "I do not know what your {a} is called: you have not told me.",
+    "Your {a}? You have not told me.",
 )  # fmt: skip
 
 PLACE: Final = FactKind(
@@ -236,7 +240,7 @@ KEY: Final = FactKind(
      "which {a} do you remember"),
     ("the {a}", "what the {a} is", "what the {a} was", "which {a} I told you"),
     "The {a} is {v}.",
-    "I do not know the {a}: you have not told me.",
+    "The {a}? You have not told me.",
 )  # fmt: skip
 
 NOTE: Final = FactKind(

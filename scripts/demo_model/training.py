@@ -7,13 +7,14 @@ size needs several times the tokens before it copies words.
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .batches import Batch, Progress, batches
+from .batches import Batch, MakeUp, Progress, batches
 from .tokenizer import Encoder
 
 CONTEXT: Final = 2048
@@ -44,20 +45,37 @@ def build(vocabulary: int, padding: int, end: int) -> LlamaForCausalLM:
     )
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught in one training, for how long, and how large the first steps are.
+
+    Attributes:
+        make_up: makes up the dialogues.
+        tokens: how many to see.
+        rate: the peak learning rates, as a fraction of a fresh model's.
+        seed: added to the command's, so that a lesson given twice has other dialogues the second time.
+    """
+
+    make_up: MakeUp
+    tokens: int
+    rate: float = 1.0
+    seed: int = 0
+
+
 def train(
     model: LlamaForCausalLM,
     encoder: Encoder,
+    lesson: Lesson,
     *,
     seed: int,
-    tokens: int,
     minutes: float,
     report: Callable[[str], None],
 ) -> None:
-    """Train until ``tokens`` were seen or ``minutes`` have passed, whichever comes first."""
-    optimizers = _optimizers(model)
-    clock = _Clock(tokens, minutes, report)
-    rng = Random(seed)  # noqa: S311 - made-up dialogues, no secrets
-    for batch in batches(encoder, rng, CONTEXT, clock.progress):
+    """Train until the lesson's tokens were seen or ``minutes`` have passed, whichever comes first."""
+    optimizers = _optimizers(model, lesson.rate)
+    clock = _Clock(lesson.tokens, minutes, report)
+    rng = Random(seed + lesson.seed)  # noqa: S311 - made-up dialogues, no secrets
+    for batch in batches(lesson.make_up, encoder, rng, CONTEXT, clock.progress):
         _set_rates(optimizers, clock.progress.done)
         loss = _loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -101,13 +119,13 @@ def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), batch.labels.flatten()[learned])
 
 
-def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+def _optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=_MUON_RATE, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=_ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=rate * _MUON_RATE, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=rate * _ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
