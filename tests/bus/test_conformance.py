@@ -37,6 +37,16 @@ def test_our_worker_keeps_to_the_contract(own_broker: Mosquitto, version: str) -
     assert {one["half"] for one in verdicts} == {"text", "json", "announcements"}
 
 
+def test_it_keeps_to_what_it_says_of_tools(own_broker: Mosquitto, tmp_path: Path) -> None:
+    config = tmp_path / "worker.yaml"
+    config.write_text("projects: {general: {tools: true}}\n")
+    with WorkerProcess(own_broker, config=config):
+        run = inferbus("conformance", "--broker", own_broker.url, "--tools", "--only", "call")
+    assert run.returncode == 0, run.stdout
+    assert "FAIL" not in run.stdout
+    assert "a tool that has to be called is called, whole" in run.stdout
+
+
 def test_it_keeps_to_it_on_its_users_own_topics(own_broker: Mosquitto) -> None:
     with WorkerProcess(own_broker, identity="topic"):
         way = ("--broker", own_broker.url, "--identity", "topic", "--user", "ann")

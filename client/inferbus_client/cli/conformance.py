@@ -32,17 +32,25 @@ class _Played(NamedTuple):
 @click.option("--cases", type=click.Path(path_type=Path), metavar="FOLDER", help="Cases of your own, instead (*.yaml).")
 @click.option("--only", metavar="TEXT", help="Only cases whose half or name has this in it.")
 @click.option("--worker", metavar="NAME", help="Whose presence and stats are looked at; else the first that is ready.")
+@click.option("--tools", is_flag=True, help="The project allows tools: play the cases that need them, too.")
 @click.option("--list", "lists", is_flag=True, help="Print the cases, and play none.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each case.")
 @client_options(hidden=_NOT_ASKED, defaults={"timeout": "30"})
-def conformance(config: Path | None, *, cases: Path | None, only: str | None, lists: bool, **flags: Any) -> int:
+def conformance(
+    config: Path | None, *, cases: Path | None, only: str | None, lists: bool, tools: bool, **flags: Any
+) -> int:
     """Try whether what serves on a bus keeps to the contract, in MQTT 3.1.1 and in 5.
 
     Every case has a session of its own, sends what a device would, and looks at all that comes. It asks the model
     for a few words some forty times. 0: every case holds; 1: one does not.
     """
     as_json, worker = flags.pop("as_json"), flags.pop("worker")
-    chosen = [case for case in load_cases(cases or CASES) if only is None or only in f"{case.half}: {case.name}"]
+    allowed = {None, "tools"} if tools or lists else {None}
+    chosen = [
+        case
+        for case in load_cases(cases or CASES)
+        if case.needs in allowed and (only is None or only in f"{case.half}: {case.name}")
+    ]
     if not chosen:
         raise click.BadParameter(f"no case has {only!r} in it; --list prints them", param_hint="--only")
     if lists:

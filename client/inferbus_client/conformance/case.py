@@ -117,6 +117,7 @@ class Case(_Part):
     Attributes:
         name: a sentence.
         half: of the contract.
+        needs: what the project has to allow for it, which not every one does.
         mqtt: the versions that it can be tried in.
         listen: the filters to subscribe to.
         steps: one after the other.
@@ -124,6 +125,7 @@ class Case(_Part):
 
     name: str
     half: Literal["text", "json", "announcements"]
+    needs: Literal["tools"] | None = None
     mqtt: tuple[MqttVersion, ...] = ("3.1.1", "5")
     listen: tuple[str, ...] = ("{home}/#",)
     steps: tuple[Step, ...] = Field(min_length=1)

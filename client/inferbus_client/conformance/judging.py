@@ -43,7 +43,7 @@ def judge_replies(payloads: Sequence[bytes], expect: Replies, names: Names) -> N
     """Whether these are the JSON replies that had to come.
 
     Of all of them: each is a reply of this version; they name the same request and session; `seq` counts 0, 1, 2 …;
-    the last one alone ends the request; what was streamed is the beginning of the answer, and all of it where it ended.
+    the last one alone ends the request; what was streamed, calls too, is what the answer says.
     """
     replies = [_reply(payload) for payload in payloads]
     types = " ".join(reply.type for reply in replies)
@@ -59,6 +59,8 @@ def judge_replies(payloads: Sequence[bytes], expect: Replies, names: Names) -> N
     last = replies[-1]
     if streamed and isinstance(last, Done) and streamed != last.text:
         raise MismatchError(f"what was streamed is not the answer: {shown(streamed.encode())}, {shown(payloads[-1])}")
+    if isinstance(last, Done):
+        _check_calls([reply for reply in replies if isinstance(reply, Delta)], last)
     _has(json.loads(payloads[-1]), names.value(expect.last), "")
 
 
@@ -87,6 +89,22 @@ def _text_of(message: Incoming) -> str:
         raise MismatchError(f"the payload is not UTF-8: {message.payload[:_SHOWN]!r}") from None
 
 
+def _check_calls(deltas: Sequence[Delta], done: Done) -> None:
+    """Whether the calls that were streamed are those of the answer, and it says why it ended."""
+    called = done.tool_calls or []
+    if (done.finish_reason == "tool_calls") != bool(called):
+        raise MismatchError(f"the answer has {len(called)} calls, and its finishReason is {done.finish_reason!r}")
+    grown: dict[int, list[str | None]] = {}
+    for part in (part for delta in deltas for part in delta.tool_calls or ()):
+        call = grown.setdefault(part.index, [part.id, part.function.name, ""])
+        call[2] = f"{call[2]}{part.function.arguments}"
+    whole = [[call.id, call.function.name, call.function.arguments] for call in called]
+    if grown and called and [grown[number] for number in sorted(grown)] != whole:
+        raise MismatchError(
+            f"what was streamed are not the answer's calls: {shown(json.dumps(list(grown.items())).encode())}"
+        )
+
+
 def _has(value: Any, expected: Any, where: str) -> None:
     """Whether a value has, at least, what is expected of it."""
     if isinstance(expected, Mapping):
@@ -97,5 +115,8 @@ def _has(value: Any, expected: Any, where: str) -> None:
     elif isinstance(expected, str) and expected.startswith("~"):
         if not isinstance(value, str) or Names({}).pattern(expected[1:]).fullmatch(value) is None:
             raise MismatchError(f"{where[:-1]} had to match {expected[1:]!r}, and is {value!r}")
+    elif isinstance(expected, list) and isinstance(value, list) and len(value) == len(expected):
+        for number, one in enumerate(expected):
+            _has(value[number], one, f"{where}{number}.")
     elif value != expected:
         raise MismatchError(f"{where[:-1]} had to be {expected!r}, and is {value!r}")

@@ -55,7 +55,8 @@ class AskOptions(TurnOptions, total=False):
         model: which of the project's models is to answer, by its name.
         tools: what the model may call: functions with types, whose signature and docstring it is told, or definitions
             in OpenAI's shape. The answer's `tool_calls` are its calls.
-        tool_choice: `auto`, `none`, `required`, or the name of the tool that it has to call.
+        tool_choice: `auto`, `none`, `required`, or the name of the tool that it has to call (OpenAI's
+            object that names it, too).
         parallel_tool_calls: False: one call at most.
         tool_results: instead of a message, what the calls of the session's last answer gave, by their ids.
         params: more sampling parameters by their OpenAI names (`stop`, `seed`, `top_k`, …).
@@ -72,7 +73,7 @@ class AskOptions(TurnOptions, total=False):
     system_prompt: str | None
     model: str | None
     tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None
-    tool_choice: str | None
+    tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
     tool_results: Mapping[str, str | Sequence[Mapping[str, Any]]] | None
     params: Mapping[str, Any] | None

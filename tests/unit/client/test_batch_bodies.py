@@ -44,7 +44,9 @@ def test_what_is_null_says_what_happens_anyway_or_is_a_label_is_nothing() -> Non
         ({"top_logprobs": 3}, "top_logprobs: "),
         ({"modalities": ["text", "audio"]}, "modalities: "),
         ({"audio": {"voice": "alloy"}}, "audio: is not supported."),
-        ({"tools": []}, "tools: is not supported."),
+        ({"tools": {}}, "tools: must be a list of objects."),
+        ({"tools": ["add"]}, "tools: must be a list of objects."),
+        ({"functions": []}, "functions: is not supported."),
         ({"warmth": 1}, "warmth: is not supported."),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_completion_tokens and max_tokens exclude each other."),
         ({"messages": "hello"}, "messages: must be a list."),
@@ -75,5 +77,6 @@ def test_so_is_what_stands_around_the_body(fields: dict[str, Any], words: str) -
 def test_a_fault_has_openai_s_name_not_the_wire_s() -> None:
     assert spelled("maxTokens: must be at least 1.") == "max_tokens: must be at least 1."
     assert spelled("topP: must be more than 0.") == "top_p: must be more than 0."
+    assert spelled("toolChoice: needs tools.") == "tool_choice: needs tools."
     assert spelled("params.seed: must be a whole number.") == "seed: must be a whole number."
     assert spelled("messages.0.role: must be one.") == "messages.0.role: must be one."

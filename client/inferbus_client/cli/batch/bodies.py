@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from pydantic.alias_generators import to_snake
+
 from inferbus_client.contract.wire import Failure, Params
 from inferbus_client.errors import InvalidRequestError
 from inferbus_client.exchange.call import Messages
@@ -13,7 +15,7 @@ from inferbus_client.exchange.options import AskOptions
 
 URL: Final = "/v1/chat/completions"
 
-_OPTIONS: Final = ("model", "temperature", "top_p")
+_OPTIONS: Final = ("model", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls")
 _LENGTHS: Final = ("max_completion_tokens", "max_tokens")
 #: What may be said as long as it says what happens anyway.
 _AS_IT_IS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -28,7 +30,7 @@ _AS_IT_IS: Final[Mapping[str, tuple[Any, ...]]] = {
 _LABELS: Final = frozenset({"user", "metadata"})
 _KNOWN_OUTSIDE: Final = frozenset({"custom_id", "method", "url", "body"})
 #: What the wire calls our keys, where that is not OpenAI's name.
-_ON_THE_WIRE: Final = re.compile(r"^(?:params\.|(?P<tokens>maxTokens)\b|(?P<top>topP)\b)")
+_ON_THE_WIRE: Final = re.compile(r"^(params\.|maxTokens\b|topP\b|toolChoice\b|parallelToolCalls\b)")
 
 
 def asked_for(fields: Mapping[str, Any]) -> tuple[Messages, AskOptions]:
@@ -57,7 +59,7 @@ def asked_for(fields: Mapping[str, Any]) -> tuple[Messages, AskOptions]:
 
 def spelled(detail: str) -> str:
     """What is wrong with a request, by OpenAI's names."""
-    return _ON_THE_WIRE.sub(lambda found: "max_tokens" if found["tokens"] else "top_p" if found["top"] else "", detail)
+    return _ON_THE_WIRE.sub(lambda found: "" if found[1] == "params." else to_snake(found[1]), detail)
 
 
 def _options(said: dict[str, Any]) -> AskOptions:
@@ -65,6 +67,9 @@ def _options(said: dict[str, Any]) -> AskOptions:
     lengths = [name for name in _LENGTHS if name in said]
     if len(lengths) > 1:
         raise _invalid(f"{' and '.join(lengths)} exclude each other.")
+    tools = said.get("tools")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise _invalid("tools: must be a list of objects.")
     options: dict[str, Any] = {name: said.pop(name) for name in _OPTIONS if name in said}
     options |= {"max_tokens": said.pop(name) for name in lengths}  # noqa: B035 - at most one
     if params := {name: said.pop(name) for name in Params.model_fields if name in said}:

@@ -43,7 +43,9 @@ class Outcome(NamedTuple):
 
 def answer_record(line: Line, answer: Answer, model: str) -> dict[str, Any]:
     """An answer as OpenAI's batch output has it, around a chat completion."""
-    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.tool_calls:
+        message |= {"content": answer.text or None, "tool_calls": [call.model_dump() for call in answer.tool_calls]}
     if answer.reasoning is not None:
         message["reasoning_content"] = answer.reasoning
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
