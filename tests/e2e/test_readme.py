@@ -243,8 +243,10 @@ def _watch(command: str, env: Mapping[str, str], words: str) -> None:
 
 
 @pytest.mark.parametrize("program", _of_kind("python"))
-def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: StartWorker) -> None:
-    start_worker(broker=own_broker)
+def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path) -> None:
+    settings = tmp_path / "worker.yaml"
+    settings.write_text("projects: {general: {tools: true}}\n")
+    start_worker(broker=own_broker, config=settings)
     run = subprocess.run(
         [sys.executable, "-c", re.sub(r"\b1883\b", str(own_broker.port), program)],
         capture_output=True,
