@@ -134,7 +134,8 @@ class ReplyStream:
             self._is_over = True
             size = 0
             if isinstance(outcome, Answered):
-                size = memory(outcome.text, outcome.reasoning) + memory_of(outcome.tool_calls)
+                size = memory(outcome.text, outcome.reasoning)
+                size += memory_of(outcome.tool_calls) if outcome.tool_calls else 0
             self._noting(size).terminal = outcome
             self._count()
             submits = self._submits()

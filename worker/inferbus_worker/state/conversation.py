@@ -35,9 +35,9 @@ class Remembered(NamedTuple):
 
 def remembered(message: Message, tokens: int) -> Remembered:
     """A message with its sizes."""
-    return Remembered(
-        message, tokens, _MESSAGE_BYTES + memory_of(message["content"]) + memory_of(message.get("tool_calls", ()))
-    )
+    calls = message.get("tool_calls")
+    size = _MESSAGE_BYTES + memory_of(message["content"]) + (memory_of(calls) if calls else 0)
+    return Remembered(message, tokens, size)
 
 
 class Change(NamedTuple):

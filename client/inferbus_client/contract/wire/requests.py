@@ -160,20 +160,24 @@ class Request(Envelope):
     def _asks_one_thing(self) -> Self:
         if self.message is not None:
             check_not_blank(self.message)
-        asked = [name for name in ("message", "messages", "tool_results") if getattr(self, name) is not None]
-        if not asked:
-            raise PydanticCustomError("nothing_asked", "Field required", {"where": "message"})
-        if len(asked) > 1:
-            first, second = map(to_camel, asked[:2])
-            raise PydanticCustomError("both_asked", "excludes {first}", {"where": second, "first": first})
+        if (self.message is not None) + (self.messages is not None) + (self.tool_results is not None) != 1:
+            raise self._asks_otherwise()
         if self.system_prompt is not None and self.brings_system_prompt:
             raise PydanticCustomError("two_prompts", "excludes a system message", {"where": "systemPrompt"})
-        check_choice(self.tools, self.tool_choice, self.parallel_tool_calls)
+        if self.tools is not None or self.tool_choice is not None or self.parallel_tool_calls is not None:
+            check_choice(self.tools, self.tool_choice, self.parallel_tool_calls)
         return self
+
+    def _asks_otherwise(self) -> PydanticCustomError:
+        asked = [name for name in ("message", "messages", "tool_results") if getattr(self, name) is not None]
+        if not asked:
+            return PydanticCustomError("nothing_asked", "Field required", {"where": "message"})
+        first, second = map(to_camel, asked[:2])
+        return PydanticCustomError("both_asked", "excludes {first}", {"where": second, "first": first})
 
     @property
     def wants_json(self) -> bool:
-        return super().wants_json or self.has_tools
+        return self.stream or self.reply == "json" or self.has_tools
 
     @property
     def has_tools(self) -> bool:
@@ -206,7 +210,9 @@ class Request(Envelope):
     def has_form(self) -> bool:
         """Whether the answer must keep to a form, for which an engine has to compile a grammar."""
         shape = None if self.params is None else self.params.response_format
-        return (shape is not None and shape["type"] != "text") or needs_grammar(self.tools, self.tool_choice)
+        if shape is not None and shape["type"] != "text":
+            return True
+        return self.tools is not None and needs_grammar(self.tools, self.tool_choice)
 
     @property
     def said(self) -> list[dict[str, Any]]:

@@ -122,8 +122,8 @@ def check_choice(tools: Sequence[Tool] | None, choice: ToolChoice | None, parall
         raise PydanticCustomError("unknown_tool", "names none of the tools", {"where": "toolChoice"})
 
 
-def needs_grammar(tools: Sequence[Tool] | None, choice: ToolChoice | None) -> bool:
+def needs_grammar(tools: Sequence[Tool], choice: ToolChoice | None) -> bool:
     """Whether an engine has to compile the tools' parameters: where it must call, or keep to them strictly."""
-    if tools is None or choice == "none":
+    if choice == "none":
         return False
     return choice == "required" or isinstance(choice, NamedTool) or any(tool.function.strict for tool in tools)

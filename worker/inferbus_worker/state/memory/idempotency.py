@@ -80,5 +80,5 @@ class RecentRequests:
 def _size(key: RetryKey, finished: Finished) -> int:
     outcome = finished.outcome
     said = (outcome.text, outcome.reasoning or "") if isinstance(outcome, Answered) else (outcome.detail,)
-    calls = memory_of(outcome.tool_calls) if isinstance(outcome, Answered) else 0
+    calls = memory_of(outcome.tool_calls) if isinstance(outcome, Answered) and outcome.tool_calls else 0
     return _ENTRY_BYTES + calls + sum(map(sys.getsizeof, (*said, *key, finished.session)))
