@@ -136,7 +136,7 @@ class TestGrowing:
         assert pool.size == 6
         go_on.set()
         until(lambda: pool.size == 2)
-        assert rooms.left_behind == NOTHING
+        until(lambda: rooms.left_behind == NOTHING)  # the two that stay may still have the last ones in hand
         assert pool.stop(10)
 
     def test_no_more_come_than_there_are_places(self) -> None:
