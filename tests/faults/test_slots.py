@@ -143,6 +143,7 @@ def test_sigkill_of_one_of_two_slots_under_load(
                 assert time.monotonic() < give_up, "it has not got its share again"
                 load.go_on(0.5)
         load.settle(PATIENCE)
+        replies.settle()
         shown = {request for request in load.streamed if replies.streamed(request)}
         ends = Counter(replies.ledger.rows[request].ends[0] for request in load.began.keys() - shown)
         errors = Counter(replies.ledger.rows[request].ends[0] for request in shown)
@@ -169,8 +170,8 @@ def test_sigkill_of_one_of_two_slots_under_load(
 def test_a_queue_full_of_slow_work_delays_no_fast_request(
     broker: Mosquitto, start_worker: StartWorker, tmp_path: Path, report: Callable[..., None], threads: int | None
 ) -> None:
-    """Trial 53: models of 10 ms and of 10 s in one worker; also with fewer threads than the slots' places."""
-    count, slow_turn, project = size(100, 5000), 10.0, f"mixed-{threads}"
+    """Trial 53: models of 10 ms and of 30 s in one worker; also with fewer threads than the slots' places."""
+    count, slow_turn, project = size(100, 5000), 30.0, f"mixed-{threads}"
     models = {
         "fast": {"engine": "simulated", "per_token": "10ms", "capacity": 4},
         "slow": {"engine": "simulated", "per_token": f"{slow_turn:g}s", "capacity": 64},
@@ -182,7 +183,7 @@ def test_a_queue_full_of_slow_work_delays_no_fast_request(
         waits = []
         for index in range(count):
             for _ in range(400 if index == 0 else 4):  # more than run and wait: some are refused all the time
-                slow.send("ten seconds", clientId="flood")
+                slow.send("half a minute", clientId="flood")
             asked = time.monotonic()
             assert fast.ask(f"fast {index}", model="fast", clientId="flood")["type"] == "done"
             waits.append(time.monotonic() - asked)
