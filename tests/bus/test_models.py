@@ -136,7 +136,7 @@ def test_a_fallback_answers_while_the_breaker_is_open_and_done_says_so(
         assert (end["type"], end["model"]) == ("done", "small")
         stub.always = None
         until(lambda: replies.ask()["model"] == "big", every=0.5)
-        assert "breaker half-open -> closed" in worker.log
+        until(lambda: "breaker half-open -> closed" in worker.log)
 
 
 def test_without_a_fallback_everybody_hears_at_once_when_to_come_again(
