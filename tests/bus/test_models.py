@@ -330,6 +330,6 @@ def test_when_the_engine_in_this_process_dies_the_other_models_drain(
         ends = [replies.end(request) for request in lost]
         assert {end.get("code") for end in ends} == {"engine_unavailable"}
         assert {replies.end(request)["type"] for request in kept} == {"done"}
-        assert worker.process.wait(30) == 1
+        assert worker.process.wait(60) == 1
         until(lambda: presence_of(listener, worker.id)[-1].state == "offline")
     assert "the engine is given up" in worker.log

@@ -50,7 +50,7 @@ def serves(broker: Mosquitto) -> None:
             mosquitto_pub(broker, "rivals/user_input/s1", "anyone there?")
             return "anyone there?" in {heard.text for heard in listener.heard}
 
-        until(answered, 30, every=0.2)
+        until(answered, every=0.2)
 
 
 @pytest.mark.parametrize("options", [{"ack": "after-reply"}, {"simulated_first_token": "1m"}], ids=str)
@@ -127,7 +127,7 @@ def test_what_an_earlier_run_left_behind_stops_nobody() -> None:
             for lost in range(1, 4):
                 broker.kill()
                 broker.start()
-                until(lambda: comes_back(worker) >= lost, 30)  # noqa: B023
+                until(lambda: comes_back(worker) >= lost)  # noqa: B023
                 serves(broker)
             assert worker.process.poll() is None
         broker.kill()

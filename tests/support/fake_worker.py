@@ -48,7 +48,7 @@ class Wait:
 class WaitForCancel:
     """Do nothing until the session is cancelled, at most so many seconds."""
 
-    seconds: float = 10.0
+    seconds: float = PATIENCE
 
 
 Act = Say | SayText | Wait | WaitForCancel
