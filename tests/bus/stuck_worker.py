@@ -1,6 +1,6 @@
-"""`inferbus serve`, one part of which is stuck for a while: the tokenizer, or whatever writes to the disk.
+"""`inferbus serve`, one part of which is stuck while a file is there: the tokenizer, or whatever writes to the disk.
 
-`stuck_worker.py PART SECONDS ARGUMENT…`: the tokenizer at a text with `stuck` in it, the disk at every write.
+`stuck_worker.py PART FILE ARGUMENT…`: the tokenizer at a text with `stuck` in it, the disk at every write.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import runpy
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from inferbus_worker.bus.attempts import Attempts
@@ -16,14 +17,18 @@ from inferbus_worker.engines.simulated import SimulatedEngine
 count_tokens, write = SimulatedEngine.count_tokens, Attempts._try
 
 
-def main(part: str, seconds: float) -> None:
+def main(part: str, file: Path) -> None:
+    def wait() -> None:
+        while file.exists():
+            time.sleep(0.02)
+
     def counted(self: SimulatedEngine, text: str) -> int:
         if "stuck" in text:
-            time.sleep(seconds)
+            wait()
         return count_tokens(self, text)
 
     def written(self: Attempts, change: Any) -> None:
-        time.sleep(seconds)
+        wait()
         write(self, change)
 
     if part == "tokenizer":
@@ -44,5 +49,5 @@ def main(part: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    _, part, seconds, *sys.argv[1:] = sys.argv
-    main(part, float(seconds))
+    _, part, file, *sys.argv[1:] = sys.argv
+    main(part, Path(file))

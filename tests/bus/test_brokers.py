@@ -78,7 +78,7 @@ def test_the_contract_holds_on_it(name: str) -> None:
         with Client(broker.url, pacing=0) as client, client.stream("one two three") as stream:
             assert "".join(part.text for part in stream)
         worker.process.send_signal(signal.SIGKILL)
-        worker.process.wait(30)
+        worker.process.wait(60)
         until(lambda: last_word(broker, "w1") == "offline")  # its Last Will, kept for whoever comes
 
 

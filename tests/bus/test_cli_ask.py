@@ -134,7 +134,7 @@ def test_ctrl_c_cancels_and_says_130(way: tuple[str, ...], fake_worker: FakeWork
     process = subprocess.Popen([PROGRAM, "ask", *way, "x"], env=environment(), stderr=subprocess.PIPE, text=True)
     until(lambda: fake_worker.heard)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
     until(lambda: len(fake_worker.cancels) == 1)

@@ -167,7 +167,7 @@ def test_ctrl_c_cancels_what_runs_and_the_same_command_goes_on(
     with started("batch", *paths, *way, "--concurrency", "3") as process:
         until(lambda: len(fake_worker.heard) == 8)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted; 5 of 10 answered, 0 failed, 5 left" in errors
     until(lambda: len(fake_worker.cancels) == 3)
@@ -181,7 +181,7 @@ def test_ctrl_c_cancels_what_runs_and_the_same_command_goes_on(
 def test_a_refusal_makes_the_whole_batch_wait(
     way: tuple[str, ...], fake_worker: FakeWorker, paths: tuple[str, str, str], tmp_path: Path
 ) -> None:
-    total, pause = 30, 1.5
+    total, pause = 60, 1.5
     write(Path(paths[0]), [request(f"r{n}") for n in range(total)])
     arrivals: list[float] = []
 
@@ -195,7 +195,9 @@ def test_a_refusal_makes_the_whole_batch_wait(
     assert len(texts(answers_in(tmp_path))) == total
     assert len(arrivals) == total + 1
     waits = [after - before for before, after in pairwise(arrivals)]
-    assert max(waits[9:13]) >= pause * 0.9, "those under way may still arrive; then nobody does"
+    longest = max(range(9, len(waits)), key=waits.__getitem__)
+    assert waits[longest] >= pause * 0.9
+    assert len(waits) - longest > total / 2, "those under way may still arrive; then nobody does"
 
 
 def test_a_real_limit_costs_time_and_no_answer(
@@ -233,7 +235,7 @@ def test_a_worker_that_comes_back_is_sent_what_it_had_taken(
         announce(fake_worker, name, "offline", "first")
         fake_worker.script = answer
         announce(fake_worker, name, "ready", "second")
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     fake_worker.publish(topics.presence(name), b"", retain=True)
     assert process.returncode == 0
     assert len(texts(answers_in(tmp_path))) == 6

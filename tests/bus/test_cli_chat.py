@@ -36,7 +36,7 @@ def chat(broker: Mosquitto, fake_worker: FakeWorker, tmp_path: Path) -> Iterator
             dimensions=(24, 80),
             env=environment(**variables),
             encoding="utf-8",
-            timeout=20,
+            timeout=60,
         )
         started.append(child)
         return child

@@ -37,7 +37,7 @@ def terminal(tmp_path: Path) -> Iterator[Chat]:
             dimensions=(24, 100),
             env=environment(**variables),
             encoding="utf-8",
-            timeout=30,
+            timeout=60,
             cwd=str(tmp_path),
         )
         started.append(child)

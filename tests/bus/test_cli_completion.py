@@ -51,7 +51,7 @@ def test_the_script_is_one_that_its_shell_takes(shell: str, tmp_path: Path) -> N
     if shutil.which(shell):
         script = tmp_path / "script"
         script.write_text(run.stdout)
-        subprocess.run([shell, "-n", script], check=True, timeout=20)
+        subprocess.run([shell, "-n", script], check=True, timeout=60)
 
 
 def test_bash_completes_with_it() -> None:

@@ -108,7 +108,7 @@ class TestWhereNoLineCanBeTakenBack:
     def test_a_dumb_terminal_gets_the_table_and_another_when_something_changes(self, own_broker: Mosquitto) -> None:
         announce(own_broker, "first", "loading")
         arguments = ["status", "--broker", own_broker.url]
-        child = pexpect.spawn(PROGRAM, arguments, env=environment(TERM="dumb"), encoding="utf-8", timeout=30)
+        child = pexpect.spawn(PROGRAM, arguments, env=environment(TERM="dumb"), encoding="utf-8", timeout=60)
         child.expect("first")
         announce(own_broker, "second", "offline")
         child.expect("second")
@@ -151,7 +151,7 @@ def at_a_terminal(broker: Mosquitto, columns: int) -> list[str]:
         encoding="utf-8",
         env={**environment(TERM="xterm")},
         dimensions=(60, columns),
-        timeout=30,
+        timeout=60,
     )
     return [line.rstrip() for line in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", str(shown)).splitlines()]
 

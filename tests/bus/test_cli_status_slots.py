@@ -78,7 +78,7 @@ def test_a_terminal_of_any_width_cuts_nothing(served: Mosquitto, columns: int) -
         encoding="utf-8",
         env={**environment(TERM="xterm")},
         dimensions=(60, columns),
-        timeout=30,
+        timeout=60,
     )
     lines = [line.rstrip() for line in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", str(shown)).splitlines()]
     assert max(map(len, lines)) <= columns

@@ -78,7 +78,7 @@ def test_ten_clients_with_ten_messages_are_the_default(way: tuple[str, ...], fak
 
 
 def test_an_open_loop_sends_at_its_rate_in_sessions_of_their_own(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
-    run = inferbus("stress", *way, "--request-rate", "50", "--burstiness", "1000", "--duration", "2s", "--json")
+    run = inferbus("stress", *way, "--request-rate", "20", "--burstiness", "1000", "--duration", "5s", "--json")
     (level,) = json.loads(run.stdout)["levels"]
     assert level["answered"] == level["sent"] == pytest.approx(100, abs=10)
     assert len({heard["sessionId"] for heard in fake_worker.heard}) == level["sent"]
@@ -86,7 +86,7 @@ def test_an_open_loop_sends_at_its_rate_in_sessions_of_their_own(way: tuple[str,
 
 def test_a_sweep_ends_in_a_verdict(way: tuple[str, ...], fake_worker: FakeWorker) -> None:
     def script(_request: Mapping[str, Any]) -> Iterator[Act]:
-        yield Wait(0.2)  # as long for one as for many at once: the perfect batch
+        yield Wait(0.6)  # as long for one as for many at once: the perfect batch
         yield done("ok")
 
     fake_worker.script = script

@@ -130,7 +130,7 @@ def test_a_worker_and_a_user_need_nothing_but_their_files(
         )
         assert (asked.stdout, asked.stderr) == ("hello\n", "")
         worker.press_ctrl_c()
-        assert worker.wait(30) == 0, worker.err
+        assert worker.wait(60) == 0, worker.err
 
 
 def _there(shipped: DocumentedMosquitto, block: str) -> str:

@@ -169,7 +169,7 @@ def test_a_real_worker_serves_there_and_everybody_sees_it(shipped: ShippedMosqui
             topics = (f"{ALICE}/user_input/s1", f"{ALICE}/assistant_response/s1/r1")
             answer = mosquitto_rr(shipped, *topics, "hello", *_credentials(shipped, "alice-phone"))
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(30) == 0, (tmp_path / "log").read_text()
+            assert worker.wait(60) == 0, (tmp_path / "log").read_text()
         assert "hello" in answer
         assert "hello" in asked.stdout, asked.stderr
         assert status.returncode == 0, status.stderr
@@ -185,12 +185,12 @@ def test_the_second_worker_of_an_id_ends(shipped: ShippedMosquitto, tmp_path: Pa
             assert alice.subscribe("inferbus/workers/w7/status")
             until(lambda: "ready" in _states(alice))
             with _serve(shipped, tmp_path / "second") as second:
-                assert second.wait(30) == Exit.ID_TAKEN
+                assert second.wait(60) == Exit.ID_TAKEN
             assert "another worker already has the id 'w7'" in (tmp_path / "second").read_text()
             until(lambda: _states(alice)[-1] == "ready")
         finally:
             first.terminate()
-        assert first.wait(30) == 0, (tmp_path / "first").read_text()
+        assert first.wait(60) == 0, (tmp_path / "first").read_text()
 
 
 def test_a_worker_that_may_not_read_its_own_presence_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_worker_that_may_not_read_its_own_presence_serves_on(shipped: ShippedM
         finally:
             worker.terminate()
             shipped.control("addClientRole", "inferbus-worker", "inferbus-observer")
-        assert worker.wait(30) == 0, (tmp_path / "log").read_text()
+        assert worker.wait(60) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_worker_that_may_not_be_asked_for_its_figures_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_worker_that_may_not_be_asked_for_its_figures_serves_on(shipped: Shipp
         finally:
             worker.terminate()
             shipped.control("addRoleACL", "inferbus-worker", "subscribePattern", question, "allow")
-        assert worker.wait(30) == 0, (tmp_path / "log").read_text()
+        assert worker.wait(60) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosquitto, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_worker_from_which_that_right_is_taken_serves_on(shipped: ShippedMosqu
         finally:
             worker.terminate()
             shipped.control("addRoleACL", *right, "allow")
-        assert worker.wait(30) == 0, log.read_text()
+        assert worker.wait(60) == 0, log.read_text()
 
 
 def _serve(shipped: ShippedMosquitto, log: Path, *more: str) -> subprocess.Popen[bytes]:

@@ -87,7 +87,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """It knows anna, and her password."""
     passwords = tmp_path_factory.mktemp("strict") / "passwords"
     command = [needs_program("mosquitto_passwd"), "-b", "-c", str(passwords), "anna", "right"]
-    subprocess.run(command, check=True, timeout=20, capture_output=True)
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
     with Listener(f"password_file {passwords}", anonymous=False) as broker:
         yield broker
 

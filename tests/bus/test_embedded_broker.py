@@ -72,7 +72,7 @@ def test_it_stops_while_clients_are_connected_and_says_nothing(
     embedded: EmbeddedBroker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     address = ("127.0.0.1", embedded.port)
-    with socket.create_connection(address), socket.create_connection(address, timeout=10) as rude:
+    with socket.create_connection(address), socket.create_connection(address, timeout=60) as rude:
         rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
         rude.shutdown(socket.SHUT_WR)
         assert rude.recv(1) == b""  # so both are being served by now

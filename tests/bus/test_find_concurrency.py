@@ -24,6 +24,7 @@ PACE: Mapping[str, Any] = {"simulated_first_token": "200ms", "simulated_per_toke
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # what others take of the machine is time in which a place of the engine's stays empty
 def test_the_knee_is_at_the_engine_s_capacity(own_broker: Mosquitto) -> None:
     with WorkerProcess(own_broker, rate_limit="off", client_rate_limit="off", **PACE):
         way = ("--broker", own_broker.url, "--duration", "2s", "--max-tokens", "3")
@@ -125,7 +126,7 @@ def test_ctrl_c_leaves_what_was_measured(way: tuple[str, ...], fake_worker: Fake
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         until(lambda: len(fake_worker.heard) == 4)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     figures = json.loads(output)
     assert process.returncode == 130
     assert [(level["clients"], level["answered"]) for level in figures["levels"]] == [(1, 2), (2, 0)]

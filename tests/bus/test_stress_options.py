@@ -48,7 +48,7 @@ def steady(_request: Mapping[str, Any]) -> Iterable[Act]:
 
 class TestTheEnd:
     def test_comes_for_an_infinite_rate_too(self, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
-        load = ("--request-rate", "inf", "--max-concurrency", "20", "--duration", "1s")
+        load = ("--request-rate", "inf", "--max-concurrency", "20", "--duration", "3s")
         began = time.monotonic()
         run = inferbus("stress", *way, *load, "--json")
         assert run.returncode == 0, run.stderr
@@ -70,13 +70,13 @@ class TestTheEnd:
         load = ("--request-rate", "50", "--max-concurrency", "1", "--duration", "1s", "--json")
         figures = level(inferbus("stress", *way, *load).stdout)
         assert figures["sent"] == len(fake_worker.heard) <= 4
-        assert figures["wall"] < 3
+        assert figures["wall"] < 10  # 15 if all were sent
 
     def test_comes_for_a_closed_loop(self, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         fake_worker.script = slow
         figures = level(inferbus("stress", *way, "--clients", "2", "--duration", "1s", "--json").stdout)
         assert figures["answered"] == figures["sent"] <= 8
-        assert figures["wall"] < 3
+        assert figures["wall"] < 10
 
 
 class TestFigures:
@@ -101,8 +101,8 @@ class TestFigures:
 
     def test_goodput_counts_those_that_met_every_objective(self, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         slow_ones = iter([True, False, True, False])
-        fake_worker.script = lambda request: slow(request) if next(slow_ones) else [done("quick")]
-        few = ("--clients", "1", "--messages", "4", "--goodput", "e2el:250")
+        fake_worker.script = lambda _: [Wait(2), done("slow")] if next(slow_ones) else [done("quick")]
+        few = ("--clients", "1", "--messages", "4", "--goodput", "e2el:1900")
         figures = level(inferbus("stress", *way, *few, "--json").stdout)
         assert figures["goodput"] * figures["wall"] == pytest.approx(2)
 

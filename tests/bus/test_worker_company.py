@@ -30,7 +30,7 @@ def answers(
     with Listener(broker, replies) as listener:
         for question in ("anyone there?", "last"):
             listener.publish(topic, question)
-            until(lambda: question in {heard.text for heard in listener.heard}, 30)  # noqa: B023
+            until(lambda: question in {heard.text for heard in listener.heard})  # noqa: B023
         until(lambda: sum(heard.text == "anyone there?" for heard in listener.heard) >= expected)
         time.sleep(0.3)  # one more would come with it
         return sum(heard.text == "anyone there?" for heard in listener.heard)
@@ -46,7 +46,7 @@ def crowded() -> Iterator[Mosquitto]:
 class TestTheSecond:
     def test_is_refused_in_words(self, crowded: Mosquitto) -> None:
         with starting(crowded, "--worker-id", "second", "--project", "shop") as second:
-            assert second.wait(30) == Exit.ID_TAKEN
+            assert second.wait(60) == Exit.ID_TAKEN
             assert "worker 'first' already serves project shop (started 2" in second.err
             assert "--alongside" in second.err
             assert "ready: serving" not in second.err
@@ -54,7 +54,7 @@ class TestTheSecond:
 
     def test_leaves_no_word_of_itself(self, crowded: Mosquitto) -> None:
         with starting(crowded, "--worker-id", "second", "--project", "shop") as second:
-            assert second.wait(30) == Exit.ID_TAKEN
+            assert second.wait(60) == Exit.ID_TAKEN
         assert list(json.loads(inferbus("status", "--once", "--json", "--broker", crowded.url).stdout)) == ["first"]
 
     def test_answers_nothing_meanwhile(self, crowded: Mosquitto) -> None:
@@ -73,7 +73,7 @@ class TestTheSecond:
     def test_is_told_which_projects_of_several(self, crowded: Mosquitto) -> None:
         others = ("--project", "garden", "--project", "office", "--project", "shop")
         with starting(crowded, "--worker-id", "second", *others) as second:
-            assert second.wait(30) == Exit.ID_TAKEN
+            assert second.wait(60) == Exit.ID_TAKEN
             assert "already serves projects office, shop (" in second.err
 
     @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ class TestTheSecond:
     def test_is_let_in(self, crowded: Mosquitto, arguments: tuple[str, ...]) -> None:
         """With projects of its own, on topics of its own, or where it is told."""
         with starting(crowded, "--worker-id", "second", *arguments) as second:
-            second.says("ready: serving", 30)
+            second.says("ready: serving")
             expected = 2 if "--alongside" in arguments else 1
             assert answers(crowded, expected=expected) == expected
 
@@ -91,7 +91,7 @@ class TestTheSecond:
             WorkerProcess(own_broker, worker_id="first", identity="topic", **OPTIONS),
             starting(own_broker, "--worker-id", "second", "--identity", "topic", "--project", "shop") as second,
         ):
-            assert second.wait(30) == Exit.ID_TAKEN
+            assert second.wait(60) == Exit.ID_TAKEN
             asked = ("shop/users/alice/user_input/s1", "shop/users/alice/assistant_response/#")
             assert answers(own_broker, *asked) == 1
 
@@ -99,7 +99,7 @@ class TestTheSecond:
         with starting(own_broker, "--worker-id", "first", "--simulated-first-token", "1m") as first:
             first.says("loading simulated")
             with starting(own_broker, "--worker-id", "second") as second:
-                assert second.wait(30) == Exit.ID_TAKEN
+                assert second.wait(60) == Exit.ID_TAKEN
             assert first.process.poll() is None
 
     def test_hears_sigterm_while_it_looks(self, own_broker: Mosquitto) -> None:
@@ -108,7 +108,7 @@ class TestTheSecond:
             Listener(own_broker, topics.stats_request("gone")) as questions,
             starting(own_broker, "--worker-id", "second", "--project", "shop") as second,
         ):
-            questions.wait(1, 30)
+            questions.wait(1)
             second.process.send_signal(signal.SIGTERM)
             assert second.wait(60) == 0
             assert "does not answer" not in second.err
@@ -168,7 +168,7 @@ class TestPresenceAlone:
         with Mosquitto(f"acl_file {rules}") as broker:
             for name in ("first", "second"):
                 with starting(broker, "--worker-id", name, "--project", "shop") as worker:
-                    worker.says("ready: serving", 30)
+                    worker.says("ready: serving")
                     assert "whether another worker serves our projects is not known" in worker.err
 
 

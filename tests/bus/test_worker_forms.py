@@ -82,5 +82,5 @@ def test_an_engine_whose_forms_never_begin_is_given_up_while_plain_answers_go_on
         ends_of(listener, 1)
         ask(listener, "forms", "plain")
         assert ends_of(listener, 2)["plain"]["type"] == "done"
-        assert worker.process.wait(30) == 1
+        assert worker.process.wait(60) == 1
     assert "no answer to one token in a given form within 1 s" in worker.log

@@ -187,7 +187,7 @@ class TestCancelling:
 
 class TestDeadlines:
     def test_while_generating(self, slow: Dialogue) -> None:
-        slow.send("a", "generating", deadlineMs=1500)
+        slow.send("a", "generating", deadlineMs=4000)
         error = slow.wait("generating", "error")[-1]
         assert (error["code"], error["status"], error["retryable"]) == ("deadline_exceeded", 504, True)
         assert "while the answer was generated" in error["message"]

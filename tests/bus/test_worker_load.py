@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -82,12 +83,16 @@ def test_a_hundred_clients_and_a_queue_of_ten(broker: Mosquitto, start_worker: S
 
 
 def test_a_flood_does_not_starve_another_project(broker: Mosquitto, start_worker: StartWorker) -> None:
-    start_worker(project=["flood", "quiet"], queue_size=40, workers=1, **TEN_MS, rate_limit="off")
+    worker = start_worker(project=["flood", "quiet"], queue_size=40, workers=1, **TEN_MS, rate_limit="off")
     with Listener(broker, "flood/assistant_response/#", "quiet/assistant_response/#") as listener:
-        for number in range(200):
-            listener.publish(f"flood/user_input/s{number}", "x", qos=0)
-        for number in range(5):
-            listener.publish(f"quiet/user_input/s{number}", "quiet", qos=0)
+        worker.process.send_signal(signal.SIGSTOP)  # so that all of it has come before anything is answered
+        try:
+            for number in range(200):
+                listener.publish(f"flood/user_input/s{number}", "x", qos=0)
+            for number in range(5):
+                listener.publish(f"quiet/user_input/s{number}", "quiet", qos=0)
+        finally:
+            worker.process.send_signal(signal.SIGCONT)
         until(lambda: len(listener.heard) >= 205)
         replies = list(listener.heard)
     quiet = [place for place, reply in enumerate(replies) if reply.topic.startswith("quiet/")]

@@ -50,7 +50,7 @@ def serves(broker: Mosquitto) -> None:
             mosquitto_pub(broker, "rivals/user_input/s1", "anyone there?")
             return "anyone there?" in {heard.text for heard in listener.heard}
 
-        until(answered, 30, every=0.2)
+        until(answered, every=0.2)
 
 
 @pytest.mark.parametrize("options", [{"ack": "after-reply"}, {"simulated_first_token": "1m"}], ids=str)
@@ -81,9 +81,13 @@ def test_what_the_second_was_given_meanwhile_does_not_hold_it(own_broker: Mosqui
         listener.wait(1)  # accepted
         # Without a look at who is there, which takes so long that it would be gone before it was given anything.
         hasty: dict[str, Any] = {"state_dir": tmp_path / "2", "drain_timeout": "10m", "alongside": True}
-        with twin(first, own_broker, **options, **hasty) as second:
-            assert one_ends(first, second) is first
-        assert [json.loads(heard.payload)["type"] for heard in listener.wait(2)] == ["accepted", "accepted"]
+        for _ in range(5):
+            with twin(first, own_broker, **options, **hasty) as second:
+                assert one_ends(first, second) is first
+            if len(listener.heard) > 1:  # else it was gone all the same before it was given anything
+                break
+        said = [json.loads(heard.payload)["type"] for heard in listener.wait(2)]
+        assert set(said) == {"accepted"}
 
 
 @pytest.mark.slow
@@ -127,7 +131,7 @@ def test_what_an_earlier_run_left_behind_stops_nobody() -> None:
             for lost in range(1, 4):
                 broker.kill()
                 broker.start()
-                until(lambda: comes_back(worker) >= lost, 30)  # noqa: B023
+                until(lambda: comes_back(worker) >= lost)  # noqa: B023
                 serves(broker)
             assert worker.process.poll() is None
         broker.kill()

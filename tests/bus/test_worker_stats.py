@@ -86,4 +86,4 @@ def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -
         running.process.send_signal(signal.SIGTERM)
         until(lambda: b'"draining"' in presence.heard[-1].payload)
         assert ask(broker, figures, "slow").active == 1
-        assert running.process.wait(30) == 0
+        assert running.process.wait(60) == 0

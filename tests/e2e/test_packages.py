@@ -111,4 +111,4 @@ def test_the_worker_serves_on_the_simulated_engine(install: Install, broker: Mos
         asked = installed.run("inferbus", "ask", "hello", *where)
         assert asked.stdout == "hello\n", asked.stderr + worker.err
         worker.process.terminate()
-        assert worker.wait(30) == 0, worker.err
+        assert worker.wait(60) == 0, worker.err

@@ -129,7 +129,7 @@ def test_sigkill_of_a_guard_before_the_server_answers_leaves_nothing(start: STAR
     running = until(lambda: with_an_orphan(server))
     running[which].kill()
     assert_gone(running)
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert server.ending == "it was ended by SIGKILL"
 
 

@@ -63,6 +63,6 @@ def test_equal_requests_are_counted_one_by_one(own_broker: Mosquitto, tmp_path: 
         listener.wait(20)
         worker.kill()
         worker.start()
-        listener.wait(count, timeout=60)
+        listener.wait(count)
         assert "set aside" not in worker.log
         assert {message.text for message in listener.heard} == {"status?"}

@@ -128,7 +128,7 @@ def test_parallel_large_replies_under_back_pressure(own_broker: Mosquitto, repor
                     own_broker.pause()
                     time.sleep(0.3)
                     own_broker.resume()
-            requester.settle_or_quiet(5)
+            requester.settle()
             report(5, f"{count} answers of 300 kB", requester.ledger)
             tally = requester.ledger.tally()
         assert worker.process.poll() is None
@@ -156,7 +156,7 @@ def test_two_workers_of_one_id(own_broker: Mosquitto, report: Callable[..., None
                 assert f", process {first.pid}; start this one with another --worker-id" in second.log
                 until(lambda: answers(requester))
                 late = [requester.send() for _ in range(20)]
-                requester.settle_or_quiet(3)
+                requester.settle()
                 assert all(requester.ledger.rows[request].ends == ["done"] for request in late)
                 kicks.append(f"{reconnects(first) - before} + {reconnects(second)}")
                 before = reconnects(first)

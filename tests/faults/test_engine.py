@@ -160,7 +160,7 @@ def test_a_hanging_engine(broker: Mosquitto, doomed: tuple[WorkerProcess, ...], 
         began = time.monotonic()
         hurried = requester.send("Hello", maxTokens=5, deadlineMs=1000)
         patient = [requester.send("Hello", maxTokens=5) for _ in range(4)]
-        assert ends(requester, hurried, 30) == ["deadline_exceeded"]
+        assert ends(requester, hurried) == ["deadline_exceeded"]
         status = worker.process.wait(60)
         seconds = time.monotonic() - began
         requester.settle()
@@ -208,7 +208,7 @@ def test_a_dying_engine(
     time.sleep(0.1)
     core.kill()
     began = time.monotonic()
-    status = real_worker.process.wait(30)
+    status = real_worker.process.wait(60)
     seconds = time.monotonic() - began
     requester.settle()
     report(16, f"exit {status} after {seconds:.1f} s", requester.ledger)

@@ -33,7 +33,8 @@ def test_a_flood_of_one_user_s_sessions(broker: Mosquitto, report: Callable[...,
     ):
         for _ in range(count):
             eve.send(clientId="eve")
-        until(lambda: eve.ledger.outcomes["overloaded"] > 0)
+        until(lambda: eve.ledger.heard_of == count)
+        assert eve.ledger.outcomes["overloaded"] > 0
         for _ in range(size(5, 20)):
             asked = time.monotonic()
             alice.send(clientId="alice")

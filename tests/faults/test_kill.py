@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +97,8 @@ def test_a_poison_message_is_set_aside(own_broker: Mosquitto, tmp_path: Path, re
         for number in range(attempts):
             if number:
                 worker.start()
-            wait_for_turn(requester, request, number + 1)
+            wait_until_accepted(requester, request, number + 1)
+            until(partial(turns_begun, tmp_path / f"{worker.id}.sqlite", number))
             worker.kill()
         worker.start()
         requester.settle()
@@ -109,8 +113,14 @@ def test_a_poison_message_is_set_aside(own_broker: Mosquitto, tmp_path: Path, re
         report(14, f"set aside after {attempts} turns that ended their worker", requester.ledger)
 
 
-def wait_for_turn(requester: Requester, request: str, times: int) -> None:
-    """Until the request has been accepted `times` times, and its turn has had time to begin."""
+def wait_until_accepted(requester: Requester, request: str, times: int) -> None:
+    """Until the request has been accepted `times` times."""
     row = requester.ledger.rows[request]
     until(lambda: row.accepted >= times)
-    time.sleep(0.3)
+
+
+def turns_begun(file: Path, times: int) -> bool:
+    """Whether so many turns of what was delivered again have begun, by the worker's own count."""
+    with closing(sqlite3.connect(file)) as database:
+        [(count,)] = database.execute("SELECT COALESCE(SUM(count), 0) FROM attempts").fetchall()
+    return bool(count >= times)

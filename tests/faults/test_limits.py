@@ -169,7 +169,7 @@ def test_outbound_bytes_of_a_stalled_broker(own_broker: Mosquitto) -> None:
         # Each thread may be about to hand over one more answer when the figure is read.
         assert max(level.now for level in stalled) <= bound + workers * len(text)
         assert 0.8 * bound <= stalled[-1].now <= bound
-        requester.settle_or_quiet(3)
+        requester.settle()
         ledger = requester.ledger.tally()
         listener.wait(len(listener.heard) + 2)
         last = stats_in([message.payload for message in listener.heard])[-1]

@@ -13,11 +13,14 @@ from typing import Any, Final, cast
 
 import pytest
 
+from inferbus_client.contract import topics
 from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.options import LinkOptions
 from support.fault_proxy import Fault, FaultProxy
+from support.listener import Listener
+from support.models import hears_again
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.requester import Requester
 from support.scripts import Running
@@ -38,6 +41,7 @@ def test_a_half_open_link(own_broker: Mosquitto, report: Callable[..., None]) ->
         FaultProxy(own_broker.port) as proxy,
         WorkerProcess(cast("Mosquitto", proxy), project="half", keepalive=_KEEPALIVE, **_OPTIONS) as worker,
         Requester(own_broker, "half") as requester,
+        Listener(own_broker, topics.presence(worker.id)) as presence,
     ):
         requester.send()
         requester.settle()
@@ -46,7 +50,7 @@ def test_a_half_open_link(own_broker: Mosquitto, report: Callable[..., None]) ->
         until(lambda: "connection to the broker lost" in worker.log, 6 * _KEEPALIVE)
         seconds = time.monotonic() - began
         proxy.fault = Fault()
-        until(lambda: "connected again" in worker.log)
+        until(lambda: hears_again(presence, worker.id, 1))
         lost = [requester.send() for _ in range(20)]
         until(lambda: all(requester.ledger.rows[request].ends for request in lost))
         report(3, f"noticed after {seconds:.1f} s at a keepalive of {_KEEPALIVE} s", requester.ledger)

@@ -86,6 +86,7 @@ def test_two_models_in_memory_for_one(
             assert (end["type"], end.get("model")) == ("done", ["ant", "bee"][turn % 2])
             assert servers_of(worker) == 1
         seconds = time.monotonic() - began
+        replies.settle()
         everybody = family(worker.pid)
         worker.kill()
         assert_gone(everybody)

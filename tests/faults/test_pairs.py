@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -85,6 +86,10 @@ class Draw:
         return self.settings["ack"] == "after-reply" and self.qos == 1
 
     @property
+    def may_lose(self) -> bool:
+        return self.fault == "broker killed" or not (self.fault in _HARMLESS or self.at_least_once)
+
+    @property
     def scope(self) -> str:
         return "pairs/users/ann" if self.settings["identity"] == "topic" else "pairs"
 
@@ -133,7 +138,7 @@ def try_out(each: Draw, folder: Path) -> list[str]:
         send_some(requester, each, dice)
         seconds = _INJECT[each.fault](worker, proxy, broker, dice)
         send_some(requester, each, dice)
-        requester.settle_or_quiet(3)
+        settle(requester, each)
         tally, outcomes = requester.ledger.tally(), Counter(requester.ledger.outcomes)
         unended = [row for row in requester.ledger.rows.values() if row.accepted and not row.ends]
         serves = answers_again(requester)
@@ -142,7 +147,7 @@ def try_out(each: Draw, folder: Path) -> list[str]:
     complaints = [f"{name} {tally[name]}" for name in ("corrupt", "leaked") if tally[name]]
     if unended and each.fault in _HARMLESS:
         complaints.append(f"{len(unended)} accepted and not ended")
-    if tally["lost"] and (each.fault in _HARMLESS or each.at_least_once) and each.fault != "broker killed":
+    if tally["lost"] and not each.may_lose:
         complaints.append(f"lost {tally['lost']} of {tally['sent']}")
     if tally["duplicate"] and each.fault not in _REPEATING:
         complaints.append(f"duplicate {tally['duplicate']}")
@@ -172,6 +177,17 @@ def send_some(requester: Requester, each: Draw, dice: random.Random) -> None:
         )
         if dice.random() < 0.2:
             time.sleep(dice.uniform(0, 0.05))
+
+
+def settle(requester: Requester, each: Draw) -> None:
+    """Wait as long as it takes for what must come, and for what may be lost only while anything comes."""
+    if each.may_lose:
+        requester.settle_or_quiet(3)
+        if each.fault == "SIGTERM":
+            with suppress(AssertionError):
+                until(lambda: all(row.ends for row in requester.ledger.rows.values() if row.accepted))
+    else:
+        requester.settle_or_quiet(PATIENCE)
 
 
 def answers_again(requester: Requester) -> bool:

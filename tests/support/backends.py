@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any, Final, Self
 import pytest
 
 from inferbus_worker.engines.vllm.arguments import DEMO_PATH
+from support.mosquitto import free_port
 from support.needs import needs_llama_server, needs_module
 from support.processes import assert_gone, family
 from support.waiting import until
@@ -48,7 +48,7 @@ class BackendServer:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="inferbus-backend-")
-        self.port = _free_port()
+        self.port = free_port()
         self.prepare(Path(self._folder.name))
         self.start()
         return self
@@ -177,12 +177,6 @@ class LlamaServer(BackendServer):
         from support.gguf_demo import write_demo  # noqa: PLC0415 - which imports gguf
 
         write_demo(folder / "demo.gguf")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ class Wait:
 class WaitForCancel:
     """Do nothing until the session is cancelled, at most so many seconds."""
 
-    seconds: float = 10.0
+    seconds: float = PATIENCE
 
 
 Act = Say | SayText | Wait | WaitForCancel
@@ -134,7 +134,8 @@ class FakeWorker:
         leave(self._paho)
 
     def publish(self, topic: str, payload: bytes | str, *, retain: bool = False) -> None:
-        self._paho.publish(topic, payload, 1, retain)
+        """Publish, and wait until the broker has it; not for a script."""
+        self._paho.publish(topic, payload, 1, retain).wait_for_publish(PATIENCE)
 
     def _connected(self, *_: object) -> None:
         topics = ("user_input/+", "session", "cancel/+")

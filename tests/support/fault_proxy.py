@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from support.loop_thread import LoopThread
 from support.mosquitto import HOST
+from support.waiting import PATIENCE
 
 _CHUNK: Final = 65536
 #: Seconds between two looks at a way that is clogged.
@@ -56,8 +58,11 @@ class FaultProxy(LoopThread):
         self._clients: set[asyncio.StreamWriter] = set()
 
     def reset_all(self) -> None:
-        """Reset every connection."""
+        """Reset every connection. Afterwards what was held back on them comes through no more, whatever is set then."""
+        done = threading.Event()
         self._loop.call_soon_threadsafe(self._reset)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(PATIENCE)
 
     def say(self, packet: bytes) -> None:
         """Send this to every client, between two packets of the broker's, as its word."""

@@ -29,6 +29,15 @@ def presence_of(listener: Listener, worker: str) -> list[Presence]:
     return _read(listener, topics.presence(worker), Presence)
 
 
+def hears_again(listener: Listener, worker: str, losses: int) -> bool:
+    """Whether a worker that has lost its connection so often has subscribed again, to say `ready` after that.
+
+    Its log says that it is connected before the broker has seen what it subscribes to.
+    """
+    said = [one for one in presence_of(listener, worker) if one.state == "ready" and one.instance is not None]
+    return any(one.instance is not None and one.instance.connection > losses for one in said)
+
+
 def ask_stats(listener: Listener, worker: str) -> Stats:
     """Ask a worker for its figures; the listener hears `topics.stats`."""
     topic = topics.stats(worker)

@@ -138,6 +138,10 @@ class Mosquitto:
         # Standard output would be buffered, and a test that reads the log would see nothing.
         lines = ["persistence false", f"log_dest file {self.folder / 'log'}"]
         lines += ["log_type error", "log_type warning", "log_type notice"]
+        if not any(line.startswith("max_queued_messages ") for line in self._config):
+            # By default it drops, without a word, what is over a thousand messages for one client: a busy machine's
+            # listener, or worker, may well be as far behind. Whoever wants to see that says so.
+            lines.append("max_queued_messages 0")
         if os.geteuid() == 0:
             lines.append("user root")  # else it becomes a user who may not read our folder
         if not any(line.startswith("listener ") for line in self._config):

@@ -25,7 +25,7 @@ WORKER_ID: Final = "inferbus-worker-w1"
 
 Listener = Literal["users", "workers"]
 
-_TIMEOUT: Final = 30.0
+_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True)

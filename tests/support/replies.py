@@ -37,8 +37,10 @@ class Replies:
         return self._requester.send(text, **fields)
 
     def settle(self, timeout: float = PATIENCE) -> None:
-        """See `Requester.settle`."""
+        """See `Requester.settle`. Afterwards all that was said has come on both connections, the ledger's and ours."""
         self._requester.settle(timeout)
+        for request in tuple(self.ledger.rows):
+            self.end(request)
 
     def of(self, request: str) -> list[dict[str, Any]]:
         """What was said to a request so far, in its order."""

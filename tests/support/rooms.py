@@ -273,8 +273,9 @@ class Rooms:
             waited = self.endings._waiting.get()
             assert waited is not None
             self.endings.write(waited)
-        streams = self.replies.streams.copy()
-        self.replies.streams.clear()
+        streams = []
+        while self.replies.streams:  # one by one: a thread of a test's own may add to them meanwhile
+            streams.append(self.replies.streams.pop(0))
         return [message for stream in streams for message in stream.outgoing()]
 
     @property

@@ -80,6 +80,7 @@ class StubBackend(LoopThread):
         reasoning: what it thinks before that.
         finish: why the answer ends, in OpenAI's words.
         first_token, per_token: seconds.
+        together: no completion says anything until so many have been under way at once.
         faults: one for each of the next completions; None among them: it is answered well.
         always: the fault of those after them.
         every_other: `always` holds for every other first attempt alone.
@@ -101,6 +102,7 @@ class StubBackend(LoopThread):
         self.reasoning = ""
         self.finish = "stop"
         self.first_token = self.per_token = 0.0
+        self.together = 0
         self.faults: deque[Fault | None] = deque()
         self.always: Fault | None = None
         self.every_other = False
@@ -114,6 +116,7 @@ class StubBackend(LoopThread):
         self.running = self.peak = self.closed = 0
         self._seen: set[str] = set()
         self._bucket = (0.0, 0.0)
+        self._gathered = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -245,6 +248,10 @@ class StubBackend(LoopThread):
     ) -> bool:
         self.running += 1
         self.peak = max(self.peak, self.running)
+        if self.peak < self.together:
+            self._gathered.clear()
+        else:
+            self._gathered.set()
         saying = asyncio.ensure_future(self._pieces(request, fault, writer, is_native=is_native))
         # Nobody asks anything more on a connection before its answer has ended: what comes is the other side's end.
         hearing = asyncio.ensure_future(reader.read(1))
@@ -266,7 +273,11 @@ class StubBackend(LoopThread):
         self, request: Request, fault: Fault | None, writer: asyncio.StreamWriter, *, is_native: bool
     ) -> bool:
         kind = "application/x-ndjson" if is_native else "text/event-stream"
-        writer.write(_head(200, {"content-type": kind, "transfer-encoding": "chunked", **self.limits}))
+        head = {"content-type": kind, "transfer-encoding": "chunked", **self.limits}
+        if fault is not None:  # else the next request may be sent on a connection that is just being closed
+            head["connection"] = "close"
+        writer.write(_head(200, head))
+        await self._gathered.wait()
         for index, piece in enumerate(stub_shapes.stream(self.backend, self._said(request), is_native=is_native)):
             if fault is not None and index > fault.after:
                 return await self._fail(fault, writer, is_native=is_native)

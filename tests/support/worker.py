@@ -19,7 +19,7 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.processes import assert_gone, family
 from support.scripts import Running
-from support.waiting import until
+from support.waiting import PATIENCE, until
 
 _STOP_TIMEOUT: Final = 40.0
 
@@ -115,7 +115,7 @@ class WorkerProcess:
         """SIGKILL, and wait until its engine's processes are gone too."""
         relatives = family(self.pid)
         self.process.kill()
-        self._reap(10)
+        self._reap(PATIENCE)
         assert_gone(relatives)
 
     def _reap(self, timeout: float) -> int:

@@ -31,6 +31,12 @@ def attempts(file: Path) -> Iterator[Attempts]:
     attempts.close()
 
 
+def close(attempts: Attempts) -> None:
+    """Close it, and wait for its writer, for which `close` waits an instant alone."""
+    attempts.close()
+    attempts._writer.shutdown()
+
+
 def rows(file: Path, query: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(file)) as database:
         return database.execute(query).fetchall()
@@ -41,7 +47,7 @@ def test_what_is_counted_outlives_the_worker(file: Path, attempts: Attempts) -> 
     attempts.count("a")
     attempts.count("b")
     attempts.forget("b")
-    attempts.close()
+    close(attempts)
     again = Attempts(file)
     assert (again.of("a"), again.of("b"), again.of("c")) == (2, 0, 0)
     again.close()
@@ -70,10 +76,10 @@ def test_what_is_set_aside_is_bounded_in_bytes(file: Path, attempts: Attempts) -
 
 def test_what_is_set_aside_is_bounded_in_time(file: Path, attempts: Attempts) -> None:
     attempts.set_aside(Incoming("p/user_input", b"long ago"), "a")
-    attempts.close()
+    close(attempts)
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE set_aside SET at = at - 8 * 86400")
-    Attempts(file).close()
+    close(Attempts(file))
     assert rows(file, "SELECT COUNT(*) FROM set_aside") == [(0,)]
     assert b"long ago" not in file.read_bytes()
 

@@ -320,7 +320,7 @@ def test_no_taker_sleeps_while_something_could_be_taken(seed: int) -> None:
     again: set[Job] = set()
 
     def work() -> None:
-        while (job := lines.queue.take(5)) is not None:
+        while (job := lines.queue.take()) is not None:
             places.give_back(job.model)
             if len(ran) % 7 == 0 and job not in again:
                 again.add(job)

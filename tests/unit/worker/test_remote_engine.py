@@ -103,7 +103,7 @@ def test_every_call_is_streamed_whatever_was_wanted(serve: Serve, backend: Backe
 @each_backend
 def test_many_calls_run_at_once(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.first_token = 0.5
+    stub.together = 20
     running = [engine.generate(call(f"number {index}")) for index in range(20)]
     assert [each.wait(time.monotonic() + 30).text for each in running] == [f"number {index}" for index in range(20)]
     assert stub.peak == 20
@@ -154,17 +154,17 @@ def test_a_first_token_that_does_not_come_in_time_is_said(serve: Serve, backend:
 @each_backend
 def test_a_slow_answer_that_has_begun_keeps_its_time(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.per_token = 0.7
-    chat = call(first_token_within=1.5)
+    stub.per_token = 1.1
+    chat = call(first_token_within=3.0)
     assert engine.generate(chat).wait(time.monotonic() + 30).text == "My name is Zorvek"
 
 
 @each_backend
 def test_reasoning_is_hidden_unless_asked_for_and_counts_as_a_beginning(serve: Serve, backend: Backend) -> None:
     engine, stub = serve(backend)
-    stub.reasoning, stub.per_token = "let me think about that", 0.5
+    stub.reasoning, stub.per_token = "let me think about that", 0.8
     told: list[tuple[str, str]] = []
-    chat = call("hello", first_token_within=1.5)
+    chat = call("hello", first_token_within=3.0)
     hidden = engine.generate(chat, lambda *grown: told.append(grown)).wait(time.monotonic() + 30)
     assert (hidden.text, hidden.reasoning) == ("hello", "")
     assert told[0] == ("", "")

@@ -201,13 +201,13 @@ def test_a_redirect_is_not_followed_and_takes_no_key_along(pair: Pair) -> None:
 
 def test_a_rate_limit_lets_through_what_it_says(pair: Pair) -> None:
     engine, stub = pair
-    stub.rate, stub.burst, stub._bucket = 0.5, 1, (0.0, 0.0)
+    stub.rate, stub.burst, stub._bucket = 1 / 60, 1, (0.0, 0.0)
     try:
         assert ask(engine)
         with pytest.raises(BackendError) as refused:
             ask(engine)
         assert refused.value.fault == "429"
-        assert refused.value.retry_after in {1, 2}
+        assert refused.value.retry_after in range(1, 61)
     finally:
         stub.rate = None
 

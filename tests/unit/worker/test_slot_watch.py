@@ -23,7 +23,7 @@ def test_what_is_given_up_while_it_looks_is_no_other_s(
         async def busy() -> int:
             nonlocal looks
             looks += 1
-            if looks == 2:
+            if looks == 1:
                 watched.given_up()
             return is_busy
 

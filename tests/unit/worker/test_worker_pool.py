@@ -31,12 +31,11 @@ def test_it_runs_as_many_as_it_has_threads(rooms: Rooms) -> None:
     rooms.engine.script = script
     pool = WorkerPool(rooms.queue)
     pool.start(4, rooms.turns.run, rooms.endings.write)
-    for number in range(8):
-        rooms.ask(f"s{number}")
+    said = [message for number in range(8) for message in rooms.ask(f"s{number}")]
     until(lambda: rooms.left_behind == NOTHING)
     assert pool.stop(10)
     assert pool.active == 0
-    assert {reply.payload for reply in rooms.sent()} == {b"x"}
+    assert [reply.payload for reply in [*said, *rooms.sent()]] == [b"x"] * 8
 
 
 def test_a_turn_that_raises_ends_no_thread(rooms: Rooms) -> None:
@@ -68,11 +67,10 @@ def test_whatever_a_turn_raises_its_request_ends(rooms: Rooms, error: BaseExcept
 
     pool = WorkerPool(rooms.queue)
     pool.start(1, broken, rooms.endings.write)
-    for number in range(3):
-        rooms.ask(f"s{number}")
+    said = [message for number in range(3) for message in rooms.ask(f"s{number}")]  # the pool may be quicker than we
     until(lambda: rooms.left_behind == NOTHING)
     assert pool.stop(10)
-    assert [message.status for message in rooms.sent()] == ["engine_error"] * 3
+    assert [message.status for message in [*said, *rooms.sent()]] == ["engine_error"] * 3
 
 
 def test_a_job_whose_end_fails_half_way_ends_all_the_same(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +82,10 @@ def test_a_job_whose_end_fails_half_way_ends_all_the_same(rooms: Rooms, monkeypa
     monkeypatch.setattr(MemorySessions, "commit", full)
     pool = WorkerPool(rooms.queue)
     pool.start(1, rooms.turns.run, rooms.endings.write)
-    rooms.ask()
+    said = rooms.ask()
     until(lambda: rooms.left_behind == NOTHING)
     assert pool.stop(10)
-    assert [message.status for message in rooms.sent()] == ["ok"]
+    assert [message.status for message in [*said, *rooms.sent()]] == ["ok"]
 
 
 def test_stop_says_when_a_turn_does_not_end(rooms: Rooms) -> None:
@@ -136,7 +134,7 @@ class TestGrowing:
         assert pool.size == 6
         go_on.set()
         until(lambda: pool.size == 2)
-        assert rooms.left_behind == NOTHING
+        until(lambda: rooms.left_behind == NOTHING)  # the two that stay may still have the last ones in hand
         assert pool.stop(10)
 
     def test_no_more_come_than_there_are_places(self) -> None:
