@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ LONG: Final = "on and on " * 2000
 #: Projects that the worker serves: as many requests as one likes, and one in so many seconds.
 OPEN: Final = "general"
 LIMITED: Final = "limited"
-SETTINGS: Final = f"projects: {{{OPEN}: {{}}, {LIMITED}: {{project_rate_limit: 1/2s}}}}\n"
+SETTINGS: Final = f"max_tokens: 6000\nprojects: {{{OPEN}: {{}}, {LIMITED}: {{project_rate_limit: 1/2s}}}}\n"
 
 
 @dataclass(frozen=True)
@@ -65,5 +64,5 @@ def copy(name: str, to: Path, packages: Path) -> Path:
     there.mkdir()
     for file in (EXAMPLES / name).iterdir():
         (there / file.name).write_bytes(file.read_bytes())
-    os.symlink(packages / "node_modules", there / "node_modules")
+    (there / "node_modules").symlink_to(packages / "node_modules")
     return there
