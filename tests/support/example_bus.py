@@ -48,8 +48,10 @@ class ExampleBus:
             request = {"message": LONG, "reply": "json", "requestId": uuid.uuid4().hex}
             listener.publish(topics.user_input(project, session), json.dumps(request))
             until(lambda: any(reply["type"] == "accepted" for reply in replies(listener.heard)))
-            yield
-            listener.publish(topics.cancel(project, session), json.dumps({"requestId": request["requestId"]}))
+            try:
+                yield
+            finally:
+                listener.publish(topics.cancel(project, session), json.dumps({"requestId": request["requestId"]}))
             until(lambda: any(reply["type"] in {"done", "error"} for reply in replies(listener.heard)))
 
 
