@@ -42,16 +42,16 @@ class ExampleBus:
         return environment(**where, **more)
 
     @contextmanager
-    def busy(self, session: str, project: str = OPEN) -> Iterator[None]:
+    def busy(self, session: str) -> Iterator[None]:
         """Inside the `with` a request is under way in the session, unless somebody cancels it."""
-        with Listener(self.broker, topics.assistant_response(project, session)) as listener:
+        with Listener(self.broker, topics.assistant_response(OPEN, session)) as listener:
             request = {"message": LONG, "reply": "json", "requestId": uuid.uuid4().hex}
-            listener.publish(topics.user_input(project, session), json.dumps(request))
+            listener.publish(topics.user_input(OPEN, session), json.dumps(request))
             until(lambda: any(reply["type"] == "accepted" for reply in replies(listener.heard)))
             try:
                 yield
             finally:
-                listener.publish(topics.cancel(project, session), json.dumps({"requestId": request["requestId"]}))
+                listener.publish(topics.cancel(OPEN, session), json.dumps({"requestId": request["requestId"]}))
             until(lambda: any(reply["type"] in {"done", "error"} for reply in replies(listener.heard)))
 
 
