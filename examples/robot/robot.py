@@ -14,6 +14,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inferbus_client import BrokerError, Client, InferbusError, RequestFailedError
+from inferbus_client.shown import shown_in_line
 
 PROMPT: Final = "You steer a robot. Answer each order with one command, as a JSON object."
 
@@ -88,7 +89,7 @@ def main(orders: list[str]) -> int:
                     print(f"{command.action} {command.times}: {robot}", flush=True)
                     continue
                 # Whatever went wrong, a robot that does not know what to do stands still.
-                print(f"standing still, {problem}", flush=True)
+                print(f"standing still, {shown_in_line(problem)}", flush=True)
                 status = 1
     except BrokerError as error:
         print(f"no broker: {error}", file=sys.stderr)
