@@ -1,4 +1,4 @@
-"""Others' tools that read what this project writes, where these are Node packages: from npm, once per machine."""
+"""Node packages that tests need, from npm, once per machine: others' tools that read what this project writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final
 from support.needs import needs_npm, needs_program
 from support.scripts import ROOT
 
-#: What is run, and `package.json`, which names the packages that it uses.
-_SOURCES: Final = ROOT / "tests/node"
+#: Folders with a `package.json`, which names the packages that their scripts use.
+SCRIPTS: Final = ROOT / "tests/node"
 _CACHE: Final = ROOT / ".cache/node"
 _INSTALL_TIMEOUT: Final = 600
 
@@ -26,26 +26,34 @@ def run_node(script: str, *arguments: str | Path, timeout: float = 120) -> str:
     """
     node = needs_program("node")
     done = subprocess.run(
-        [node, _with_packages() / script, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        [node, with_packages() / script, *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, script, done.stdout, done.stderr)
     return done.stdout
 
 
-def _with_packages() -> Path:
-    """A copy of tests/node beside the packages that it names. Tests that run at once install them once."""
-    named = hashlib.sha256((_SOURCES / "package.json").read_bytes()).hexdigest()[:16]
+def with_packages(sources: Path = SCRIPTS) -> Path:
+    """A copy of a folder beside the packages that it names. Tests that run at once install them once."""
+    named = hashlib.sha256((sources / "package.json").read_bytes()).hexdigest()[:16]
     there = _CACHE / named
     there.mkdir(parents=True, exist_ok=True)
     with (there / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for source in _SOURCES.iterdir():
-            shutil.copy(source, there)
+        for source in sources.iterdir():
+            _renew(source, there / source.name)
         if not (there / "installed").exists():
             _install(there)
             (there / "installed").touch()
     return there
+
+
+def _renew(source: Path, copy: Path) -> None:
+    """Copy a file whose copy is out of date: at once, since another process may just read it."""
+    if not copy.exists() or copy.read_bytes() != source.read_bytes():
+        beside = copy.with_name(f"{copy.name}.new")
+        shutil.copy(source, beside)
+        beside.replace(copy)
 
 
 def _install(there: Path) -> None:
