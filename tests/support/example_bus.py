@@ -19,8 +19,8 @@ from support.waiting import until
 
 EXAMPLES: Final = ROOT / "examples"
 
-#: Seconds that the worker takes for a word. It echoes, so a message's length is how long its answer takes.
-PER_WORD: Final = 0.05
+#: What the worker takes for a word. It echoes, so a message's length is how long its answer takes.
+PER_WORD: Final = "50ms"
 #: A message that is answered while a test goes on, and whose answer none of them waits for.
 LONG: Final = "on and on " * 2000
 #: Projects that the worker serves: as many requests as one likes, and one in so many seconds.
