@@ -109,7 +109,7 @@ class TestInASession:
         assert (answer.text, answer.finish_reason, answer.tool_calls) == ("it is 2", "stop", ())
         # Question, call, result and answer, as messages that are brought along would have it.
         kept = client.ask("end").usage
-        with_calls = [
+        with_calls: list[dict[str, Any]] = [
             {"role": "user", "content": calls("add", a=1)},
             {"role": "assistant", "content": "", "tool_calls": [call.model_dump()]},
             {"role": "tool", "tool_call_id": call.id, "content": "it is 2"},

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply
 from inferbus_client.contract.wire.messages import ToolCall
-from inferbus_worker.chat import CallDelta, memory_of
+from inferbus_worker.chat import CallDelta, memory_of, publishable
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
-from inferbus_worker.replies.words import joined, memory, memory_of_deltas, publishable, wire_timing, wire_usage
+from inferbus_worker.replies.words import joined, memory, memory_of_deltas, wire_timing, wire_usage
 
 #: So much of a stream's deltas, in bytes, the backlog learns only when they are submitted.
 _UNCOUNTED: Final = 4096

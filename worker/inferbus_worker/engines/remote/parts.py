@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from inferbus_worker.chat import CallDelta, FinishReason, Message, ToolUse, Usage
+from inferbus_worker.chat import CallDelta, FinishReason, Message, ToolUse, Usage, publishable
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
@@ -73,9 +73,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 def text(value: object) -> str:
     """`value`, if it is a text, else none; half a character, which UTF-8 has no form for, becomes `?`."""
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else value.encode(errors="replace").decode()
+    return publishable(value) if isinstance(value, str) else ""
 
 
 class Tally:
