@@ -8,8 +8,11 @@ from inferbus_worker.chat import Message, ToolUse
 from inferbus_worker.engines.base import ChatCall, Sampling
 
 PARAMETERS: Final = {"type": "object", "properties": {"a": {"type": "integer"}}}
-ADD: Final = {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": PARAMETERS}}
-OTHER: Final = {"type": "function", "function": {"name": "other"}}
+ADD: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {"name": "add", "description": "Add.", "parameters": PARAMETERS},
+}
+OTHER: Final[dict[str, Any]] = {"type": "function", "function": {"name": "other"}}
 TOOLS: Final = [ADD, OTHER]
 
 
