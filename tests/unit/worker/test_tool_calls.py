@@ -16,6 +16,8 @@ from inferbus_worker.engines.pending import PendingGeneration
 from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
 from inferbus_worker.engines.tool_calls import ToolCalls
 from inferbus_worker.replies.words import joined
+from inferbus_worker.settings.projects import ProjectSettings
+from support.rooms import NOTHING, Rooms, replies
 from support.tool_calls import TOOLS, asked
 
 _USAGE: Final = Usage(1, 1)
@@ -186,3 +188,54 @@ class TestSimulated:
         text = json.dumps({"name": "add", "arguments": {"a": "é" * 20_000}}, ensure_ascii=False)
         with pytest.raises(EngineError, match="65536 characters"):
             self.answer(text, choice)
+
+
+class TestForcedCalls:
+    """An engine has to compile a grammar for them, as for an answer in a given form."""
+
+    NAMED: Final = {"type": "function", "function": {"name": "add"}}
+    STRICT: Final = [{"type": "function", "function": {"name": "add", "strict": True}}]
+
+    def rooms(self, **settings: Any) -> Rooms:
+        return Rooms(projects={"general": ProjectSettings(tools=True)}, **settings)
+
+    @pytest.mark.parametrize(
+        ("fields", "is_form"),
+        [
+            ({"tools": TOOLS, "toolChoice": "required"}, True),
+            ({"tools": TOOLS, "toolChoice": NAMED}, True),
+            ({"tools": STRICT}, True),
+            ({"tools": STRICT, "toolChoice": "none"}, False),
+            ({"tools": TOOLS}, False),
+        ],
+    )
+    def test_they_have_a_form_s_share_of_the_threads_and_its_time(
+        self,
+        fields: dict[str, Any],
+        is_form: bool,  # noqa: FBT001 - drawn
+    ) -> None:
+        rooms = self.rooms(form_share=0.5, form_timeout=7)
+        rooms.pool.size = 2
+        rooms.ask("one", **fields)
+        second = replies(rooms.ask("two", **fields))[-1]
+        assert (second["type"], second.get("code")) == (("error", "overloaded") if is_form else ("accepted", None))
+        rooms.work()
+        assert rooms.engine.calls[0].first_token_within == (7 if is_form else None)
+        assert rooms.engine.calls[0].has_grammar == is_form
+        assert rooms.left_behind == NOTHING
+
+    def budgeted(self, budget: str = "500/1h") -> Rooms:
+        return self.rooms(token_budget=budget, max_tokens=10, max_history_tokens=0)
+
+    def test_what_is_offered_counts_in_the_budget_of_tokens(self) -> None:
+        rooms = self.budgeted()
+        long = [{**TOOLS[0], "function": {"name": "add", "description": "word " * 800}}]
+        assert "It can take 8" in replies(rooms.ask(tools=long))[-1]["message"]
+        assert replies(rooms.answer(tools=TOOLS))[-1]["type"] == "done"
+
+    def test_results_that_fit_no_call_cost_no_tokens_and_leave_nothing(self) -> None:
+        rooms = self.budgeted()
+        asked_for = {"sessionId": "s1", "toolResults": [{"toolCallId": "a", "content": "x"}]}
+        (refused,) = replies(rooms.receive("general/user_input", asked_for))
+        assert refused["code"] == "invalid_request"
+        assert rooms.left_behind == NOTHING
