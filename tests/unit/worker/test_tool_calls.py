@@ -15,10 +15,13 @@ from inferbus_worker.engines.base import Completion, EngineError
 from inferbus_worker.engines.pending import PendingGeneration
 from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
 from inferbus_worker.engines.tool_calls import ToolCalls
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.replies.words import joined
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, replies
-from support.tool_calls import TOOLS, asked
+from support.tool_calls import TOOLS, asked, called
 
 _USAGE: Final = Usage(1, 1)
 
@@ -138,6 +141,15 @@ class TestBounds:
         calls.grow([CallDelta(0, "a", "add", arguments)])
         with pytest.raises(EngineError):
             calls.whole()
+
+    @pytest.mark.parametrize("arguments", ["[" * 1000, "\ud800", "x" * (MAX_ARGUMENTS + 1)])
+    def test_and_if_one_came_through_its_request_would_have_its_end_all_the_same(self, arguments: str) -> None:
+        address = ReplyAddress("general/assistant_response/s", "r", "s", json=True)
+        stream = ReplyStream(address, lambda _stream: None, Backlog())
+        stream.accepted(0, None)
+        stream.end(Answered("", "tool_calls", tool_calls=(called("add", arguments),)))
+        accepted, failed = replies(stream.outgoing())
+        assert (failed["type"], failed["code"], failed["seq"]) == ("error", "engine_error", accepted["seq"] + 1)
 
 
 class TestAnAnswerThatCalls:
