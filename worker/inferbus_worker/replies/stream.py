@@ -7,6 +7,7 @@ has no gaps of our own making.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +15,13 @@ from typing import Any, Final
 
 from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply
 from inferbus_client.contract.wire.messages import ToolCall
-from inferbus_worker.chat import CallDelta, memory_of
+from inferbus_worker.chat import CallDelta, memory_of, publishable
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
-from inferbus_worker.replies.words import joined, memory, memory_of_deltas, publishable, wire_timing, wire_usage
+from inferbus_worker.replies.words import joined, memory, memory_of_deltas, wire_timing, wire_usage
+
+log = logging.getLogger("inferbus.replies")
 
 #: So much of a stream's deltas, in bytes, the backlog learns only when they are submitted.
 _UNCOUNTED: Final = 4096
@@ -232,11 +235,20 @@ class ReplyStream:
         )
 
     def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
-        if isinstance(outcome, Failure):
-            reply: Reply = ErrorReply.of(outcome, **self._head())
-            return self._in_json(reply, status=outcome.code)
-        done = Done(
-            **self._head(),
+        head = self._head()
+        if isinstance(outcome, Answered):
+            try:
+                return self._in_json(self._done(outcome, head), status="ok")
+            except ValueError as error:
+                # Whatever pydantic finds wrong. Its words would quote the answer.
+                log.error("an answer could not be written (%s)", type(error).__name__)  # noqa: TRY400
+                outcome = Failure("engine_error")
+        return self._in_json(ErrorReply.of(outcome, **head), status=outcome.code)
+
+    @staticmethod
+    def _done(outcome: Answered, head: dict[str, Any]) -> Done:
+        return Done(
+            **head,
             text=publishable(outcome.text),
             finish_reason=outcome.finish_reason,
             usage=None if outcome.usage is None else wire_usage(outcome.usage),
@@ -245,7 +257,6 @@ class ReplyStream:
             model=outcome.model,
             tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
         )
-        return self._in_json(done, status="ok")
 
     def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]]) -> Outgoing:
         address = self.address

@@ -8,7 +8,7 @@ from typing import Any
 
 from inferbus_client.contract.wire import Timing
 from inferbus_client.contract.wire import Usage as WireUsage
-from inferbus_worker.chat import CallDelta, Usage
+from inferbus_worker.chat import CallDelta, Usage, publishable
 from inferbus_worker.outcome import Timings
 
 
@@ -36,11 +36,6 @@ def _wire_call(parts: Sequence[CallDelta]) -> dict[str, Any]:
         return {"index": first.number, "function": {"arguments": arguments}}
     function = {"name": first.name, "arguments": arguments}
     return {"index": first.number, "id": first.id, "type": "function", "function": function}
-
-
-def publishable(text: str) -> str:
-    """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def wire_usage(usage: Usage) -> WireUsage:
