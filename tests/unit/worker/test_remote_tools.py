@@ -18,7 +18,7 @@ from inferbus_worker.engines.base import ChatCall, Completion, EngineError, Inva
 from inferbus_worker.engines.remote.backends import BACKENDS as ROWS
 from inferbus_worker.engines.remote.engine import RemoteEngine, RemotePlace
 from inferbus_worker.engines.remote.loop import RemoteLoop
-from inferbus_worker.replies.words import joined
+from inferbus_worker.replies.calls import joined
 from inferbus_worker.settings.models import BACKENDS, Backend
 from support.stub_backend import Fault, StubBackend
 from support.stub_calls import Called

@@ -17,8 +17,8 @@ from inferbus_worker.engines.simulated import Behaviour, SimulatedEngine
 from inferbus_worker.engines.tool_calls import ToolCalls
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.calls import joined
 from inferbus_worker.replies.stream import Backlog, ReplyStream
-from inferbus_worker.replies.words import joined
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, replies
 from support.tool_calls import TOOLS, asked, called

@@ -112,7 +112,7 @@ class SimulatedEngine:
         usage = Usage(prompt_tokens, len(tokens))
         reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
         try:
-            calls = called(call, text) if reason == "stop" else ()
+            calls = called(call, text) if call.tools is not None and reason == "stop" else ()
         except EngineError as error:
             return error
         return Completion("", "tool_calls", usage, "", calls) if calls else Completion("".join(tokens), reason, usage)

@@ -8,18 +8,20 @@ has no gaps of our own making.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply
+from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply, Timing
+from inferbus_client.contract.wire import Usage as WireUsage
 from inferbus_client.contract.wire.messages import ToolCall
-from inferbus_worker.chat import CallDelta, memory_of, publishable
-from inferbus_worker.outcome import Answered
+from inferbus_worker.chat import CallDelta, Usage, memory_of, publishable
+from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.calls import joined, memory_of_deltas
 from inferbus_worker.replies.outgoing import Outgoing
-from inferbus_worker.replies.words import joined, memory, memory_of_deltas, wire_timing, wire_usage
 
 log = logging.getLogger("inferbus.replies")
 
@@ -120,7 +122,7 @@ class ReplyStream:
         with self._lock:
             if self._is_over:
                 return
-            unsent = self._noting(memory(text, reasoning) + (memory_of_deltas(calls) if calls else 0))
+            unsent = self._noting(_memory(text, reasoning) + (memory_of_deltas(calls) if calls else 0))
             unsent.deltas.append((text, reasoning, calls))
             is_due = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
             submits = is_due and self._submits()
@@ -137,7 +139,7 @@ class ReplyStream:
             self._is_over = True
             size = 0
             if isinstance(outcome, Answered):
-                size = memory(outcome.text, outcome.reasoning)
+                size = _memory(outcome.text, outcome.reasoning)
                 size += memory_of(outcome.tool_calls) if outcome.tool_calls else 0
             self._noting(size).terminal = outcome
             self._count()
@@ -251,8 +253,8 @@ class ReplyStream:
             **head,
             text=publishable(outcome.text),
             finish_reason=outcome.finish_reason,
-            usage=None if outcome.usage is None else wire_usage(outcome.usage),
-            timing=None if outcome.timings is None else wire_timing(outcome.timings),
+            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
+            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
             reasoning=None if outcome.reasoning is None else publishable(outcome.reasoning),
             model=outcome.model,
             tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
@@ -282,3 +284,25 @@ class ReplyStream:
     def _head(self) -> dict[str, Any]:
         seq, self._seq = self._seq, self._seq + 1
         return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+
+
+def _memory(text: str, reasoning: str | None) -> int:
+    """What the words take, in bytes: one, two or four a character."""
+    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
+
+
+def _wire_usage(usage: Usage) -> WireUsage:
+    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def _wire_timing(timings: Timings) -> Timing:
+    first = timings.first_token
+    return Timing(
+        queue_ms=_milliseconds(timings.queue),
+        first_token_ms=None if first is None else _milliseconds(first),
+        total_ms=_milliseconds(timings.total),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,4 +1,4 @@
-"""What the worker says in its own words, in those of the contract."""
+"""The calls in what an answer has grown by, as deltas tell them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from inferbus_client.contract.wire import Timing
-from inferbus_client.contract.wire import Usage as WireUsage
-from inferbus_worker.chat import CallDelta, Usage, publishable
-from inferbus_worker.outcome import Timings
-
-
-def memory(text: str, reasoning: str | None) -> int:
-    """What the words take, in bytes: one, two or four a character."""
-    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
+from inferbus_worker.chat import CallDelta, publishable
 
 
 def memory_of_deltas(calls: Sequence[CallDelta]) -> int:
@@ -36,20 +28,3 @@ def _wire_call(parts: Sequence[CallDelta]) -> dict[str, Any]:
         return {"index": first.number, "function": {"arguments": arguments}}
     function = {"name": first.name, "arguments": arguments}
     return {"index": first.number, "id": first.id, "type": "function", "function": function}
-
-
-def wire_usage(usage: Usage) -> WireUsage:
-    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-
-
-def wire_timing(timings: Timings) -> Timing:
-    first = timings.first_token
-    return Timing(
-        queue_ms=_milliseconds(timings.queue),
-        first_token_ms=None if first is None else _milliseconds(first),
-        total_ms=_milliseconds(timings.total),
-    )
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)
