@@ -35,9 +35,8 @@ class Remembered(NamedTuple):
 
 def remembered(message: Message, tokens: int) -> Remembered:
     """A message with its sizes."""
-    return Remembered(
-        message, tokens, _MESSAGE_BYTES + memory_of(message["content"]) + memory_of(message.get("tool_calls", ()))
-    )
+    held = (message["content"], message.get("tool_calls", ()), message.get("tool_call_id", ()))
+    return Remembered(message, tokens, _MESSAGE_BYTES + memory_of(held))
 
 
 class Change(NamedTuple):
