@@ -191,3 +191,12 @@ class TestItsMemory:
         assert 100_000 < rooms.levels()["historyBytes"][0] < 120_000
         rooms.receive("general/user_input/s1", b"")
         assert rooms.levels()["historyBytes"][0] == 0
+
+    def test_the_ids_of_results_count_too(self) -> None:
+        """They are the backend's to make up."""
+        call_id = "💥" * 256
+        rooms = allowed(calling(called("add", "{}", call_id)))
+        ask(rooms)
+        before = rooms.levels()["historyBytes"][0]
+        result(rooms, call_id)
+        assert rooms.levels()["historyBytes"][0] - before > 4 * len(call_id)

@@ -35,8 +35,10 @@ class Remembered(NamedTuple):
 
 def remembered(message: Message, tokens: int) -> Remembered:
     """A message with its sizes."""
-    calls = message.get("tool_calls")
-    size = _MESSAGE_BYTES + memory_of(message["content"]) + (memory_of(calls) if calls else 0)
+    size = _MESSAGE_BYTES + memory_of(message["content"])
+    for key in ("tool_calls", "tool_call_id"):
+        if key in message:
+            size += memory_of(message[key])
     return Remembered(message, tokens, size)
 
 
