@@ -106,7 +106,8 @@ class Client(CoreProperties):
                 requests wait for no turn, and any number may be under way at once.
             run_tools: run the `tools` that the model calls, functions all of them, and tell it what they give, until
                 there is an answer. A `ToolError` of theirs it is told, any other is raised here. Each round is a
-                request of its own, with its own `timeout`.
+                request of its own, with its own `timeout`: whoever asks something else in the session meanwhile, a
+                tool too, has the worker drop the calls that wait for their results.
             max_tool_rounds: how often it may call before that.
             **options: `temperature`, `max_tokens`, `session`, `timeout`, `tools`, …: see `AskOptions`, `TurnOptions`.
 

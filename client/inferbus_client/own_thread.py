@@ -29,6 +29,9 @@ async def in_own_thread(work: Callable[[], None], name: str) -> None:
         error: BaseException | None = None
         try:
             work()
+        except StopIteration as raised:  # which no future takes
+            error = RuntimeError("what ran in a thread of its own raised StopIteration")
+            error.__cause__ = raised
         except BaseException as raised:  # noqa: BLE001 - it is raised where it is waited for
             error = raised
         with suppress(RuntimeError):  # the loop has ended, and whoever waited with it

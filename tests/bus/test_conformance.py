@@ -12,7 +12,7 @@ from paho.mqtt.publish import single
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
-from support.fake_worker import Act, FakeWorker, accepted, done
+from support.fake_worker import Act, FakeWorker, accepted, delta, done
 from support.inferbus import inferbus
 from support.mosquitto import Mosquitto
 from support.worker import WorkerProcess
@@ -81,6 +81,29 @@ def test_a_worker_that_ends_a_request_twice_does_not(own_broker: Mosquitto, tmp_
     assert "FAIL 3.1.1 json: nobody gets two ends" in run.stdout
     assert "nothing had to come" in run.stdout
     assert run.stdout.splitlines()[-1] == "0 of 2 hold"
+
+
+def no_end(_request: Mapping[str, Any]) -> Iterable[Act]:
+    yield accepted()
+    for _ in range(3000):
+        yield delta("on and ")
+
+
+@pytest.mark.parametrize(
+    ("only", "words"), [("two ends", "go on after 1000"), ("elsewhere", "more than 2000 messages")]
+)
+def test_a_worker_that_never_ends_holds_nobody_up(own_broker: Mosquitto, tmp_path: Path, only: str, words: str) -> None:
+    elsewhere = ONCE.replace("nobody gets two ends", "elsewhere").replace("{types", '{topic: "{scope}/none", types')
+    (tmp_path / "once.yaml").write_text(
+        ONCE + elsewhere.replace("half: json", 'half: json\n  listen: ["{home}", "{scope}/none"]')
+    )
+    presence = Presence(worker="liar", state="ready", projects=("general",))
+    with FakeWorker(own_broker.port, no_end):
+        single(topics.presence("liar"), presence.encode(), qos=1, retain=True, port=own_broker.port)
+        way = ("--broker", own_broker.url, "--cases", str(tmp_path), "--mqtt-version", "5", "--only", only)
+        run = inferbus("conformance", *way, "--timeout", "20")
+    assert run.returncode == 1
+    assert words in run.stdout
 
 
 def test_cases_of_one_s_own_are_played(own_broker: Mosquitto, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.bus.attempts import Attempts
-from inferbus_worker.chat import FinishReason, Usage
+from inferbus_worker.chat import FinishReason, ToolCall, Usage
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
     ChatCall,
@@ -42,6 +42,7 @@ class Chunk(NamedTuple):
     reasoning: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    calls: Sequence[ToolCall] = ()
 
 
 @dataclass
@@ -100,7 +101,7 @@ class ScriptedGeneration:
             if self._on_delta is not None:
                 self._on_delta(chunk.text, chunk.reasoning)
             if chunk.finish_reason is not None and chunk.usage is not None:
-                return Completion(text, chunk.finish_reason, chunk.usage, reasoning)
+                return Completion(text, chunk.finish_reason, chunk.usage, reasoning, tuple(chunk.calls))
         raise EngineError("the generation ended without a finish reason")
 
     def cancel(self) -> None:

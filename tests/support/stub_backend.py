@@ -27,6 +27,7 @@ from typing import Any, Final
 from support import stub_shapes
 from support.loop_thread import LoopThread
 from support.mosquitto import HOST
+from support.stub_calls import Called
 
 _RESET: Final = struct.pack("ii", 1, 0)
 _REASONS: Final = {200: "OK"}
@@ -78,6 +79,7 @@ class StubBackend(LoopThread):
     Attributes:
         answer: what it says; None: the last message's words.
         reasoning: what it thinks before that.
+        calls: what it calls after that; then the answer ends with `tool_calls`.
         finish: why the answer ends, in OpenAI's words.
         first_token, per_token: seconds.
         together: no completion says anything until so many have been under way at once.
@@ -100,6 +102,7 @@ class StubBackend(LoopThread):
         self.backend, self.model, self.context, self.slots, self.key = backend, model, context, slots, key
         self.answer: str | None = None
         self.reasoning = ""
+        self.calls: tuple[Called, ...] = ()
         self.finish = "stop"
         self.first_token = self.per_token = 0.0
         self.together = 0
@@ -312,11 +315,12 @@ class StubBackend(LoopThread):
         most = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("options", {}).get("num_predict")
         text = _text(body["messages"][-1]) if self.answer is None else self.answer
         words = stub_shapes.words(text)
-        finish = self.finish if most is None or len(words) <= most else "length"
+        ends = "tool_calls" if self.calls else self.finish
+        finish = ends if most is None or len(words) <= most else "length"
         asked = self.backend != "anthropic" and request.path != "/api/chat"
         has_usage = self.has_usage and (not asked or body.get("stream_options", {}).get("include_usage", False))
         reasoning = stub_shapes.words(self.reasoning)
-        return stub_shapes.Said(words[:most], reasoning, finish, _length(body), has_usage)
+        return stub_shapes.Said(words[:most], reasoning, finish, _length(body), has_usage, self.calls)
 
     async def _say(self, writer: asyncio.StreamWriter, status: int, said: Any, more: dict[str, str]) -> bool:
         content = said.encode() if isinstance(said, str) else json.dumps(said).encode()
@@ -337,7 +341,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _text(message: Any) -> str:
-    content = message["content"]
+    content = message.get("content") or ""
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 

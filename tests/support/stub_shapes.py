@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from support import stub_calls
+from support.stub_calls import Called
+
 _WORD: Final = re.compile(r"\s*\S+\s*?(?=\s|$)")
 
 #: What a probe answers: status and body; text as it is, anything else as JSON.
@@ -34,6 +37,7 @@ class Said(NamedTuple):
     finish: str
     prompt_tokens: int
     has_usage: bool
+    calls: tuple[Called, ...] = ()
 
 
 def words(text: str) -> list[str]:
@@ -105,6 +109,7 @@ def _openai(backend: str, said: Said) -> Iterator[bytes]:
     yield chunk({"role": "assistant", "content": ""})
     yield from (chunk({field: word}) for word in said.reasoning)
     yield from (chunk({"content": word}) for word in said.words)
+    yield from (chunk(delta) for delta in stub_calls.openai(backend, said.calls))
     last = chunk({}, said.finish)
     if said.has_usage:
         completion = len(said.words) + len(said.reasoning)
@@ -124,6 +129,7 @@ def _anthropic(said: Said) -> Iterator[bytes]:
     yield event("message_start", message={"id": "m", "role": "assistant", "usage": usage}) + event("ping")
     yield from (delta("thinking", word) for word in said.reasoning)
     yield from (delta("text", word) for word in said.words)
+    yield from (event(kind, **more) for kind, more in stub_calls.anthropic(said.calls))
     finish = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}.get(said.finish, "tool_use")
     spent = {"output_tokens": len(said.words) + len(said.reasoning)} if said.has_usage else {}
     end = event("content_block_stop", index=0)
@@ -137,9 +143,12 @@ def _ollama(said: Said) -> Iterator[bytes]:
     yield b""
     yield from (line({"role": "assistant", "content": "", "thinking": word}) for word in said.reasoning)
     yield from (line({"role": "assistant", "content": word}) for word in said.words)
+    yield from (line(message) for message in stub_calls.ollama(said.calls))
     spent = {"prompt_eval_count": said.prompt_tokens, "eval_count": len(said.words) + len(said.reasoning)}
     usage = spent if said.has_usage else {}
-    yield line({"role": "assistant", "content": ""}, done=True, done_reason=said.finish, **usage)
+    yield line(
+        {"role": "assistant", "content": ""}, done=True, done_reason="stop" if said.calls else said.finish, **usage
+    )
 
 
 def _event(data: Any, name: str | None = None) -> bytes:

@@ -58,6 +58,11 @@ class Usage(NamedTuple):
     completion_tokens: int
 
 
+def publishable(text: str) -> str:
+    """Text that UTF-8 can hold; a lone surrogate, which a model can produce and MQTT and JSON forbid, becomes `?`."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def memory_of(content: Any) -> int:
     """The memory of a message's content, or its calls, in bytes; an image counts as the data URI that it is."""
     if isinstance(content, str):

@@ -27,6 +27,11 @@ from inferbus_client.settings.client import ClientSettings
 
 #: Seconds after the last step in which nothing more may come: nobody gets two ends.
 _NOTHING_MORE: Final = 0.3
+#: What a worker that means no good may send: replies to one request, how many times `timeout` they may take in all, and
+#: messages of a case that nobody has looked at.
+_MOST_REPLIES: Final = 1000
+_LONGEST: Final = 4
+_MOST_WAITING: Final = 2000
 _PROTOCOLS: Final[dict[MqttVersion, MQTTProtocolVersion]] = {
     "3.1.1": MQTTProtocolVersion.MQTTv311,
     "5": MQTTProtocolVersion.MQTTv5,
@@ -146,7 +151,10 @@ class Player:
 
     def _replies(self, expect: Replies, names: Names) -> None:
         payloads: list[bytes] = []
+        give_up = time.monotonic() + _LONGEST * self._timeout
         while not payloads or not is_last(payloads[-1]):
+            if len(payloads) == _MOST_REPLIES or time.monotonic() > give_up:
+                raise MismatchError(f"the replies go on after {len(payloads)}: {shown(payloads[-1])}")
             payloads.append(self._next(names.text(expect.topic)).payload)
         judge_replies(payloads, expect, names)
 
@@ -169,12 +177,16 @@ class _Inbox:
     def __init__(self) -> None:
         self._filters: Sequence[str] = ()
         self._messages: list[Incoming] = []
+        self._is_flooded = False
         self._came = threading.Condition()
 
     def put(self, message: Incoming) -> None:
         with self._came:
             if any(topic_matches_sub(one, message.topic) for one in self._filters):
-                self._messages.append(message)
+                if len(self._messages) < _MOST_WAITING:
+                    self._messages.append(message)
+                else:
+                    self._is_flooded = True
                 self._came.notify_all()
 
     def begin(self, filters: Sequence[str]) -> None:
@@ -182,11 +194,18 @@ class _Inbox:
         with self._came:
             self._filters = filters
             self._messages.clear()
+            self._is_flooded = False
 
     def take(self, is_meant: Callable[[Incoming], bool], timeout: float) -> Incoming | None:
-        """The first that is meant; None where there is none for so many seconds."""
+        """The first that is meant; None where there is none for so many seconds.
+
+        Raises:
+            MismatchError: there are too many others.
+        """
         with self._came:
-            self._came.wait_for(lambda: any(map(is_meant, self._messages)), timeout)
+            self._came.wait_for(lambda: self._is_flooded or any(map(is_meant, self._messages)), timeout)
+            if self._is_flooded:
+                raise MismatchError(f"there are more than {_MOST_WAITING} messages that nobody waits for")
             for number, message in enumerate(self._messages):
                 if is_meant(message):
                     return self._messages.pop(number)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, to_json
@@ -54,13 +54,16 @@ class FunctionTool:
         self.name = getattr(function, "__name__", "")
         if not inspect.isroutine(function):
             raise OptionTypeError(f"tools: {function!r} is neither a function nor a tool's definition", "tools")
-        parameters = inspect.signature(function).parameters.values()
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except ValueError as error:
+            raise OptionTypeError(f"tools: {self.name}: {error}", "tools") from None
         if wrong := next((one.name for one in parameters if one.kind in _NOT_BY_NAME), None):
             raise OptionTypeError(f"tools: {self.name}: {wrong} cannot be given by name", "tools")
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", function))
+            self._adapter = _adapter_of(function)
             schema = self._adapter.json_schema(schema_generator=_Untitled)
-        except (PydanticUserError, NameError) as error:
+        except (PydanticUserError, NameError, LookupError, TypeError, ValueError) as error:
             text = str(error).partition("\n")[0]
             raise OptionTypeError(f"tools: {self.name}: its types cannot be told to a model: {text}", "tools") from None
         self.is_asynchronous = inspect.iscoroutinefunction(function)
@@ -88,6 +91,28 @@ class FunctionTool:
             raise ToolError(f"{where}: {wording(first)}" if where else wording(first)) from None
 
 
+def _adapter_of(function: Callable[..., Any]) -> TypeAdapter[Any]:
+    """What reads arguments for the function. Names of types are looked up where it was written.
+
+    Left alone, pydantic looks for those of a method here.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", function), config=ConfigDict(defer_build=True))
+    written = inspect.unwrap(getattr(function, "__func__", function))
+    adapter.rebuild(_types_namespace=getattr(written, "__globals__", {}))
+    return adapter
+
+
+def _listed(tools: object) -> list[Any]:
+    """The tools that an option names.
+
+    Raises:
+        OptionTypeError: it is no list of any.
+    """
+    if isinstance(tools, Mapping | str) or not isinstance(tools, Iterable):
+        raise OptionTypeError("tools must be a list", "tools")
+    return list(tools)
+
+
 def of_tools(options: AskOptions) -> dict[str, Any]:
     """Of a request's options, those that are about tools, as they travel. A tool's definition stays as it is.
 
@@ -97,9 +122,9 @@ def of_tools(options: AskOptions) -> dict[str, Any]:
     tools, choice, results = (options.get(name) for name in ("tools", "tool_choice", "tool_results"))
     fields: dict[str, Any] = {}
     if tools is not None:
-        if isinstance(tools, Mapping | str) or not isinstance(tools, Iterable):
-            raise OptionTypeError("tools must be a list", "tools")
-        fields["tools"] = [tool if isinstance(tool, Mapping) else FunctionTool(tool).definition for tool in tools]
+        fields["tools"] = [
+            tool if isinstance(tool, Mapping) else FunctionTool(tool).definition for tool in _listed(tools)
+        ]
     if isinstance(choice, str) and choice not in _CHOICES:
         fields["tool_choice"] = {"type": "function", "function": {"name": choice}}
     if results is not None:
@@ -138,7 +163,7 @@ class ToolRun:
         *,
         awaits: bool = False,
     ) -> None:
-        tools = options.get("tools") or ()
+        tools = _listed(options.get("tools") or ())
         functions = [FunctionTool(tool) for tool in tools if not isinstance(tool, Mapping)]
         if len(functions) < len(tools) or not functions:
             raise OptionTypeError("run_tools: tools must be functions", "tools")
@@ -183,7 +208,8 @@ class ToolRun:
     def go_on(self, answer: Answer, results: Mapping[str, Any]) -> None:
         """Ask on with what the tools have given, by the calls' ids."""
         contents = {call_id: _content(result) for call_id, result in results.items()}
-        options: AskOptions = {**self.options, "request_id": None}
+        # The session is where it began, whatever the client's own has become meanwhile.
+        options: AskOptions = {**self.options, "request_id": None, "session": answer.session_id}
         # A call that was forced has been made; forced again, there would never be an answer.
         options["tool_choice"] = None
         if self.messages is None:
@@ -209,9 +235,9 @@ def _told(error: ToolError) -> str:
 
 
 def _content(result: Any) -> str:
-    """What a tool gives, in words: a text as it is, anything else in JSON."""
+    """What a tool gives, in words: a text as it is, but for half characters, anything else in JSON."""
     if isinstance(result, str):
-        return result
+        return result.encode(errors="replace").decode()
     try:
         return to_json(result).decode()
     except PydanticSerializationError as error:

@@ -46,7 +46,7 @@ class LoopGeneration(PendingGeneration):
         first_within: float | None = None,
         tools: ToolUse | None = None,
     ) -> None:
-        calls = None if tools is None else ToolCalls(only_first=tools.parallel is False)
+        calls = None if tools is None or tools.choice == "none" else ToolCalls(only_first=tools.parallel is False)
         super().__init__(on_delta, first_within, lambda: self._on_loop(self._cancel_task), calls)
         self._loop = loop
         self._answer = answer

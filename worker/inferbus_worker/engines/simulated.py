@@ -111,7 +111,10 @@ class SimulatedEngine:
         tokens = _TOKEN.findall(text)[: call.sampling.max_tokens]
         usage = Usage(prompt_tokens, len(tokens))
         reason: FinishReason = "stop" if sum(map(len, tokens)) == len(text) else "length"
-        calls = called(call, text) if reason == "stop" else ()
+        try:
+            calls = called(call, text) if call.tools is not None and reason == "stop" else ()
+        except EngineError as error:
+            return error
         return Completion("", "tool_calls", usage, "", calls) if calls else Completion("".join(tokens), reason, usage)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic_core import from_json
 
 from inferbus_worker.chat import CallDelta, ToolCall
 from inferbus_worker.engines.base import ChatCall, Completion
+from inferbus_worker.engines.tool_calls import ToolCalls
 
 
 def called(call: ChatCall, text: str) -> tuple[ToolCall, ...]:
@@ -18,6 +18,9 @@ def called(call: ChatCall, text: str) -> tuple[ToolCall, ...]:
 
     Where a call is forced, any other message calls the tool that is named, or the first: with what the message says, if
     that is an object, else with nothing. What a tool has said is no such message.
+
+    Raises:
+        EngineError: they are larger than a call may be.
     """
     use = call.tools
     if use is None or use.choice == "none" or (call.messages[-1]["role"] == "tool" and not use.is_forced):
@@ -29,8 +32,9 @@ def called(call: ChatCall, text: str) -> tuple[ToolCall, ...]:
         if not use.is_forced:
             return ()
         name, arguments = use.named or names[0], said
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    return ({"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function},)
+    calls = ToolCalls()
+    calls.grow([CallDelta(0, None, name, json.dumps(arguments))])
+    return calls.whole()
 
 
 def in_one_piece(answer: Completion) -> list[CallDelta]:

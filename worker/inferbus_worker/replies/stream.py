@@ -7,18 +7,23 @@ has no gaps of our own making.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply
+from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply, Timing
+from inferbus_client.contract.wire import Usage as WireUsage
 from inferbus_client.contract.wire.messages import ToolCall
-from inferbus_worker.chat import CallDelta, memory_of
-from inferbus_worker.outcome import Answered
+from inferbus_worker.chat import CallDelta, Usage, memory_of, publishable
+from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.calls import joined, memory_of_deltas
 from inferbus_worker.replies.outgoing import Outgoing
-from inferbus_worker.replies.words import joined, memory, memory_of_deltas, publishable, wire_timing, wire_usage
+
+log = logging.getLogger("inferbus.replies")
 
 #: So much of a stream's deltas, in bytes, the backlog learns only when they are submitted.
 _UNCOUNTED: Final = 4096
@@ -117,7 +122,7 @@ class ReplyStream:
         with self._lock:
             if self._is_over:
                 return
-            unsent = self._noting(memory(text, reasoning) + (memory_of_deltas(calls) if calls else 0))
+            unsent = self._noting(_memory(text, reasoning) + (memory_of_deltas(calls) if calls else 0))
             unsent.deltas.append((text, reasoning, calls))
             is_due = not self._is_submitted and (not self._interval or time.monotonic() >= self._due)
             submits = is_due and self._submits()
@@ -134,7 +139,7 @@ class ReplyStream:
             self._is_over = True
             size = 0
             if isinstance(outcome, Answered):
-                size = memory(outcome.text, outcome.reasoning)
+                size = _memory(outcome.text, outcome.reasoning)
                 size += memory_of(outcome.tool_calls) if outcome.tool_calls else 0
             self._noting(size).terminal = outcome
             self._count()
@@ -232,20 +237,28 @@ class ReplyStream:
         )
 
     def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
-        if isinstance(outcome, Failure):
-            reply: Reply = ErrorReply.of(outcome, **self._head())
-            return self._in_json(reply, status=outcome.code)
-        done = Done(
-            **self._head(),
+        head = self._head()
+        if isinstance(outcome, Answered):
+            try:
+                return self._in_json(self._done(outcome, head), status="ok")
+            except ValueError as error:
+                # Whatever pydantic finds wrong. Its words would quote the answer.
+                log.error("an answer could not be written (%s)", type(error).__name__)  # noqa: TRY400
+                outcome = Failure("engine_error")
+        return self._in_json(ErrorReply.of(outcome, **head), status=outcome.code)
+
+    @staticmethod
+    def _done(outcome: Answered, head: dict[str, Any]) -> Done:
+        return Done(
+            **head,
             text=publishable(outcome.text),
             finish_reason=outcome.finish_reason,
-            usage=None if outcome.usage is None else wire_usage(outcome.usage),
-            timing=None if outcome.timings is None else wire_timing(outcome.timings),
+            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
+            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
             reasoning=None if outcome.reasoning is None else publishable(outcome.reasoning),
             model=outcome.model,
             tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
         )
-        return self._in_json(done, status="ok")
 
     def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]]) -> Outgoing:
         address = self.address
@@ -271,3 +284,25 @@ class ReplyStream:
     def _head(self) -> dict[str, Any]:
         seq, self._seq = self._seq, self._seq + 1
         return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+
+
+def _memory(text: str, reasoning: str | None) -> int:
+    """What the words take, in bytes: one, two or four a character."""
+    return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
+
+
+def _wire_usage(usage: Usage) -> WireUsage:
+    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def _wire_timing(timings: Timings) -> Timing:
+    first = timings.first_token
+    return Timing(
+        queue_ms=_milliseconds(timings.queue),
+        first_token_ms=None if first is None else _milliseconds(first),
+        total_ms=_milliseconds(timings.total),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +27,9 @@ from inferbus_worker.engines.remote.parts import (
 from inferbus_worker.engines.remote.place import RemotePlace
 from inferbus_worker.engines.remote.row import figure
 
+#: What it takes of a call that another server's model has made.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
@@ -89,6 +94,10 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
     if (use := offered(call, row)) is not None:
         body["tools"] = [_tool(tool["function"]) for tool in use.tools]
         body["tool_choice"] = _choice(use)
+    elif called := _called(messages):
+        # It takes no conversation in which tools were called where none are told.
+        body["tools"] = [_tool({"name": name}) for name in called]
+        body["tool_choice"] = {"type": "none"}
     if call.thinking == "off":
         body |= row.no_thinking
     return body
@@ -105,6 +114,19 @@ def _choice(use: ToolUse) -> dict[str, Any]:
     kind = "any" if use.choice == "required" else "auto"
     chosen: dict[str, Any] = {"type": kind} if use.named is None else {"type": "tool", "name": use.named}
     return chosen if use.parallel is None else {**chosen, "disable_parallel_tool_use": not use.parallel}
+
+
+def _called(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tools that were called, each once."""
+    blocks = (block for message in messages for block in message["content"])
+    return list(dict.fromkeys(block["name"] for block in blocks if block["type"] == "tool_use"))
+
+
+def _fit(call_id: str) -> str:
+    """A call's id with no characters that it does not take; other servers give any."""
+    if _ID.fullmatch(call_id):
+        return call_id
+    return f"call_{hashlib.blake2b(call_id.encode(errors='replace'), digest_size=16).hexdigest()}"
 
 
 def _number(event: Mapping[str, Any]) -> int:
@@ -136,13 +158,13 @@ def _said(message: Message) -> list[dict[str, Any]]:
     """A message's blocks: what a tool has answered is one, what the model asked of tools are some more."""
     blocks = _blocks(message.get("content"))
     if message["role"] == "tool":
-        return [{"type": "tool_result", "tool_use_id": message.get("tool_call_id", ""), "content": blocks}]
+        return [{"type": "tool_result", "tool_use_id": _fit(message.get("tool_call_id", "")), "content": blocks}]
     calls = message.get("tool_calls") or ()
     return blocks + [
         {
             "type": "tool_use",
-            "id": call["id"],
-            "name": call["function"]["name"],
+            "id": _fit(call["id"]),
+            "name": _NOT_IN_NAMES.sub("_", call["function"]["name"]),
             "input": arguments(call["function"]["arguments"]),
         }
         for call in calls

@@ -242,7 +242,7 @@ async def _bounded(chunks: AsyncGenerator[Chunk, None], call: ChatCall) -> Async
     left = _CHARACTERS + _CHARACTERS_PER_TOKEN * call.sampling.max_tokens
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            left -= len(chunk.text) + len(chunk.reasoning)
+            left -= len(chunk.text) + len(chunk.reasoning) + sum(len(call.arguments) for call in chunk.calls)
             if left < 0:
                 raise BackendError("the server answers at greater length than it was asked for", "cut")
             yield chunk

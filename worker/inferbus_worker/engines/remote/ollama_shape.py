@@ -96,8 +96,7 @@ def request(place: RemotePlace, model: str, context: int, call: ChatCall) -> dic
             "num_predict": answer_bound(call, place, context),
         },
     }
-    use = offered(call, place.row)
-    if use is not None and use.choice != "none":
+    if (use := offered(call, place.row)) is not None:
         body["tools"] = list(use.tools)
     if form is not None:
         body["format"] = "json" if form.get("type") == "json_object" else schema(form)

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from inferbus_worker.chat import CallDelta, FinishReason, Message, ToolUse, Usage
+from pydantic_core import from_json
+
+from inferbus_worker.chat import CallDelta, FinishReason, Message, ToolUse, Usage, publishable
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
@@ -73,9 +75,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 def text(value: object) -> str:
     """`value`, if it is a text, else none; half a character, which UTF-8 has no form for, becomes `?`."""
-    if not isinstance(value, str):
-        return ""
-    return value if value.isascii() else value.encode(errors="replace").decode()
+    return publishable(value) if isinstance(value, str) else ""
 
 
 class Tally:
@@ -201,6 +201,8 @@ def offered(call: ChatCall, row: BackendRow) -> ToolUse | None:
         InvalidCallError: it heeds none.
     """
     use = call.tools
+    if use is not None and use.choice == "none" and row.tools == "auto":
+        return None
     if use is None or not use.is_forced or row.tools == "named":
         return use
     if row.tools == "auto":
@@ -255,15 +257,30 @@ def data_uri(part: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def arguments(said: object) -> Mapping[str, Any]:
-    """A tool call's arguments, which are JSON in a text.
+    """A tool call's arguments, which are JSON in a text; of what is no object, none.
 
-    Raises:
-        InvalidCallError: they are not.
+    What a model has written is in its conversation for good, and that has to go on.
     """
+    found = _object(said)
+    return {} if found is None else found
+
+
+def readable(message: Message) -> Message:
+    """A message whose calls servers can read: some fail at arguments that are no object, which looks like a fault."""
+    if not (calls := message.get("tool_calls")):
+        return message
+    return {**message, "tool_calls": [_readable(call) for call in calls]}
+
+
+def _readable(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = call["function"]
+    return call if _object(function["arguments"]) is not None else {**call, "function": {**function, "arguments": "{}"}}
+
+
+def _object(said: object) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(said) if isinstance(said, str) and said else {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, Mapping):
-        raise InvalidCallError("The arguments of a tool call must be a JSON object.")
-    return found
+        found = from_json(said, allow_inf_nan=False) if isinstance(said, str) else None
+        json.dumps(found, allow_nan=False)  # 1e999 is read as a number that JSON has no word for
+    except ValueError:
+        return None
+    return found if isinstance(found, Mapping) else None
