@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ _CLIENT: Final = {
     "aio": "contract exchange settings",
     "fleet": "client contract exchange mqtt settings",
     "conformance": "contract fleet mqtt settings",
+    "web": "",
     "cli": "aio client conformance contract exchange fleet settings",
 }
 _WORKER: Final = {
@@ -50,15 +51,16 @@ _BELOW: Final = {
     "inferbus_worker": {"chat", "counting", "outcome", "seldom", "stats_line"},
 }
 #: Imported where they are needed, and in their own rooms alone.
-_HEAVY: Final = {
+_HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
     "vllm": "inferbus_worker.engines.vllm",
     "torch": "inferbus_worker.engines.vllm",
-    "starlette": "inferbus_worker.engines.vllm",
+    "starlette": ("inferbus_worker.engines.vllm", "inferbus_worker.ops", "inferbus_client.web"),
     "openai": "inferbus_worker.engines.remote",
     "anthropic": "inferbus_worker.engines.remote",
     "httpx": "inferbus_worker.engines.remote",
     "httpx2": "inferbus_worker.engines.remote",
-    "uvicorn": "",
+    "uvicorn": "inferbus_client.web",
+    "prometheus_client": "inferbus_worker.ops",
     "psutil": "inferbus_worker.engines",
     "gguf": "inferbus_worker.engines.estimate",
     "huggingface_hub": "inferbus_worker.engines",

@@ -9,7 +9,8 @@ The stop order, and why:
 4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
    long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
-6. stop the engines: last, since everything before may still need them.
+6. stop answering over HTTP: until now it says what is going on;
+7. stop the engines: last, since everything before may still need them.
 
 A second signal skips the waiting. A guard ends the process if any step hangs.
 """
@@ -79,7 +80,7 @@ class Daemon:
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._enter(Phase.LOADING)
         self._reporter, self._lives, self._keeper = house.reporter, house.lives, house.keeper
-        self._readiness = house.readiness
+        self._readiness, self._http = house.readiness, house.http
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -105,6 +106,9 @@ class Daemon:
 
     def _startup(self) -> int:
         """Bus first, so that requests hear `engine_unavailable` while the model loads; then engine, then workers."""
+        if self._http is not None:
+            self._http.start()
+            log.info("health and metrics at %s", self._settings.http)
         self._rooms.intake.start()
         self._rooms.endings.start()
         self._bus.start(self._attend_start)
@@ -207,6 +211,8 @@ class Daemon:
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
         self._rooms.acknowledgements.close()
+        if self._http is not None:
+            self._http.stop(0)  # it ends while the engines do
         self._stop_engines(_ENGINE_STOP)
         guard.cancel()
         log.info("stopped")

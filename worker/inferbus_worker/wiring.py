@@ -40,7 +40,8 @@ from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.flow.turn import TurnRunner
 from inferbus_worker.flow.worker_pool import WorkerPool
-from inferbus_worker.ops.readiness import Readiness
+from inferbus_worker.ops.http import make_http
+from inferbus_worker.ops.readiness import Readiness, missing
 from inferbus_worker.ops.reporter import Reporter
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
@@ -48,6 +49,7 @@ from inferbus_worker.state.memory import memory_stores
 from inferbus_worker.state.protocols import Levels, Stores
 
 if TYPE_CHECKING:
+    from inferbus_client.web.server import WebServer
     from inferbus_worker.engines.managed.keeper import Keeper
 
 
@@ -223,6 +225,7 @@ class House:
     bus: Bus
     reporter: Reporter
     readiness: Readiness
+    http: WebServer | None
     lives: SlotLives
     keeper: Keeper | None
 
@@ -231,7 +234,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
     """A whole worker, not yet started.
 
     Raises:
-        SettingsError: the state folder cannot be used.
+        SettingsError: the state folder cannot be used, or nobody can listen for HTTP where it is to be.
     """
     keeps, gate = settings.ack == "after-reply", Gate()
 
@@ -277,7 +280,10 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
     )
     lives = SlotLives(rooms.slots.slots, settings.engine_silence, kept=lineup.managed)
     readiness = Readiness(rooms.registry, rooms.slots, bus.announce)
-    return House(gate, rooms, bus, reporter, readiness, lives, _keeper(lineup, rooms))
+    http = make_http(
+        settings, reporter.reading, lambda: missing(gate, rooms.registry, bus.link), lambda: rooms.pool.size
+    )
+    return House(gate, rooms, bus, reporter, readiness, http, lives, _keeper(lineup, rooms))
 
 
 def _keeper(lineup: Lineup, rooms: Rooms) -> Keeper | None:

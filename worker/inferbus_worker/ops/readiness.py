@@ -9,13 +9,43 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from inferbus_client.contract.presence import State
+from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slots import SlotTable
 
 log = logging.getLogger("inferbus.daemon")
 
+_WHY_CLOSED: Final = {"shutting_down": "draining", "engine_unavailable": "loading"}
 #: Seconds between two presences that differ in their capacity alone: a limit that finds itself moves all the time.
 _MOVES_EVERY: Final = 5.0
+
+
+class Door(Protocol):
+    """See `Gate`."""
+
+    @property
+    def reason(self) -> Failure | None:
+        """Why nothing is taken now."""
+        ...
+
+
+class Line(Protocol):
+    """See `Link`."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection to the broker."""
+        ...
+
+
+def missing(gate: Door, registry: Registry, link: Line) -> list[str]:
+    """What keeps the worker from answering requests, in words; nothing: it does. From any thread."""
+    lacks = [] if link.is_up else ["no connection to the broker"]
+    if gate.reason is not None:
+        lacks.append(_WHY_CLOSED.get(gate.reason.code, gate.reason.code))
+    if not registry.will_serve:
+        lacks += [f"{name}: {state}" for name, state in registry.states().items() if state != "ready"]
+    return lacks
 
 
 class Announce(Protocol):

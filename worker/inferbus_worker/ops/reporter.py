@@ -24,7 +24,7 @@ _ANSWER_EVERY: Final = 1.0
 
 
 class Reporter:
-    """Looks at the rooms, and says what it sees. For the main thread, but for `asked`.
+    """Looks at the rooms, and says what it sees. For the main thread, but for `asked` and `reading`.
 
     Args:
         settings: the worker's: the interval, and the bounds.
@@ -105,7 +105,13 @@ class Reporter:
         """These are an answer too, to all who have asked so far."""
         self._is_asked = False
         self._next_answer = time.monotonic() + _ANSWER_EVERY
-        stats = self._meter.reading(
+        stats = self.reading()
+        self._publish(stats)
+        return stats
+
+    def reading(self) -> Stats:
+        """The figures as they stand. From any thread."""
+        return self._meter.reading(
             self._settings.worker_id,
             queued=len(self._queue),
             queue_size=self._queue.size,
@@ -115,5 +121,3 @@ class Reporter:
             replies_dropped=self._sender.dropped,
             unreadable_messages=self._unreadable(),
         )
-        self._publish(stats)
-        return stats

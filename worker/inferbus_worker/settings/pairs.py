@@ -42,6 +42,8 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
             "no room",
             *("max_intake_bytes", "max_conversation_bytes"),
         )
+    if settings.http_token_file is not None and settings.http is None:
+        yield ConflictError("--http-token-file is for --http, which is off", "http_token_file", "http")
     yield from _budgets_too_small(settings)
     yield from _wrong_models(settings)
 

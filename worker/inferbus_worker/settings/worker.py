@@ -15,6 +15,7 @@ from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.file import Keys
 from inferbus_client.settings.sources import FILE_ONLY, nearest
 from inferbus_client.units import Duration, Size
+from inferbus_client.web.listening import listening_at
 from inferbus_worker.settings.models import Backend, Concurrency, Memory, Models, ModelSettings, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
@@ -277,6 +278,16 @@ class Settings(ConnectionSettings):
         30.0,
         description="How long requests in flight may take to finish at shutdown, and their replies to leave.",
         json_schema_extra={"default": "30s", "metavar": "TIME"},
+    )
+    http: Annotated[str, BeforeValidator(listening_at)] | None = Field(
+        None,
+        description="Serve health, metrics and figures over HTTP there; PORT alone is one on 127.0.0.1.",
+        json_schema_extra={"default": "off", "metavar": "[HOST:]PORT"},
+    )
+    http_token_file: Path | None = Field(
+        None,
+        description="With --http: the file that holds the token which all but /healthz and /readyz ask for.",
+        json_schema_extra={"default": "none", "metavar": "FILE"},
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
