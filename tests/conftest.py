@@ -65,7 +65,7 @@ def starting_worker(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory)
     # Hot by default: whoever says nothing gets noise, whoever says 0 must get greedy answers.
     options: dict[str, Any] = {"workers": 64, "rate_limit": "off", "temperature": 2.0, "max_message_bytes": 1_000_000}
     projects = tmp_path_factory.mktemp("real") / "projects.yaml"
-    projects.write_text("projects: {real: {}, engine: {response_format: true}}\n")
+    projects.write_text("projects: {real: {}, engine: {response_format: true, tools: true}}\n")
     worker = WorkerProcess(broker, "demo", config=projects, **options)
     with ExitStack() as running, ThreadPoolExecutor(1) as pool:
         start = pool.submit(running.enter_context, worker)

@@ -28,6 +28,20 @@ NAMES = tuple(
     for last in ("vek", "mik", "lor", "tin", "nes", "gor", "wen", "rix")
 )
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Graz", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+THE_WEATHER = {"type": "function", "function": {"name": "weather"}}
+
 
 # Before the engine, which so starts beside it.
 pytestmark = pytest.mark.usefixtures("starting_worker")
@@ -120,3 +134,29 @@ def in_json(heard: list[Heard]) -> list[dict[str, Any]]:
 
 def ended(heard: list[Heard], count: int) -> bool:
     return sum(message["type"] in {"done", "error"} for message in in_json(heard)) >= count
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_forced_call_comes_over_the_bus_and_its_result_goes_back(
+    broker: Mosquitto, real_worker: WorkerProcess, *, stream: bool
+) -> None:
+    assert real_worker.process.poll() is None
+    session = f"tools-{stream}"
+    with Listener(broker, f"engine/assistant_response/{session}") as listener:
+
+        def send(**fields: Any) -> list[dict[str, Any]]:
+            before = len(listener.heard)
+            asked = {"tools": [WEATHER], "temperature": 0, "maxTokens": 48, "stream": stream, **fields}
+            listener.publish(f"engine/user_input/{session}", json.dumps(asked))
+            until(lambda: any(reply["type"] in {"done", "error"} for reply in in_json(listener.heard[before:])))
+            return in_json(listener.heard[before:])
+
+        called = send(message="Is it warm in Graz?", toolChoice=THE_WEATHER)
+        (call,) = called[-1]["toolCalls"]
+        answered = send(toolResults=[{"toolCallId": call["id"], "content": "It is 20 degrees."}])
+    assert (called[-1]["finishReason"], call["function"]["name"]) == ("tool_calls", "weather")
+    assert json.loads(call["function"]["arguments"])["city"] in {"Graz", "Rome"}
+    assert (answered[-1]["type"], bool(answered[-1]["text"])) == ("done", True)
+    parts = [part for reply in called for part in reply.get("toolCalls", ()) if reply["type"] == "delta"]
+    joined = "".join(part["function"]["arguments"] for part in parts)
+    assert joined == (call["function"]["arguments"] if stream else "")
