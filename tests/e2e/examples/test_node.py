@@ -68,3 +68,10 @@ def test_nobody_who_answers_and_no_broker_are_told_apart(example: Path, bus: Exa
     nowhere = f"mqtt://{bus.broker.host}:{free_port()}"
     assert ask(example, bus, "hello", INFERBUS_BROKER=nowhere).returncode == 3
     assert ask(example, bus).returncode == 2
+
+
+def test_what_would_never_be_answered_is_not_sent(example: Path, bus: ExampleBus) -> None:
+    no_time = ask(example, bus, "hello", INFERBUS_TIMEOUT="soon")
+    assert (no_time.returncode, no_time.stderr) == (2, "ask: INFERBUS_TIMEOUT: not a number of seconds: soon\n")
+    no_session = ask(example, bus, "hello", "a b", INFERBUS_TIMEOUT="5")
+    assert (no_session.returncode, no_session.stderr) == (2, "ask: not a session's id: a b\n")
