@@ -23,8 +23,10 @@ _FIRST, _SECOND = 0.3, 0.6
 
 
 @contextmanager
-def batch(broker: Mosquitto, requests: Path, answers: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    command = [PROGRAM, "batch", str(requests), "-o", str(answers), "--broker", broker.url, "--project", "batch", *more]
+def batch(
+    broker: Mosquitto, requests: Path, answers: Path, *more: str, project: str = "batch"
+) -> Iterator[subprocess.Popen[str]]:
+    command = [PROGRAM, "batch", str(requests), "-o", str(answers), "--broker", broker.url, "--project", project, *more]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -67,6 +69,31 @@ def test_a_worker_killed_in_the_middle_and_then_the_batch_itself(
     assert texts(answers) == {f"r{n}": f"number {n}" for n in range(total)}
     assert read(tmp_path / "answers.errors.jsonl") == []
     report(54, f"{total} requests, {total} answers in {took:.0f} s; the next one {recovery:.1f} s after the kill")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_worker_with_a_real_engine_killed_in_the_middle(
+    broker: Mosquitto, real_worker: WorkerProcess, tmp_path: Path, report: Callable[..., None]
+) -> None:
+    total = size(400, 10_000)
+    asked = (request(f"r{n}", f"My name is Zorvek {n}", temperature=0, max_tokens=16) for n in range(total))
+    requests = write(tmp_path / "requests.jsonl", asked)
+    answers = tmp_path / "answers.jsonl"
+    began = time.monotonic()
+    with batch(broker, requests, answers, project="real") as process:
+        until(lambda: lines_in(answers) >= total / 2, 900)
+        real_worker.kill()
+        answered = lines_in(answers)
+        real_worker.start()
+        _, said = process.communicate(timeout=900)
+    took = time.monotonic() - began
+    assert process.returncode == 0, said
+    assert answered < total
+    assert texts(answers).keys() == {f"r{n}" for n in range(total)}
+    assert all(texts(answers).values())
+    assert read(tmp_path / "answers.errors.jsonl") == []
+    report(54, f"demo model: {total} requests, {total} answers in {took:.0f} s, killed at {answered}")
 
 
 @pytest.mark.slow

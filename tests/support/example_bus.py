@@ -19,14 +19,14 @@ from support.waiting import until
 
 EXAMPLES: Final = ROOT / "examples"
 
-#: Seconds that the worker takes for a word. It echoes, so a message's length is how long its answer takes.
-PER_WORD: Final = 0.05
+#: What the worker takes for a word. It echoes, so a message's length is how long its answer takes.
+PER_WORD: Final = "50ms"
 #: A message that is answered while a test goes on, and whose answer none of them waits for.
 LONG: Final = "on and on " * 2000
 #: Projects that the worker serves: as many requests as one likes, and one in so many seconds.
 OPEN: Final = "general"
 LIMITED: Final = "limited"
-SETTINGS: Final = f"max_tokens: 6000\nprojects: {{{OPEN}: {{}}, {LIMITED}: {{project_rate_limit: 1/2s}}}}\n"
+SETTINGS: Final = f"max_tokens: 6000\nprojects: {{{OPEN}: {{}}, {LIMITED}: {{project_rate_limit: 1/3s}}}}\n"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def copy(name: str, to: Path, packages: Path) -> Path:
     there = to / name
     there.mkdir()
     for file in (EXAMPLES / name).iterdir():
-        (there / file.name).write_bytes(file.read_bytes())
+        if file.is_file():  # and no `node_modules` of somebody's
+            (there / file.name).write_bytes(file.read_bytes())
     (there / "node_modules").symlink_to(packages / "node_modules")
     return there

@@ -273,9 +273,8 @@ class Rooms:
             waited = self.endings._waiting.get()
             assert waited is not None
             self.endings.write(waited)
-        streams = []
-        while self.replies.streams:  # one by one: a thread of a test's own may add to them meanwhile
-            streams.append(self.replies.streams.pop(0))
+        # One by one: a thread of a test's own may add to them meanwhile.
+        streams = [self.replies.streams.pop(0) for _ in range(len(self.replies.streams))]
         return [message for stream in streams for message in stream.outgoing()]
 
     @property

@@ -16,7 +16,6 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleBus]:
     """Each test names sessions of its own in it."""
     settings = tmp_path_factory.mktemp("examples") / "projects.yaml"
     settings.write_text(SETTINGS)
-    pace = f"{PER_WORD * 1000:g}ms"
     with (
         MosquittoOverWebSocket() as broker,
         # By its plain address: the one that `url` says is for browsers.
@@ -25,7 +24,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleBus]:
             extra=["--broker", f"mqtt://{broker.host}:{broker.port}"],
             config=settings,
             rate_limit="off",
-            simulated_per_token=pace,
+            simulated_per_token=PER_WORD,
         ),
     ):
         yield ExampleBus(broker)

@@ -21,10 +21,12 @@ SKETCH = EXAMPLES / "arduino"
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("arduino") / "board"
+    folder = tmp_path_factory.mktemp("arduino")
+    program = folder / "board"
+    shutil.copy(SKETCH / "arduino.ino", folder)  # away from the secrets of whoever has some beside it
     # By their files, since the links that a compiler goes by come with headers that nobody needs here.
     libraries = ["-l:libmosquitto.so.1", "-l:libcjson.so.1"]
-    compiled(f"-I{STAND_INS}", f"-I{SKETCH}", str(STAND_INS / "board.cpp"), "-o", str(program), *libraries)
+    compiled(f"-I{STAND_INS}", f"-I{folder}", str(STAND_INS / "board.cpp"), "-o", str(program), *libraries)
     return program
 
 
@@ -48,14 +50,14 @@ def printed(board: Path, bus: ExampleBus, *questions: str, project: str = OPEN, 
 
 
 def test_a_board_asks_and_writes_the_answers_and_what_would_be_refused_again(board: Path, bus: ExampleBus) -> None:
-    with Listener(bus.broker, "boards/#") as listener:
+    with Listener(bus.broker, f"boards/{SESSION}") as listener:
         assert printed(board, bus, 'naïve "words" \x1b[2J', " ", "word " * 1000, "two") == [
             'naïve "words" [2J',
             "no answer, invalid_request: Error: Invalid request. The message is blank.",
             "no answer, message_too_large: it does not fit the buffer",
             "two",
         ]
-        until(lambda: [heard.text for heard in listener.heard][-2:] == ["online", "offline"])
+        until(lambda: "online offline" in " ".join(heard.text for heard in listener.heard))
 
 
 def test_a_refusal_is_waited_out(board: Path, bus: ExampleBus) -> None:
@@ -64,7 +66,7 @@ def test_a_refusal_is_waited_out(board: Path, bus: ExampleBus) -> None:
 
 def test_a_busy_session_and_nobody_are_given_up_when_the_time_is_over(board: Path, bus: ExampleBus) -> None:
     with bus.busy(SESSION):
-        (line,) = printed(board, bus, "hello", give_up_ms=2000)
+        (line,) = printed(board, bus, "hello", give_up_ms=3000)
     assert line.startswith("no answer, session_busy: Please wait")
     (line,) = printed(board, bus, "hello", project="nobody", give_up_ms=500)
     assert line == "no answer, timeout: nobody has answered in time"

@@ -24,13 +24,13 @@ def printed(bus: ExampleBus, *questions: str, project: str = OPEN, timeout_ms: i
 
 
 def test_a_board_asks_and_prints_the_answers_and_what_would_be_refused_again(bus: ExampleBus) -> None:
-    with Listener(bus.broker, "boards/#") as listener:
+    with Listener(bus.broker, "boards/board-0102") as listener:
         assert printed(bus, 'one "two"', " ", "naïve") == [
             'one "two"',
             "no answer, invalid_request: Error: Invalid request. The message is blank.",
             "naïve",
         ]
-        until(lambda: [heard.text for heard in listener.heard][-2:] == ["online", "offline"])
+        until(lambda: "online offline" in " ".join(heard.text for heard in listener.heard))
 
 
 def test_a_refusal_is_waited_out(bus: ExampleBus) -> None:
@@ -39,7 +39,7 @@ def test_a_refusal_is_waited_out(bus: ExampleBus) -> None:
 
 def test_a_busy_session_and_nobody_are_given_up_when_the_time_is_over(bus: ExampleBus) -> None:
     with bus.busy("board-0102"):
-        (line,) = printed(bus, "hello", timeout_ms=2000)
+        (line,) = printed(bus, "hello", timeout_ms=4000)
     assert line.startswith("no answer, session_busy: Please wait")
     assert printed(bus, "hello", project="nobody", timeout_ms=500) == [
         "no answer, timeout: nobody has answered in time"

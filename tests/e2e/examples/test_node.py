@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.example_bus import LIMITED, LONG, OPEN, ExampleBus, copy
-from support.mosquitto import free_port
+from support.example_bus import LIMITED, LONG, OPEN, PER_WORD, ExampleBus, copy
+from support.inferbus import environment
+from support.mosquitto import Mosquitto, free_port
 from support.needs import needs_program
 from support.node import with_packages
 from support.scripts import Running
+from support.worker import WorkerProcess
 
 pytestmark = pytest.mark.timeout(700)  # npm may have to install what the tests need
 
@@ -75,3 +78,16 @@ def test_what_would_never_be_answered_is_not_sent(example: Path, bus: ExampleBus
     assert (no_time.returncode, no_time.stderr) == (2, "ask: INFERBUS_TIMEOUT: not a number of seconds: soon\n")
     no_session = ask(example, bus, "hello", "a b", INFERBUS_TIMEOUT="5")
     assert (no_session.returncode, no_session.stderr) == (2, "ask: not a session's id: a b\n")
+
+
+def test_a_lost_connection_loses_no_answer(
+    example: Path, own_broker: Mosquitto, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(broker=own_broker, simulated_per_token=PER_WORD)
+    words = " ".join(f"word-{number}" for number in range(60))
+    where = environment(INFERBUS_BROKER=own_broker.url)
+    with Running(["node", str(example / "ask.mjs"), words, "node-lost"], where) as asking:
+        asking.says("word-3")
+        own_broker.restart()
+        assert asking.wait(90) == 0
+        assert asking.out.endswith(f"{words}\n")

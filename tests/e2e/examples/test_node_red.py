@@ -23,7 +23,7 @@ START_TIMEOUT = 120
 
 @pytest.fixture
 def home(bus: ExampleBus, tmp_path: Path) -> Iterator[Listener]:
-    """Hears what the flow answers; it asks the project that lets one request through in two seconds."""
+    """Hears what the flow answers; it asks the project that lets one request through in three seconds."""
     node = needs_program("node")
     packages = with_packages(ROOT / "tests/node-red")
     flow = json.loads((EXAMPLES / "node-red/flow.json").read_text().replace(f"{OPEN}/", f"{LIMITED}/"))
@@ -53,7 +53,7 @@ def said(listener: Listener, count: int) -> list[str]:
 def test_questions_are_answered_though_they_come_too_often_and_what_strangers_reply_is_none(home: Listener) -> None:
     for reply in ('{"requestId": "__proto__", "type": "done"}', "null", "no JSON"):
         home.publish(f"{LIMITED}/assistant_response/node-red", reply)
-    questions = ["one", '{"two": "<b>"}', "naïve"]
+    questions = ["naïve", '{"two": "<b>"}']
     for question in questions:
         home.publish("home/question", question)
-    assert sorted(said(home, 3)) == sorted(f"home/answer {question}" for question in questions)
+    assert sorted(said(home, 2)) == sorted(f"home/answer {question}" for question in questions)

@@ -19,8 +19,8 @@ from support.stub_backend import Fault, StubBackend
 ROBOT = EXAMPLES / "robot/robot.py"
 
 
-def steered(broker: str, project: str, *orders: str) -> subprocess.CompletedProcess[str]:
-    env = environment(INFERBUS_BROKER=broker, INFERBUS_PROJECT=project, INFERBUS_CONNECT_TIMEOUT="5s")
+def steered(broker: str, project: str, *orders: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = environment(INFERBUS_BROKER=broker, INFERBUS_PROJECT=project, **settings)
     command = [sys.executable, str(ROBOT), *orders]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=env, check=False)
 
@@ -64,7 +64,8 @@ def test_a_failure_leaves_it_standing(broker_url: str, stub: StubBackend) -> Non
     assert steered(broker_url, "general", "Go.").stdout.startswith("standing still, invalid_request: ")
     stub.always = Fault(status=500)
     assert steered(broker_url, "robots", "Go.").stdout.startswith("standing still, engine_error: ")
-    assert steered(f"mqtt://{HOST}:{free_port()}", "robots", "Go.").returncode == 3
+    nowhere = f"mqtt://{HOST}:{free_port()}"
+    assert steered(nowhere, "robots", "Go.", INFERBUS_CONNECT_TIMEOUT="1s").returncode == 3
 
 
 @pytest.mark.usefixtures("real_worker")

@@ -34,7 +34,7 @@ def test_a_refusal_is_waited_out(bus: ExampleBus) -> None:
 
 def test_a_busy_session_is_given_up_when_the_time_is_over(bus: ExampleBus) -> None:
     with bus.busy("shell-busy"):
-        run = ask(bus, "-s", "shell-busy", "-t", "4", "hello")
+        run = ask(bus, "-s", "shell-busy", "-t", "6", "hello")
     assert run.returncode == 4
     assert "your previous message is still being processed" in run.stderr
 
