@@ -29,7 +29,7 @@ _WORDS: Final = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "literal_error": "must be {expected}",
-    "union_tag_invalid": "must be {expected_tags}",
+    "union_tag_invalid": "{discriminator} must be one of {expected_tags}",
     "union_tag_not_found": "must have {discriminator}",
     "extra_forbidden": "is not known",
 }

@@ -22,7 +22,10 @@ question.addEventListener("submit", (event) => (event.preventDefault(), ask(ques
 cancel.addEventListener("click", () => publish(`${PROJECT}/cancel/${session}`, { requestId: asked.request.requestId }));
 
 function connect() {
+  if (!("mqtt" in window)) return say("mqtt.js is not here: run npm install in this folder, and load the page again.");
+  if (!/^[A-Za-z0-9_.:-]{1,128}$/.test(session)) return say("?session= is not an id: letters, digits and _.:- alone.");
   bus?.end(true);
+  let refusal = ""; // stays to be read, though the broker closes the connection after it
   const { url, username, password } = broker.elements;
   bus = mqtt.connect(url.value, {
     clientId,
@@ -32,9 +35,10 @@ function connect() {
     reconnectPeriod: 1000 + Math.random() * 2000, // not every page at once when the broker comes back
   });
   bus.on("message", (_topic, payload) => received(parsed(payload)));
-  bus.on("error", (error) => say(`The broker refuses: ${error.message}`));
-  bus.on("close", () => say("No connection; trying again."));
+  bus.on("error", (error) => (refusal = `The broker refuses: ${error.message}. `));
+  bus.on("close", () => say(`${refusal}No connection; trying again.`));
   bus.on("connect", async () => {
+    refusal = "";
     await bus.subscribeAsync(replies, { qos: 1 });
     say("Connected.");
     send.disabled = asked !== null;

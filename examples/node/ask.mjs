@@ -46,8 +46,16 @@ async function ask(bus) {
   }
 }
 
-if (message === undefined) {
-  console.error('usage: node ask.mjs "MESSAGE" [SESSION]');
+function wrong() {
+  if (message === undefined) return 'usage: node ask.mjs "MESSAGE" [SESSION]';
+  if (!(Number(timeout) > 0)) return `ask: INFERBUS_TIMEOUT: not a number of seconds: ${timeout}`;
+  // The refusal of such a session would go to another one's topic, where nobody here listens.
+  if (session && !/^[A-Za-z0-9_.:-]{1,128}$/.test(session)) return `ask: not a session's id: ${session}`;
+  return null;
+}
+
+if (wrong() !== null) {
+  console.error(asText(wrong()));
   process.exitCode = 2;
 } else {
   try {

@@ -120,6 +120,18 @@ def test_the_cases_are_listed_without_a_broker() -> None:
     assert all(line.startswith("text: ") for line in run.stdout.splitlines())
 
 
+def test_the_list_says_what_is_not_always_played() -> None:
+    lines = inferbus("conformance", "--list").stdout.splitlines()
+    assert "text: MQTT 5's correlation data come back (MQTT 5 alone)" in lines
+    assert "json: a tool that must not be called is not (--tools)" in lines
+
+
+def test_a_file_that_is_no_list_of_cases_is_said_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: one\n")
+    run = inferbus("conformance", "--cases", str(tmp_path), "--list")
+    assert (run.returncode, run.stderr) == (2, f"inferbus: {tmp_path}/mine.yaml: must be a list\n")
+
+
 def test_a_choice_that_fits_nothing_is_said() -> None:
     run = inferbus("conformance", "--only", "no case has this")
     assert run.returncode == 2
@@ -130,3 +142,22 @@ def test_a_bus_without_a_worker_is_said(own_broker: Mosquitto) -> None:
     run = inferbus("conformance", "--broker", own_broker.url, "--first-timeout", "1s")
     assert run.returncode == 1
     assert "no worker that is ready serves general on this bus" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("worker", "project", "why"),
+    [
+        ("wokrer", "general", "nothing has come on inferbus/workers/wokrer/status; on this bus there is sleeper"),
+        ("sleeper", "general", "sleeper is loading, not ready"),
+        ("sleeper", "genral", "sleeper serves general, not genral"),
+    ],
+)
+def test_a_named_worker_that_cannot_answer_is_said_before_anything_is_played(
+    own_broker: Mosquitto, worker: str, project: str, why: str
+) -> None:
+    presence = Presence(worker="sleeper", state="loading", projects=("general",))
+    single(topics.presence("sleeper"), presence.encode(), qos=1, retain=True, port=own_broker.port)
+    way = ("--broker", own_broker.url, "--first-timeout", "1s", "--timeout", "1s", "--only", "presence")
+    run = inferbus("conformance", *way, "--worker", worker, "--project", project)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert why in run.stderr

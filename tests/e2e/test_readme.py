@@ -9,6 +9,7 @@ one must end well. `tour output` holds lines that somebody must have printed by 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any, Final
 import pexpect
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
@@ -48,6 +50,9 @@ TRIED: Final = {
     "install": "tests/e2e/test_install.py",
     "verbs": "test_each_verb_runs",
     "python": "test_the_program_runs",
+    "batch lines": "test_a_file_of_requests_is_answered",
+    "cases": "test_cases_of_one_s_own_are_played",
+    "tools": "test_an_exchange_about_tools_is_what_the_schemas_ask_for",
     "mermaid": "tests/unit/test_documents.py",
 }
 PRELUDE: Final = r"""
@@ -258,6 +263,38 @@ def test_the_program_runs(program: str, own_broker: Mosquitto, start_worker: Sta
     assert run.returncode == 0, run.stderr
     assert "Zorvek" in run.stdout
     assert run.stdout.endswith("\n")
+
+
+@pytest.mark.parametrize("lines", _of_kind("batch lines"))
+def test_a_file_of_requests_is_answered(
+    lines: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(broker=own_broker)
+    (tmp_path / "requests.jsonl").write_text(lines)
+    answers = tmp_path / "answers.jsonl"
+    run = inferbus("batch", str(tmp_path / "requests.jsonl"), "-o", str(answers), "--broker", own_broker.url)
+    assert run.returncode == 0, run.stderr
+    assert len(answers.read_text().splitlines()) == len(lines.splitlines())
+
+
+@pytest.mark.parametrize("cases", _of_kind("cases"))
+def test_cases_of_one_s_own_are_played(
+    cases: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(broker=own_broker)
+    (tmp_path / "mine.yaml").write_text(cases)
+    run = inferbus("conformance", "--cases", str(tmp_path), "--broker", own_broker.url)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.endswith("3 of 3 hold\n")
+
+
+@pytest.mark.parametrize("exchange", _of_kind("tools"))
+def test_an_exchange_about_tools_is_what_the_schemas_ask_for(exchange: str) -> None:
+    asked, done, told = (json.loads(line) for line in exchange.splitlines())
+    for message, kind in ((asked, "request"), (done, "done"), (told, "request")):
+        schema = json.loads((ROOT / f"docs/schemas/{kind}.json").read_text())
+        Draft202012Validator(schema).validate(message)
+    assert [call["id"] for call in done["toolCalls"]] == [result["toolCallId"] for result in told["toolResults"]]
 
 
 # --- the tables ---

@@ -1,5 +1,6 @@
 // Asks questions on the page of examples/browser, in a real Chromium, and tells what was to be seen.
 // node browser.mjs CHROMIUM URL QUESTION... ; a question that ends in "…" is cancelled once its answer grows.
+// node browser.mjs CHROMIUM URL --until WORDS: nothing is asked; it says these words after Connect was pressed.
 import { chromium } from "playwright-core";
 
 const [executablePath, url, ...questions] = process.argv.slice(2);
@@ -11,7 +12,8 @@ try {
   await page.addInitScript(watchState);
   await page.goto(url);
   await page.click("#broker button");
-  await page.waitForFunction(() => document.getElementById("state").textContent === "Connected.");
+  const words = questions[0] === "--until" ? questions.splice(0)[1] : "Connected.";
+  await page.waitForFunction((said) => document.getElementById("state").textContent === said, words);
   const answers = [];
   for (const question of questions) answers.push(await ask(page, question));
   console.log(JSON.stringify({ answers, errors, title: await page.title() }));

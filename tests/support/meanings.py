@@ -140,7 +140,7 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "usage": "null where no model was asked (a reset, a new session)",
         "timing": "null there, too",
         "reasoning": "where the project shows it; else the key is missing",
-        "model": "which one has answered, where the worker has several; else the key is missing",
+        "model": "which one has answered; the key is missing where none was asked (a reset, a new session)",
         "toolCalls": "what it calls, whole; else the key is missing",
     },
     ErrorReply: {

@@ -163,7 +163,7 @@ class TestIsRefused:
             ([{}], "messages.0: must have 'role'."),
             (
                 [{"role": "developer", "content": "x"}],
-                "messages.0: must be 'system', 'user', 'assistant', 'tool'.",
+                "messages.0: 'role' must be one of 'system', 'user', 'assistant', 'tool'.",
             ),
             ([{"role": "user"}], "messages.0.user.content: Field required."),
             ([{"role": "user", "content": ""}], "messages.0.user.content: must not be empty."),
@@ -173,7 +173,7 @@ class TestIsRefused:
             ([ASKED, {**ASKED, "name": "ann"}], "messages.1.user.name: is not known."),
             (
                 [{"role": "user", "content": [{"type": "audio"}]}],
-                "messages.0.user.content.0: must be 'text', 'image_url'.",
+                "messages.0.user.content.0: 'type' must be one of 'text', 'image_url'.",
             ),
             ([{"role": "assistant"}], "messages.0.assistant: must have content or tool_calls."),
             ([{"role": "assistant", "tool_calls": []}], "messages.0.assistant.tool_calls: must not be empty."),

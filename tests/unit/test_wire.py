@@ -227,7 +227,7 @@ class TestRequests:
             ({"params": {"warmth": 1}}, "params.warmth: is not known."),
             ({"params": {"stop": ["x"] * 17}}, "params.stop: must have at most 16 elements."),
             ({"params": []}, "params: must be an object."),
-            ({"message": [{"type": "audio"}]}, "message.0: must be 'text', 'image_url'."),
+            ({"message": [{"type": "audio"}]}, "message.0: 'type' must be one of 'text', 'image_url'."),
         ],
     )
     def test_what_is_wrong_is_said_in_everybodys_words(self, fields: dict[str, Any], words: str) -> None:

@@ -55,12 +55,12 @@ def conformance(
         raise click.BadParameter(f"no case has {only!r} in it; --list prints them", param_hint="--only")
     if lists:
         for case in chosen:
-            click.echo(f"{case.half}: {case.name}")
+            click.echo(f"{case.half}: {case.name}{_when(case)}")
         return Exit.OK
     settings = load_settings(flags, config, timeout=30.0)
     if worker is not None and not is_worker(worker):
         raise click.BadParameter(f"a worker's name matches {NAME}", param_hint="--worker")
-    worker = worker or worker_of(settings, settings.first_timeout)
+    worker = worker_of(settings, settings.first_timeout, worker)
     if not as_json:
         click.echo(f"{shown_in_line(worker)} on {settings.broker}, project {settings.project}")
     failed = played = 0
@@ -81,6 +81,13 @@ def _play(settings: ClientSettings, cases: Sequence[Case], worker: str) -> Itera
             for case in cases:
                 if version in case.mqtt:
                     yield _Played(case, version, player.play(case))
+
+
+def _when(case: Case) -> str:
+    """When it is played, where that is not always."""
+    when = [f"MQTT {version} alone" for version in case.mqtt if len(case.mqtt) == 1]
+    when += ["--tools"] if case.needs else []
+    return f" ({', '.join(when)})" if when else ""
 
 
 def _as_line(one: _Played) -> str:

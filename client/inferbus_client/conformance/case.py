@@ -149,7 +149,7 @@ def load_cases(folder: Path = CASES) -> list[Case]:
         except ValidationError as error:
             worst = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in worst["loc"])
-            raise SettingsError(f"{file}: {where}: {wording(worst)}") from None
+            raise SettingsError(f"{file}: {f'{where}: ' if where else ''}{wording(worst)}") from None
     if not cases:
         raise SettingsError(f"there are no cases in {folder} (*.yaml)")
     return cases

@@ -19,11 +19,13 @@ from paho.mqtt.properties import Properties
 from inferbus_client.conformance.case import Case, Expect, MqttVersion, Names, Replies, Send
 from inferbus_client.conformance.judging import MismatchError, is_last, judge_message, judge_replies, shown
 from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import InferbusError
-from inferbus_client.fleet.watch import Watch
+from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
+from inferbus_client.shown import shown_in_line
 
 #: Seconds after the last step in which nothing more may come: nobody gets two ends.
 _NOTHING_MORE: Final = 0.3
@@ -235,22 +237,38 @@ def versions_on(settings: ClientSettings) -> tuple[MqttVersion, ...]:
         return ("3.1.1", "5") if link.is_v5 else ("3.1.1",)
 
 
-def worker_of(settings: ClientSettings, timeout: float) -> str:
-    """A worker that is ready and serves the project.
+def worker_of(settings: ClientSettings, timeout: float, name: str | None = None) -> str:
+    """A worker that is ready and serves the project: the one of that name, else the first.
 
     Raises:
-        InferbusError: there is none.
+        InferbusError: there is none, and why.
     """
-    with Watch(settings, f"inferbus-conformance-{uuid.uuid4().hex[:8]}") as watch:
+    with Watch(settings, f"inferbus-conformance-{uuid.uuid4().hex[:8]}", name) as watch:
         give_up = time.monotonic() + timeout
         while True:
             watch.gather()
-            for name, view in watch.workers.items():
+            for worker, view in watch.workers.items():
                 said = view.presence
                 if said is not None and said.state == "ready" and settings.project in said.projects:
-                    return name
+                    return worker
             if time.monotonic() >= give_up:
-                raise InferbusError(
-                    f"no worker that is ready serves {settings.project} on this bus; where the broker keeps what "
-                    "workers say from wildcards (RabbitMQ), name it: --worker NAME"
-                )
+                break
+        if name is not None:
+            raise InferbusError(_why_not(name, watch.workers.get(name, WorkerView()).presence, settings))
+    raise InferbusError(
+        f"no worker that is ready serves {settings.project} on this bus; where the broker keeps what "
+        "workers say from wildcards (RabbitMQ), name it: --worker NAME"
+    )
+
+
+def _why_not(worker: str, said: Presence | None, settings: ClientSettings) -> str:
+    """Why a worker cannot be asked, by its presence; the others, where it has none."""
+    if said is None:
+        with Watch(settings, f"inferbus-conformance-{uuid.uuid4().hex[:8]}") as watch:
+            watch.gather()
+            others = ", ".join(watch.workers)
+        there = f"; on this bus there is {shown_in_line(others)}" if others else ""
+        return f"nothing has come on {topics.presence(worker)}{there}"
+    if settings.project not in said.projects:
+        return f"{worker} serves {shown_in_line(', '.join(said.projects))}, not {settings.project}"
+    return f"{worker} is {said.state}, not ready"

@@ -23,7 +23,7 @@ class Answer:
         usage: tokens in and out; None where no model was asked, or the worker answers in text only.
         timing: the worker's own measurements, in milliseconds since admission; None as for `usage`.
         reasoning: what a reasoning model thought, where its project shows that.
-        model: the one that has answered, where the worker has several and says so.
+        model: the one that has answered, where the worker says so.
         tool_calls: what the model calls; it goes on when it has their results (`Client.ask(tool_results=…)`).
         lost: how many messages of the stream never arrived (QoS 0 may lose them).
         attempts: how often the request was started, retries included.

@@ -90,6 +90,10 @@ REQUEST_FIELDS: Final = frozenset(
 )
 
 
+#: Arguments of `ask` that are no option of its requests.
+_OF_ASK: Final = ("run_tools", "max_tool_rounds")
+
+
 def _setting(name: str) -> TypeAdapter[Any]:
     """What checks an option as the setting of the same name is checked."""
     field = ClientSettings.model_fields[name]
@@ -116,13 +120,22 @@ def check_options(options: Mapping[str, object], known: Iterable[str]) -> None:
     known = list(known)
     for name in options:
         if name not in known:
-            near = get_close_matches(name.lower(), known, n=1)
-            raise OptionTypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]}?" if near else ""), name)
+            raise OptionTypeError(f"there is no option {name!r}{_instead(name, known)}", name)
     for name in ("on_accepted", "on_retry"):
         if (callback := options.get(name)) is not None and not callable(callback):
             raise OptionTypeError(f"{name} must be callable", name)
     for name in ("when_busy", "session", "request_id"):
         _checked(name, options.get(name))
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by an option that is not there."""
+    if name in _OF_ASK:
+        return ": ask alone runs tools"
+    if name in ClientSettings.model_fields:
+        return f": it is the client's, Client({name}=…)"
+    near = get_close_matches(name.lower(), [*known, *(_OF_ASK if "tools" in known else ())], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def request_fields(options: AskOptions) -> dict[str, Any]:

@@ -11,15 +11,16 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, to_json
 
-from inferbus_client.contract.wire.messages import ToolCall
+from inferbus_client.contract.wire.messages import FunctionName, ToolCall
 from inferbus_client.contract.wire.tools import MAX_DESCRIPTION
 from inferbus_client.errors import OptionTypeError, OptionValueError, ToolError, ToolRoundsError
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.call import Content, Messages
-from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exchange.options import AskOptions, check_options
 from inferbus_client.wording import wording
 
 _Kind = inspect.Parameter
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(FunctionName)
 _CHOICES: Final = frozenset({"auto", "none", "required"})
 #: Parameters that an object of arguments cannot fill.
 _NOT_BY_NAME: Final = frozenset({_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD})
@@ -54,6 +55,11 @@ class FunctionTool:
         self.name = getattr(function, "__name__", "")
         if not inspect.isroutine(function):
             raise OptionTypeError(f"tools: {function!r} is neither a function nor a tool's definition", "tools")
+        try:
+            _NAME.validate_python(self.name)
+        except ValidationError:
+            words = f"tools: {self.name!r} is no name for a tool: letters, digits and _.:/- alone"
+            raise OptionTypeError(words, "tools") from None
         try:
             parameters = inspect.signature(function).parameters.values()
         except ValueError as error:
@@ -150,7 +156,7 @@ class ToolRun:
         awaits: whether tools may be asynchronous.
 
     Raises:
-        OptionTypeError: there are no tools to run, or one is not a function.
+        OptionTypeError: there are no tools to run, one is not a function, or there is no such option.
         OptionValueError: `most` is no number of rounds.
     """
 
@@ -163,9 +169,12 @@ class ToolRun:
         *,
         awaits: bool = False,
     ) -> None:
+        check_options(options, AskOptions.__annotations__)
         tools = _listed(options.get("tools") or ())
+        if not tools:
+            raise OptionTypeError("run_tools: there are no tools to run: tools=[function, …]", "tools")
         functions = [FunctionTool(tool) for tool in tools if not isinstance(tool, Mapping)]
-        if len(functions) < len(tools) or not functions:
+        if len(functions) < len(tools):
             raise OptionTypeError("run_tools: tools must be functions", "tools")
         if not awaits and (late := next((tool.name for tool in functions if tool.is_asynchronous), None)):
             raise OptionTypeError(f"tools: {late} is asynchronous, which is for an AsyncClient", "tools")
@@ -207,7 +216,8 @@ class ToolRun:
 
     def go_on(self, answer: Answer, results: Mapping[str, Any]) -> None:
         """Ask on with what the tools have given, by the calls' ids."""
-        contents = {call_id: _content(result) for call_id, result in results.items()}
+        called = {call.id: call.function.name for call in answer.tool_calls}
+        contents = {call_id: _content(result, called[call_id]) for call_id, result in results.items()}
         # The session is where it began, whatever the client's own has become meanwhile.
         options: AskOptions = {**self.options, "request_id": None, "session": answer.session_id}
         # A call that was forced has been made; forced again, there would never be an answer.
@@ -234,13 +244,13 @@ def _told(error: ToolError) -> str:
     return f"Error: {error}"
 
 
-def _content(result: Any) -> str:
-    """What a tool gives, in words: a text as it is, but for half characters, anything else in JSON."""
+def _content(result: Any, name: str) -> str:
+    """What a tool of this name gives, in words: a text as it is, but for half characters, anything else in JSON."""
     if isinstance(result, str):
         return result.encode(errors="replace").decode()
     try:
         return to_json(result).decode()
     except PydanticSerializationError as error:
         raise OptionTypeError(
-            f"tools: what a tool gives must be a text, or have a form in JSON: {error}", "tools"
+            f"tools: what {name} gives must be a text, or have a form in JSON: {error}", "tools"
         ) from None

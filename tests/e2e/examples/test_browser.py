@@ -17,8 +17,16 @@ from support.example_bus import LIMITED, LONG, OPEN, ExampleBus, copy
 from support.mosquitto import HOST
 from support.needs import needs_program
 from support.node import run_node, with_packages
+from support.other_brokers import MosquittoOverWebSocket
 
 pytestmark = pytest.mark.timeout(700)  # npm may have to install what the tests need
+
+
+class Strict(MosquittoOverWebSocket):
+    """Nobody gets in without a password."""
+
+    def _lines(self) -> list[str]:
+        return [line for line in super()._lines() if not line.startswith("allow_anonymous")]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -61,6 +69,23 @@ def test_an_answer_grows_as_text_and_one_that_is_cancelled_stops(page: str, bus:
     assert cut["text"].startswith("on and on ")
     assert cut["states"][-1] == "Error: Request cancelled."
     assert (after["text"], after["states"][-1]) == ("three", "Done.")
+
+
+def test_why_there_is_no_connection_stays_to_be_read(page: str) -> None:
+    with Strict() as broker:
+        refusal = "The broker refuses: Connection refused: Not authorized. No connection; trying again."
+        says(f"{page}?broker={broker.url}", refusal)
+
+
+def test_what_can_never_work_is_said_when_connect_is_pressed(page: str, tmp_path: Path, bus: ExampleBus) -> None:
+    says(f"{page}?broker={bus.broker.url}&session=a%20b", "?session= is not an id: letters, digits and _.:- alone.")
+    (tmp_path / "browser/node_modules").unlink()
+    says(page, "mqtt.js is not here: run npm install in this folder, and load the page again.")
+
+
+def says(url: str, words: str) -> None:
+    """Wait until the page says so after Connect was pressed."""
+    assert json.loads(run_node("browser.mjs", needs_program("chromium"), url, "--until", words))["errors"] == []
 
 
 def test_a_refusal_is_said_and_waited_out(page: str, bus: ExampleBus) -> None:

@@ -73,6 +73,13 @@ def test_nobody_who_answers_and_no_broker_are_told_apart(example: Path, bus: Exa
     assert ask(example, bus).returncode == 2
 
 
+def test_what_would_never_be_answered_is_not_sent(example: Path, bus: ExampleBus) -> None:
+    no_time = ask(example, bus, "hello", INFERBUS_TIMEOUT="soon")
+    assert (no_time.returncode, no_time.stderr) == (2, "ask: INFERBUS_TIMEOUT: not a number of seconds: soon\n")
+    no_session = ask(example, bus, "hello", "a b", INFERBUS_TIMEOUT="5")
+    assert (no_session.returncode, no_session.stderr) == (2, "ask: not a session's id: a b\n")
+
+
 def test_a_lost_connection_loses_no_answer(
     example: Path, own_broker: Mosquitto, start_worker: Callable[..., WorkerProcess]
 ) -> None:

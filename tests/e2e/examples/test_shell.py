@@ -58,6 +58,17 @@ def test_nobody_who_answers_and_no_broker_are_told_apart(bus: ExampleBus) -> Non
     assert ask(bus, "hello", MQTT_PORT=str(free_port())).returncode == 3
 
 
-@pytest.mark.parametrize("arguments", [(), ("-x", "hello")])
+@pytest.mark.parametrize("arguments", [(), ("-x", "hello"), ("-h",)])
 def test_it_says_how_it_is_used(bus: ExampleBus, arguments: tuple[str, ...]) -> None:
-    assert ask(bus, *arguments).returncode == 2
+    run = ask(bus, *arguments)
+    assert run.returncode == 2
+    assert "ask [-s SESSION] [-t SECONDS] MESSAGE..." in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"), [(("-t", "soon"), "-t: not a number"), (("-s", "a b"), "-s: not an id")]
+)
+def test_what_would_never_be_answered_is_not_sent(bus: ExampleBus, arguments: tuple[str, ...], wrong: str) -> None:
+    run = ask(bus, *arguments, "hello")
+    assert run.returncode == 2
+    assert wrong in run.stderr

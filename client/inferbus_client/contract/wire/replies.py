@@ -113,7 +113,7 @@ class DeltaWriter:
 class Done(Reply):
     """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session).
 
-    `model` is the one that has answered, where the worker has several. With `tool_calls` the finish reason is
+    `model` is the one that has answered. With `tool_calls` the finish reason is
     `tool_calls`, and the model goes on when it has their results.
     """
 
