@@ -98,6 +98,8 @@ class RabbitMq(OtherBroker):
             # Nodes find each other through a daemon, which stays when they end: this one has one of its own.
             "ERL_EPMD_PORT": str(self._names),
             "ERL_EPMD_ADDRESS": HOST,
+            # And there they talk; by default all on this machine in one place, another program's too.
+            "RABBITMQ_DIST_PORT": str(free_port()),
             "HOME": str(folder),
             "RABBITMQ_NODENAME": f"inferbus-{self.port}@localhost",
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),

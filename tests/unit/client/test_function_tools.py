@@ -70,7 +70,6 @@ def of_any(a: Any = None, *, b: Any = 2) -> tuple[Any, Any]:
         (wrapped, '{"a": 1}', 1),
         (in_words, '{"a": 1, "b": [{"name": "x"}]}', (1, 1)),
         (of_any, '{"b": [1]}', (None, [1])),
-        (lambda a: a, '{"a": 1}', 1),
     ],
 )
 def test_functions_of_every_kind_are_called_with_their_types(
