@@ -62,6 +62,11 @@ def error(message: str, code: str, status: int, param: str | None = None) -> dic
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def event(fields: Mapping[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + to_json(fields) + b"\n\n"
+
+
 def where(failure: Failure) -> str | None:
     """The parameter that a failure is about, where it is about one."""
     found = _WHERE.match(failure.detail)

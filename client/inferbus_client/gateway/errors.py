@@ -1,0 +1,83 @@
+"""Why a request gets no answer, as HTTP has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from inferbus_client.contract.wire import FAILURES, Code, Failure
+from inferbus_client.errors import (
+    BrokerError,
+    InferbusError,
+    MessageRefusedError,
+    OptionTypeError,
+    OptionValueError,
+    RequestFailedError,
+    RequestTimeoutError,
+)
+from inferbus_client.shapes.openai_answer import where
+from inferbus_client.shapes.openai_request import spelled
+
+#: Seconds after which to ask again, where nobody knows better.
+_SOON: Final = 1.0
+
+
+class RefusedError(InferbusError):
+    """A request that gets no answer.
+
+    Attributes:
+        status: of HTTP.
+        code: one of the contract's failure codes, or of HTTP's own faults.
+        retryable: whether the same request may succeed later.
+        retry_after: seconds until then.
+        param: what in the request is wrong, where it is that.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retryable = FAILURES[code].retryable if code in FAILURES else False
+        self.retry_after = (retry_after or _SOON) if self.retryable else None
+        self.param = param
+
+    @classmethod
+    def of(cls, error: Exception) -> RefusedError:
+        """What an error of the client's comes to."""
+        match error:
+            case RefusedError():
+                return error
+            case MessageRefusedError():
+                return cls.failed("message_too_large", "The broker takes no message of this size.")
+            case RequestFailedError():
+                failure = error.failure
+                said = Failure(failure.code, spelled(failure.detail), failure.retry_after_ms)
+                return cls(error.status, error.code, said.message, retry_after=error.retry_after, param=where(said))
+            case RequestTimeoutError(what="answer"):
+                return cls.failed("deadline_exceeded", f"No answer within {error.waited:g} s.")
+            case RequestTimeoutError():
+                return cls.failed("engine_unavailable", f"The worker keeps silent: {error}.")
+            case BrokerError():
+                return cls.failed("engine_unavailable", "The gateway has no connection to the broker.")
+            case OptionTypeError() | OptionValueError():
+                return cls.failed("invalid_request", f"{error}.")
+        raise error
+
+    @classmethod
+    def failed(cls, code: Code, message: str, *, retry_after: float | None = None) -> RefusedError:
+        return cls(FAILURES[code].status, code, message, retry_after=retry_after)
+
+    def headers(self, request_id: str) -> Mapping[str, str]:
+        """What SDKs go by when they decide on a retry, and why it was refused."""
+        headers = {
+            "x-request-id": request_id,
+            "x-inferbus-reason": self.code,
+            "x-should-retry": "true" if self.retryable else "false",
+        }
+        if self.retry_after is not None:
+            headers["retry-after"] = str(max(math.ceil(self.retry_after), 1))
+            headers["retry-after-ms"] = str(max(math.ceil(self.retry_after * 1000), 1))
+        return headers
