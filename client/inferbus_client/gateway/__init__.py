@@ -1,0 +1,1 @@
+"""An OpenAI-shaped door to the bus."""
