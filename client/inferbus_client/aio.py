@@ -233,7 +233,9 @@ class AsyncStream:
         await self.close()
 
 
-async def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None) -> AsyncGenerator[Accepted | Delta]:
+async def _drive(
+    steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None
+) -> AsyncGenerator[Accepted | Delta]:
     """Do the waiting in this loop."""
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     with closing(steps_for(_into_loop(asyncio.get_running_loop(), inbox))) as steps:

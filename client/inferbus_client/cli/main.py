@@ -36,6 +36,7 @@ _OWN_VERBS = {
     "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
     "gateway": "inferbus_client.cli.gateway",
+    "keys": "inferbus_client.cli.keys",
 }
 
 

@@ -121,9 +121,7 @@ class _Pages:
         if not known:
             return _json({"activeRequests": None, "queuedRequests": None, "maxConcurrent": None})
         total = together(known)
-        return _json(
-            {"activeRequests": total.active, "queuedRequests": total.queued, "maxConcurrent": total.capacity}
-        )
+        return _json({"activeRequests": total.active, "queuedRequests": total.queued, "maxConcurrent": total.capacity})
 
     async def health(self, _request: Request) -> Response:
         lacks = self._missing()
@@ -155,7 +153,7 @@ class _Pages:
 
 def workers_by_state(presences: Mapping[str, Presence]) -> dict[str, int]:
     """How many workers there are in each state."""
-    return {state: 0 for state in _STATES} | Counter(one.state for one in presences.values())
+    return dict.fromkeys(_STATES, 0) | Counter(one.state for one in presences.values())
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

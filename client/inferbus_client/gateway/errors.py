@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from inferbus_client.contract.wire import FAILURES, Code, Failure
+from inferbus_client.contract.wire.failures import FailureKind
 from inferbus_client.errors import (
     BrokerError,
     InferbusError,
     MessageRefusedError,
-    OptionTypeError,
-    OptionValueError,
+    MisuseError,
     RequestFailedError,
     RequestTimeoutError,
 )
@@ -21,6 +21,15 @@ from inferbus_client.shapes.openai_request import spelled
 
 #: Seconds after which to ask again, where nobody knows better.
 _SOON: Final = 1.0
+#: What an error that is no failure of a request's own comes to.
+_OTHERS: Final[tuple[tuple[type[InferbusError], Code, str], ...]] = (
+    (MessageRefusedError, "message_too_large", "The broker takes no message of this size."),
+    (BrokerError, "engine_unavailable", "The gateway has no connection to the broker."),
+    (RequestTimeoutError, "engine_unavailable", "The worker keeps silent: {error}."),
+    (MisuseError, "invalid_request", "{error}."),
+)
+#: A code may be HTTP's, too.
+_KINDS: Final[Mapping[str, FailureKind]] = {str(code): kind for code, kind in FAILURES.items()}
 
 
 class RefusedError(InferbusError):
@@ -40,30 +49,23 @@ class RefusedError(InferbusError):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.retryable = FAILURES[code].retryable if code in FAILURES else False
+        self.retryable = code in _KINDS and _KINDS[code].retryable
         self.retry_after = (retry_after or _SOON) if self.retryable else None
         self.param = param
 
     @classmethod
-    def of(cls, error: Exception) -> RefusedError:
-        """What an error of the client's comes to."""
-        match error:
-            case RefusedError():
-                return error
-            case MessageRefusedError():
-                return cls.failed("message_too_large", "The broker takes no message of this size.")
-            case RequestFailedError():
-                failure = error.failure
-                said = Failure(failure.code, spelled(failure.detail), failure.retry_after_ms)
-                return cls(error.status, error.code, said.message, retry_after=error.retry_after, param=where(said))
-            case RequestTimeoutError(what="answer"):
-                return cls.failed("deadline_exceeded", f"No answer within {error.waited:g} s.")
-            case RequestTimeoutError():
-                return cls.failed("engine_unavailable", f"The worker keeps silent: {error}.")
-            case BrokerError():
-                return cls.failed("engine_unavailable", "The gateway has no connection to the broker.")
-            case OptionTypeError() | OptionValueError():
-                return cls.failed("invalid_request", f"{error}.")
+    def of(cls, error: InferbusError) -> RefusedError:
+        """What an error of the client's comes to; it is raised again where it is none of a request."""
+        if isinstance(error, RefusedError):
+            return error
+        if isinstance(error, RequestFailedError):
+            failure = error.failure
+            said = Failure(failure.code, spelled(failure.detail), failure.retry_after_ms)
+            return cls(error.status, error.code, said.message, retry_after=error.retry_after, param=where(said))
+        for kind, code, message in _OTHERS:
+            if isinstance(error, kind):
+                is_late = isinstance(error, RequestTimeoutError) and error.what == "answer"
+                return cls.failed("deadline_exceeded" if is_late else code, message.format(error=error))
         raise error
 
     @classmethod
