@@ -80,7 +80,7 @@ class Reply:
         places: who serves what.
         question: what is asked.
         send: ASGI's.
-        first: told when the first piece of a stream goes out.
+        first: told of each piece of a stream that has gone out.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class Reply:
                     else:
                         await self._begin(None)
                         await self._say(pieces.delta(event))
+                        self._first()
             await self._begin(None)
             answer = stream.result()
             await self._say(pieces.end(answer), more=False)
@@ -169,7 +170,6 @@ class Reply:
                 queued = f": queued place={accepted.queue_position}{eta}\n\n".encode()
         await self._send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
         await self._say(queued + self._pieces.begin())
-        self._first()
 
     async def _say(self, words: bytes, *, more: bool = True) -> None:
         self._sending_since = time.monotonic()

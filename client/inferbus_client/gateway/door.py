@@ -90,7 +90,7 @@ class Door:
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = f"req-{secrets.token_hex(12)}"
+        request_id = secrets.token_hex(12)
         with self._rooms.metrics.request(scope["path"]) as passage:
             begun: list[Reply] = []
             try:

@@ -60,8 +60,9 @@ class RefusedError(InferbusError):
             return error
         if isinstance(error, RequestFailedError):
             failure = error.failure
-            said = Failure(failure.code, spelled(failure.detail), failure.retry_after_ms)
-            return cls(error.status, error.code, said.message, retry_after=error.retry_after, param=where(said))
+            detail = spelled(failure.detail)
+            message = detail if failure.code == "invalid_request" and detail else Failure(failure.code, detail).message
+            return cls(error.status, error.code, message, retry_after=error.retry_after, param=where(detail))
         for kind, code, message in _OTHERS:
             if isinstance(error, kind):
                 is_late = isinstance(error, RequestTimeoutError) and error.what == "answer"
