@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from inferbus_client.contract.wire import Delta
 from inferbus_client.contract.wire.messages import ToolCall
@@ -52,6 +52,11 @@ def error(message: str, status: int, request_id: str | None = None) -> dict[str,
     """Why there is no answer; in the middle of a stream the data of an event `error`."""
     kind = _TYPES.get(status, "api_error" if status >= _SERVERS_FAULT else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+
+
+def server_sent(events: Iterable[Event]) -> bytes:
+    """Events as they travel."""
+    return b"".join(b"event: %b\ndata: %b\n\n" % (name.encode(), to_json(data)) for name, data in events)
 
 
 class Events:

@@ -16,7 +16,7 @@ from inferbus_client.contract.wire import FAILURES, Delta, FinishReason, Usage
 from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.contract.wire.replies import CallDelta, CalledDelta
 from inferbus_client.exchange.answer import Answer
-from inferbus_client.shapes.anthropic_answer import PING, Event, Events, error, message
+from inferbus_client.shapes.anthropic_answer import PING, Event, Events, error, message, server_sent
 from inferbus_client.shapes.anthropic_request import asked_for
 
 EVENTS: Final[TypeAdapter[Any]] = TypeAdapter(RawMessageStreamEvent)
@@ -69,10 +69,6 @@ def sdk(status: int, body: bytes, kind: str) -> anthropic.Anthropic:
         lambda _: httpx2.Response(status, content=body, headers={"content-type": kind, "request-id": "r1"})
     )
     return anthropic.Anthropic(api_key="key", max_retries=0, http_client=httpx2.Client(transport=transport))
-
-
-def server_sent(parts: Iterable[Event]) -> bytes:
-    return b"".join(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode() for name, data in parts)
 
 
 def streamed(parts: Iterable[Event]) -> Message:
