@@ -13,7 +13,7 @@ from inferbus_client.exchange.announced import Announced
 from inferbus_client.fleet.figures import figures_of, together
 from inferbus_client.gateway.door import Door, Rooms
 from inferbus_client.gateway.errors import RefusedError
-from inferbus_client.gateway.shapes import OPENAI
+from inferbus_client.gateway.shapes import ANTHROPIC, OPENAI
 from inferbus_client.shapes import openai_answer
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
     }
     routes = [
         Route("/v1/chat/completions", Door(rooms, OPENAI), methods=["POST"]),
+        Route("/v1/messages", Door(rooms, ANTHROPIC), methods=["POST"]),
         *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
         *(Route(path, _behind(rooms, endpoint)) for path, endpoint in for_keys.items()),
         *(Route(path, _behind(rooms, endpoint, for_operators=True)) for path, endpoint in for_operators.items()),
