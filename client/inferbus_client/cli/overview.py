@@ -11,8 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, number, of
+from inferbus_client.cli.cells import folded, in_lines, natural_width
 from inferbus_client.cli.slots_table import SlotsTables
+from inferbus_client.fleet.columns import WORKER_COLUMNS
 from inferbus_client.fleet.figures import Figures, figures_of, together
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
@@ -22,7 +23,7 @@ _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "
 _WORTH_A_GLANCE: Final = 0.5
 #: From so many columns on the table folds long names; with fewer there would be more of their lines than of figures.
 _ROOMY: Final = 110
-_FIGURES: Final = ("active", "queue", "req/s", "tok/s", "p50", "p95", "errors")
+_FIGURES: Final = tuple(column.name for column in WORKER_COLUMNS)
 
 
 class Overview:
@@ -123,15 +124,7 @@ def _filling(view: WorkerView) -> str:
 def _cells(figures: Figures | None) -> tuple[str, ...]:
     if figures is None:
         return ("-",) * len(_FIGURES)
-    return (
-        of(figures.active, figures.capacity),
-        of(figures.queued, figures.queue_size),
-        number(figures.requests_per_s),
-        number(figures.tokens_per_s),
-        milliseconds(figures.p50),
-        milliseconds(figures.p95),
-        str(figures.errors),
-    )
+    return tuple(column.cell(figures) for column in WORKER_COLUMNS)
 
 
 def format_age(seconds: float) -> str:
