@@ -15,12 +15,12 @@ from inferbus_client.cli.cells import folded, in_lines, natural_width
 from inferbus_client.cli.slots_table import SlotsTables
 from inferbus_client.fleet.columns import WORKER_COLUMNS
 from inferbus_client.fleet.figures import Figures, figures_of, together
+from inferbus_client.fleet.troubles import what_fills
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
 from inferbus_client.units import format_duration
 
 _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "offline": "red"}
-_WORTH_A_GLANCE: Final = 0.5
 #: From so many columns on the table folds long names; with fewer there would be more of their lines than of figures.
 _ROOMY: Final = 110
 _FIGURES: Final = tuple(column.name for column in WORKER_COLUMNS)
@@ -87,7 +87,7 @@ class Overview:
             yield Text("No worker has said anything on this broker.")
         else:
             for worker, view in self._workers.items():
-                if filling := _filling(view):
+                if filling := what_fills(view):
                     yield Text.assemble(_name(worker), f": {filling}")
 
 
@@ -105,20 +105,6 @@ def _state(view: WorkerView) -> Text:
 
 def _model(view: WorkerView) -> Text:
     return Text("" if view.presence is None else shown_in_line(view.presence.model or ""))
-
-
-def _filling(view: WorkerView) -> str:
-    """What is worth a glance: bounded things that are more than half full, and replies that were given up."""
-    if view.stats is None or view.is_gone:
-        return ""
-    full = {
-        name: level.now / level.bound
-        for name, level in view.stats.levels.items()
-        if level.bound and level.now / level.bound > _WORTH_A_GLANCE
-    }
-    said = [f"{shown_in_line(name)} {share:.0%} full" for name, share in full.items()]
-    dropped = view.stats.replies_dropped
-    return ", ".join([*said, f"{dropped} replies dropped"] if dropped else said)
 
 
 def _cells(figures: Figures | None) -> tuple[str, ...]:
