@@ -25,7 +25,8 @@ _CLIENT: Final = {
     "fleet": "client contract exchange mqtt settings",
     "conformance": "contract fleet mqtt settings",
     "web": "",
-    "cli": "aio client conformance contract exchange fleet settings",
+    "shapes": "contract exchange",
+    "cli": "aio client conformance contract exchange fleet settings shapes",
 }
 _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",

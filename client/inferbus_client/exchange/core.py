@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from inferbus_client.contract import topics
@@ -109,8 +110,15 @@ class ClientCore:
     def is_connected(self) -> bool:
         return self._transport is not None and self._transport.is_up
 
-    def hear_announcements(self, timeout: float) -> Announced:
-        return self._connected.hear_announcements(timeout)
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and self._transport.is_open
+
+    def hear_announcements(self, timeout: float, *, stats: bool = False) -> Announced:
+        return self._connected.hear_announcements(timeout, stats=stats)
+
+    def ask_for_stats(self) -> None:
+        self._connected.ask_for_stats()
 
     def repeat(self) -> None:
         self._connected.repeat()
@@ -123,7 +131,10 @@ class ClientCore:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
         fields = request_fields(options) | of_tools(options)
-        call = self._addresses.request(message, session, stream=stream, messages=messages, **fields)
+        addresses = self._addresses
+        if (project := options.get("project")) is not None:
+            addresses = replace(addresses, scope=self.settings.scope_of(project))
+        call = addresses.request(message, session, stream=stream, messages=messages, **fields)
         return self._errand(call, options, options.get("when_busy"))
 
     def reset(self, options: TurnOptions) -> Errand:
@@ -138,6 +149,10 @@ class ClientCore:
     def cancel(self, session: str | None, request_id: str | None) -> None:
         check_options({"session": session, "request_id": request_id}, AskOptions.__annotations__)
         self._connected.publish_cancel(self._addresses.cancel_topic(session or self.session), request_id)
+
+    def cancel_call(self, call: Call) -> None:
+        """Cancel one request, wherever it was sent."""
+        self._connected.publish_cancel(call.cancel_topic or "", call.request_id)
 
     def listen_to_every_session(self, deliver: Deliver) -> Steps:
         """One subscription to every reply topic of ours. Raises what `hear` raises."""
