@@ -10,7 +10,7 @@ from support.worker import WorkerProcess
 
 
 def test_a_request_may_go_to_another_project_and_is_cancelled_there(broker: Mosquitto) -> None:
-    worker = WorkerProcess(broker, project=["a", "b"], simulated_per_token="10m")
+    worker = WorkerProcess(broker, project=["a", "b"], simulated_per_token="10m")  # noqa: S106
     with worker, Client(broker.url, project="a") as client, client.stream("one two", project="b") as stream:
         assert next(stream).text
         stream.cancel()

@@ -18,7 +18,7 @@ import inferbus_worker
 _CLIENT: Final = {
     "contract": "",
     "mqtt": "contract",
-    "settings": "contract mqtt",
+    "settings": "contract mqtt web",
     "exchange": "contract mqtt settings",
     "client": "contract exchange settings",
     "aio": "contract exchange settings",
@@ -26,7 +26,8 @@ _CLIENT: Final = {
     "conformance": "contract fleet mqtt settings",
     "web": "",
     "shapes": "contract exchange",
-    "cli": "aio client conformance contract exchange fleet settings shapes",
+    "gateway": "aio contract exchange fleet settings shapes web",
+    "cli": "aio client conformance contract exchange fleet gateway settings shapes",
 }
 _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",
@@ -55,13 +56,18 @@ _BELOW: Final = {
 _HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
     "vllm": "inferbus_worker.engines.vllm",
     "torch": "inferbus_worker.engines.vllm",
-    "starlette": ("inferbus_worker.engines.vllm", "inferbus_worker.ops", "inferbus_client.web"),
+    "starlette": (
+        "inferbus_worker.engines.vllm",
+        "inferbus_worker.ops",
+        "inferbus_client.web",
+        "inferbus_client.gateway",
+    ),
     "openai": "inferbus_worker.engines.remote",
     "anthropic": "inferbus_worker.engines.remote",
     "httpx": "inferbus_worker.engines.remote",
     "httpx2": "inferbus_worker.engines.remote",
     "uvicorn": "inferbus_client.web",
-    "prometheus_client": "inferbus_worker.ops",
+    "prometheus_client": ("inferbus_worker.ops", "inferbus_client.gateway"),
     "psutil": "inferbus_worker.engines",
     "gguf": "inferbus_worker.engines.estimate",
     "huggingface_hub": "inferbus_worker.engines",

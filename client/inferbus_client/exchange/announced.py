@@ -188,9 +188,12 @@ _STATES: Final = {
 }
 
 
-def serves(presence: Presence, settings: ClientSettings) -> bool:
-    """Whether it serves the topics that these settings lead to, now or later. One that does not say, may."""
-    return settings.project in presence.projects and presence.identity in {None, settings.identity}
+def serves(presence: Presence, settings: ClientSettings, project: str | None = None) -> bool:
+    """Whether it serves the topics that these settings lead to, now or later. One that does not say, may.
+
+    Another `project` may be meant than the settings' own.
+    """
+    return (project or settings.project) in presence.projects and presence.identity in {None, settings.identity}
 
 
 def _another_identity(settings: ClientSettings, presence: Presence) -> tuple[str, str]:

@@ -199,6 +199,11 @@ class CoreProperties:
         return self._core.is_connected
 
     @property
+    def is_open(self) -> bool:
+        """Whether requests can be made, now or when the connection is repaired; else it was given up, or closed."""
+        return self._core.is_open
+
+    @property
     def session(self) -> str:
         """The conversation that is meant where a call names none."""
         return self._core.session

@@ -1,1 +1,1 @@
-"""OpenAI-shaped HTTP and a page in front of the bus. starlette and uvicorn are imported when it is built."""
+"""OpenAI- and Anthropic-shaped HTTP, and a page, in front of the bus. Web servers are imported when it runs."""

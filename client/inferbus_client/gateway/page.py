@@ -8,6 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -53,22 +54,28 @@ _HEADERS: Final = {
 }
 
 
-def page_routes() -> list[Route]:
-    """Routes for the page and its files. They need no key: there is nothing in them."""
+def page_routes(check: Callable[[Headers], None]) -> list[Route]:
+    """Routes for the page and its files. They need no key: there is nothing in them.
+
+    Args:
+        check: raises where somebody may not even see these.
+    """
     from starlette.routing import Route  # noqa: PLC0415
 
     folder = resources.files("inferbus_client.gateway").joinpath("page")
     return [
-        Route(path, _file(folder.joinpath(name).read_bytes(), kind), methods=["GET"]) for path, name, kind in _FILES
+        Route(path, _file(folder.joinpath(name).read_bytes(), kind, check), methods=["GET"])
+        for path, name, kind in _FILES
     ]
 
 
-def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(content: bytes, kind: str, check: Callable[[Headers], None]) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{sha256(content).hexdigest()[:32]}"'
 
     async def serve(request: Request) -> Response:
         from starlette.responses import Response  # noqa: PLC0415
 
+        check(request.headers)
         headers = {**_HEADERS, "etag": tag}
         known = (one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(","))
         if tag in known:

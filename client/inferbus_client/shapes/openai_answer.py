@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from inferbus_client.contract.wire import Delta, Failure, Usage
+from inferbus_client.contract.wire import Delta, Usage
 from inferbus_client.exchange.answer import Answer
 
 #: Where in a request something is wrong, as a detail begins: `messages.0.content: …`.
@@ -62,9 +62,14 @@ def error(message: str, code: str, status: int, param: str | None = None) -> dic
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def where(failure: Failure) -> str | None:
-    """The parameter that a failure is about, where it is about one."""
-    found = _WHERE.match(failure.detail)
+def event(fields: Mapping[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + to_json(fields) + b"\n\n"
+
+
+def where(detail: str) -> str | None:
+    """The parameter that a failure's detail is about, where it is about one."""
+    found = _WHERE.match(detail)
     return None if found is None else found[1]
 
 

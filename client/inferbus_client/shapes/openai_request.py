@@ -35,6 +35,8 @@ _OF_ANSWERS: Final = frozenset({"refusal", "audio", "function_call", "annotation
 _THOUGHTS: Final = frozenset({"reasoning_content", "reasoning"})
 #: What the wire calls our keys, where that is not OpenAI's name.
 _ON_THE_WIRE: Final = re.compile(r"^(params\.|maxTokens\b|topP\b|toolChoice\b|parallelToolCalls\b)")
+#: Where the wire says which kind of message it is.
+_KINDS: Final = re.compile(r"^(messages\.\d+)\.(?:system|user|assistant|tool)\.")
 
 
 def asked_for(body: object) -> tuple[Messages, AskOptions]:
@@ -56,7 +58,8 @@ def asked_for(body: object) -> tuple[Messages, AskOptions]:
 
 def spelled(detail: str) -> str:
     """What is wrong with a request, by OpenAI's names."""
-    return _ON_THE_WIRE.sub(lambda found: "" if found[1] == "params." else to_snake(found[1]), detail)
+    named = _ON_THE_WIRE.sub(lambda found: "" if found[1] == "params." else to_snake(found[1]), detail)
+    return _KINDS.sub(r"\1.", named)
 
 
 def invalid(detail: str) -> InvalidRequestError:

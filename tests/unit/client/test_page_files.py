@@ -48,7 +48,7 @@ def bus() -> Bus:
 
 @pytest.fixture
 def port(bus: Bus) -> Iterator[int]:
-    app = Starlette(routes=[*page_routes(), Route("/api/live", bus.feed.endpoint)])
+    app = Starlette(routes=[*page_routes(lambda _headers: None), Route("/api/live", bus.feed.endpoint)])
     server = WebServer(app, f"{HOST}:0", "page")
     server.start()
     yield server.port
