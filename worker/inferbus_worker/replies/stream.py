@@ -92,6 +92,8 @@ class ReplyStream:
         self._lock = threading.Lock()
         self._accepted = False
         self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
+        if address.trace is not None:
+            self._weight += address.trace.size
 
     @property
     def owed(self) -> bool:
@@ -144,6 +146,8 @@ class ReplyStream:
             self._noting(size).terminal = outcome
             self._count()
             submits = self._submits()
+        if self.address.trace is not None:
+            self.address.trace.end(outcome)
         if submits:
             self._submit(self)
 
