@@ -9,16 +9,17 @@ from types import AsyncGeneratorType, TracebackType
 from typing import Any, Self, Unpack, cast
 
 from inferbus_client.contract.presence import Presence
-from inferbus_client.contract.wire import Delta
+from inferbus_client.contract.wire import Accepted, Delta
 from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.errors import StreamInUseError
+from inferbus_client.exchange.announced import Announced
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Content, Messages
 from inferbus_client.exchange.core import ClientCore, CoreProperties
 from inferbus_client.exchange.errand import Errand
 from inferbus_client.exchange.options import AskOptions, TurnOptions, WaitOptions, announce
-from inferbus_client.exchange.steps import Deliver, Event, Receive, Steps, next_step
+from inferbus_client.exchange.steps import Deliver, Event, Receive, Retry, Steps, next_step
 from inferbus_client.exchange.tools import MAX_TOOL_ROUNDS, ToolRun, awaited
 from inferbus_client.own_thread import in_own_thread
 from inferbus_client.settings.client import ClientSettings
@@ -139,9 +140,20 @@ class AsyncClient(CoreProperties):
         await in_own_thread(lambda: found.update(hear(timeout).presences), f"workers-{self.client_id}")
         return found
 
+    async def follow_workers(self) -> Announced:
+        """What every worker says of its state and its figures, kept up to date while this connection lasts."""
+        hear, found = self._core.hear_announcements, list[Announced]()
+        timeout = self.settings.connect_timeout
+        await in_own_thread(lambda: found.append(hear(timeout, stats=True)), f"workers-{self.client_id}")
+        return found[0]
+
+    def ask_for_stats(self) -> None:
+        """Ask every worker that may live for its figures, which those that are followed get."""
+        self._core.ask_for_stats()
+
     async def _finish(self, errand: Errand, options: AskOptions | None = None) -> Answer:
-        async with aclosing(_drive(errand.steps, options)) as deltas:
-            async for _delta in deltas:
+        async with aclosing(_drive(errand.steps, options)) as events:
+            async for _event in events:
                 pass
         return errand.exchange.result()
 
@@ -153,12 +165,12 @@ class AsyncStream:
         request_id: for `AsyncClient.cancel`.
     """
 
-    def __init__(self, core: ClientCore, errand: Errand, deltas: AsyncGenerator[Delta]) -> None:
+    def __init__(self, core: ClientCore, errand: Errand, events: AsyncGenerator[Accepted | Delta]) -> None:
         self.request_id = errand.exchange.call.request_id
         self._core = core
         self._errand = errand
         self._exchange = errand.exchange
-        self._deltas = cast("AsyncGeneratorType[Delta, None]", deltas)
+        self._events = cast("AsyncGeneratorType[Accepted | Delta, None]", events)
 
     @property
     def reply(self) -> Answer | None:
@@ -175,7 +187,7 @@ class AsyncStream:
 
     async def cancel(self) -> None:
         """Ask the worker to stop; the iteration then ends with `RequestCancelledError`."""
-        self._core.cancel(self._exchange.call.session, self.request_id)
+        self._core.cancel_call(self._exchange.call)
 
     async def close(self) -> None:
         """Break off: cancel what still runs, and wait no longer.
@@ -184,9 +196,9 @@ class AsyncStream:
             StreamInUseError: another task is reading it.
         """
         try:
-            await self._deltas.aclose()
+            await self._events.aclose()
         except RuntimeError:
-            if self._deltas.ag_running:
+            if self._events.ag_running:
                 raise StreamInUseError from None
             raise
 
@@ -194,11 +206,21 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> Delta:
+        while not isinstance(event := await self.next_event(), Delta):
+            pass
+        return event
+
+    async def next_event(self) -> Accepted | Delta:
+        """The next delta or, before the first, the worker's word that it has accepted the request.
+
+        Raises:
+            StopAsyncIteration: the answer is whole.
+        """
         self._errand.place.caller = self._core.caller()
         try:
-            return await anext(self._deltas)
+            return await anext(self._events)
         except RuntimeError:
-            if self._deltas.ag_running:
+            if self._events.ag_running:
                 raise StreamInUseError from None
             raise
 
@@ -211,7 +233,9 @@ class AsyncStream:
         await self.close()
 
 
-async def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None) -> AsyncGenerator[Delta]:
+async def _drive(
+    steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None
+) -> AsyncGenerator[Accepted | Delta]:
     """Do the waiting in this loop."""
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     with closing(steps_for(_into_loop(asyncio.get_running_loop(), inbox))) as steps:
@@ -220,10 +244,11 @@ async def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | No
             event = None
             if isinstance(step, Receive):
                 event = await _receive(inbox, step.seconds)
-            elif isinstance(step, Delta):
-                yield step
-            elif options is not None:
-                announce(step, options)
+            else:
+                if options is not None and not isinstance(step, Delta):
+                    announce(step, options)
+                if not isinstance(step, Retry):
+                    yield step
 
 
 async def _receive(inbox: asyncio.Queue[Event], seconds: float) -> Event | None:

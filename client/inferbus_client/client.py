@@ -207,7 +207,7 @@ class Stream:
 
     def cancel(self) -> None:
         """Ask the worker to stop; the iteration then ends with `RequestCancelledError`."""
-        self._core.cancel(self._exchange.call.session, self.request_id)
+        self._core.cancel_call(self._exchange.call)
 
     def close(self) -> None:
         """Break off: cancel what still runs, and wait no longer.

@@ -36,6 +36,7 @@ def completions(*words: str) -> set[str]:
         (("serve", "--queue"), {"--queue-size"}),
         (("ask", "--mqtt-version", ""), {"auto", "5", "3.1.1"}),
         (("serve", "--log-format", "j"), {"json"}),
+        (("keys", ""), {"add", "list", "remove"}),
         (("completion", ""), {"bash", "zsh", "fish"}),
     ],
 )

@@ -22,7 +22,11 @@ OF_A_REQUEST: Final = frozenset(ClientSettings.model_fields) - {
 
 
 def client_options(
-    *, skip: Collection[str] = (), hidden: Collection[str] = (), defaults: Mapping[str, str] | None = None
+    *,
+    skip: Collection[str] = (),
+    hidden: Collection[str] = (),
+    defaults: Mapping[str, str] | None = None,
+    model: type[ClientSettings] = ClientSettings,
 ) -> Callable[[Command], Command]:
     """A decorator that adds one option per client setting, `--config` and `-P`; `defaults` are the verb's own.
 
@@ -30,7 +34,7 @@ def client_options(
     """
 
     def decorate(command: Command) -> Command:
-        command = settings_options(ClientSettings, skip=skip, hidden=hidden, defaults=defaults)(command)
+        command = settings_options(model, skip=skip, hidden=hidden, defaults=defaults)(command)
         command = click.option(
             "-P",
             "password",

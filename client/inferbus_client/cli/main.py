@@ -35,6 +35,8 @@ _OWN_VERBS = {
     "completion": "inferbus_client.cli.completion",
     "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
+    "gateway": "inferbus_client.cli.gateway",
+    "keys": "inferbus_client.cli.keys",
 }
 
 

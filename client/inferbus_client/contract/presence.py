@@ -78,6 +78,7 @@ class Presence(_Announcement):
         instance: which run says so; None where that is not known.
         models: what it serves by name, and the state of each: `ready`, `starting`, `stopped` (it starts when it is
             asked for) or `unavailable`. Empty where the worker has one model alone.
+        choices: which of them each project's requests may name, the one first that answers where they name none.
     """
 
     state: State
@@ -88,6 +89,9 @@ class Presence(_Announcement):
     since: float | None = None
     instance: Instance | None = None
     models: dict[_Name, _Word] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    choices: dict[_Name, Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)]] = Field(
+        default_factory=dict, max_length=_MAX_NAMES
+    )
 
 
 class Latency(BaseModel):

@@ -3,49 +3,144 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from inferbus_client.contract import topics
-from inferbus_client.contract.presence import Presence, decode_announcement
+from inferbus_client.contract.presence import Presence, Stats, decode_announcement
 from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
 
 #: Workers that are remembered: on a bus where anyone may announce one, there must be a bound.
-_MAX_WORKERS: Final = 1000
+MAX_WORKERS: Final = 1000
 #: A larger presence is none of ours.
 _MAX_BYTES: Final = 65536
 #: Names in one sentence.
 _NAMED: Final = 5
-_BEFORE, _BEHIND = topics.presence("+").split("+")
+#: Readings that are kept of each, and for how many seconds: what lies between the oldest and the latest is "now".
+_READINGS: Final = 10
+_NOW: Final = 15.0
+
+Changed = Callable[[str, Presence | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What is known of one worker.
+
+    Attributes:
+        presence: what it last said of its state.
+        readings: its figures of the last seconds, oldest first; at least the latest, once there has been one.
+        stats_at: when that came, on the monotonic clock.
+    """
+
+    presence: Presence | None = None
+    readings: tuple[Stats, ...] = ()
+    stats_at: float | None = None
+
+    @property
+    def stats(self) -> Stats | None:
+        """Its latest figures; None until the first come."""
+        return self.readings[-1] if self.readings else None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has said so itself, or its Last Will has."""
+        return self.presence is not None and self.presence.state == "offline"
+
+    def has_answered(self, asked: float) -> bool:
+        """Whether figures have come since somebody asked for them."""
+        return self.stats_at is not None and self.stats_at >= asked
 
 
 class Announced:
-    """Collects presences as they come; thread-safe."""
+    """Collects presences and stats as they come; thread-safe.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._presences: dict[str, Presence] = {}
+    Args:
+        max_workers: that are remembered.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, max_workers: int = MAX_WORKERS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_workers = max_workers
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._workers: dict[str, WorkerView] = {}
+        self._on_presence: list[Changed] = []
+
+    @property
+    def workers(self) -> dict[str, WorkerView]:
+        """Every worker heard of so far, by id."""
+        with self._changed:
+            return dict(sorted(self._workers.items()))
 
     @property
     def presences(self) -> dict[str, Presence]:
-        """What each worker last said, by its id."""
-        with self._lock:
-            return dict(self._presences)
+        """What each worker last said of its state, by its id."""
+        with self._changed:
+            return {name: view.presence for name, view in self._workers.items() if view.presence is not None}
+
+    def on_presence(self, changed: Changed) -> None:
+        """Let `changed` hear of each presence that comes, and with None of one that was cleared; where it came."""
+        self._on_presence.append(changed)
 
     def received(self, message: Incoming) -> bool:
-        """Note a presence; False where the message is none. An empty one is a worker that an operator has removed."""
-        if not message.topic.startswith(_BEFORE) or not message.topic.endswith(_BEHIND):
+        """Note an announcement; False where the message is none."""
+        if not topics.is_announcement(message.topic):
             return False
-        worker = message.topic.removeprefix(_BEFORE).removesuffix(_BEHIND)
-        small = len(message.payload) <= _MAX_BYTES
-        presence = decode_announcement(Presence, message.payload) if small else None
-        with self._lock:
-            if not message.payload:
-                self._presences.pop(worker, None)
-            elif presence is not None and (worker in self._presences or len(self._presences) < _MAX_WORKERS):
-                self._presences[worker] = presence
+        worker, _, kind = message.topic.split("/", 2)[-1].partition("/")
+        with self._changed:
+            if worker not in self._workers and len(self._workers) >= self._max_workers:
+                return True
+            view = self._workers.get(worker, WorkerView())
+            after = self._updated(view, kind, message.payload)
+            if after is None:
+                self._workers.pop(worker, None)
+            else:
+                self._workers[worker] = after
+            self._changed.notify_all()
+        presence = None if after is None else after.presence
+        if presence is not view.presence:
+            for changed in self._on_presence:
+                changed(worker, presence)
         return True
+
+    def wait_for(self, condition: Callable[[dict[str, WorkerView]], bool], timeout: float) -> bool:
+        """Wait until `condition` holds of what is known, at most `timeout` seconds; returns whether it does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: condition(self._workers), timeout)
+
+    def questions(self) -> list[str]:
+        """Where anything that is published asks for stats: a topic for each worker that may live."""
+        alive = [worker for worker, view in self.workers.items() if not view.is_gone]
+        return [topics.stats_request(worker) for worker in alive if topics.is_worker(worker)]
+
+    def answered(self, asked: float, timeout: float, names: Collection[str] | None = None) -> bool:
+        """Wait for the answers to what was asked at a time, of these workers or of all; whether they have come."""
+
+        def all_have(workers: dict[str, WorkerView]) -> bool:
+            views = workers.values() if names is None else [workers[name] for name in names if name in workers]
+            return all(view.is_gone or view.has_answered(asked) for view in views)
+
+        return self.wait_for(all_have, timeout)
+
+    def _updated(self, view: WorkerView, kind: str, payload: bytes) -> WorkerView | None:
+        if kind == "stats":
+            stats = decode_announcement(Stats, payload)
+            return view if stats is None else replace(view, readings=_with(view, stats), stats_at=self._clock())
+        # An empty retained message clears the topic: an operator has removed a worker that will not come back.
+        if not payload:
+            return None
+        presence = decode_announcement(Presence, payload) if len(payload) <= _MAX_BYTES else None
+        return view if presence is None else replace(view, presence=presence)
+
+
+def _with(view: WorkerView, stats: Stats) -> tuple[Stats, ...]:
+    """The readings with one more; those of an earlier run of the worker, and old ones, go."""
+    kept = [before for before in view.readings if stats.uptime_s - _NOW <= before.uptime_s < stats.uptime_s]
+    return (*kept[-_READINGS + 1 :], stats)
 
 
 def ready_for(settings: ClientSettings, presences: Iterable[Presence]) -> list[Presence]:
@@ -93,9 +188,12 @@ _STATES: Final = {
 }
 
 
-def serves(presence: Presence, settings: ClientSettings) -> bool:
-    """Whether it serves the topics that these settings lead to, now or later. One that does not say, may."""
-    return settings.project in presence.projects and presence.identity in {None, settings.identity}
+def serves(presence: Presence, settings: ClientSettings, project: str | None = None) -> bool:
+    """Whether it serves the topics that these settings lead to, now or later. One that does not say, may.
+
+    Another `project` may be meant than the settings' own.
+    """
+    return (project or settings.project) in presence.projects and presence.identity in {None, settings.identity}
 
 
 def _another_identity(settings: ClientSettings, presence: Presence) -> tuple[str, str]:

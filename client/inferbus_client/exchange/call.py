@@ -26,6 +26,7 @@ _FIELDS: Final = {
     "top_p": "topP",
     "max_tokens": "maxTokens",
     "system_prompt": "systemPrompt",
+    "client_id": "clientId",
     "model": "model",
     "params": "params",
     "tools": "tools",

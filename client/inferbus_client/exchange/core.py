@@ -115,8 +115,15 @@ class ClientCore:
     def is_connected(self) -> bool:
         return self._transport is not None and self._transport.is_up
 
-    def hear_announcements(self, timeout: float) -> Announced:
-        return self._connected.hear_announcements(timeout)
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and self._transport.is_open
+
+    def hear_announcements(self, timeout: float, *, stats: bool = False) -> Announced:
+        return self._connected.hear_announcements(timeout, stats=stats)
+
+    def ask_for_stats(self) -> None:
+        self._connected.ask_for_stats()
 
     def repeat(self) -> None:
         self._connected.repeat()
@@ -129,7 +136,10 @@ class ClientCore:
         check_options(options, AskOptions.__annotations__)
         session = options.get("session") or self.session
         fields = request_fields(options) | of_tools(options)
-        call = self._addresses.request(message, session, stream=stream, messages=messages, **fields)
+        addresses = self._addresses
+        if (project := options.get("project")) is not None:
+            addresses = replace(addresses, scope=self.settings.scope_of(project))
+        call = addresses.request(message, session, stream=stream, messages=messages, **fields)
         trace = trace_of(options) or (None if self._tracer is None else self._tracer.current())
         return self._errand(call if trace is None else replace(call, trace=trace), options, options.get("when_busy"))
 
@@ -146,6 +156,10 @@ class ClientCore:
         check_options({"session": session, "request_id": request_id}, AskOptions.__annotations__)
         self._connected.publish_cancel(self._addresses.cancel_topic(session or self.session), request_id)
 
+    def cancel_call(self, call: Call) -> None:
+        """Cancel one request, wherever it was sent."""
+        self._connected.publish_cancel(call.cancel_topic or "", call.request_id)
+
     def listen_to_every_session(self, deliver: Deliver) -> Steps:
         """One subscription to every reply topic of ours. Raises what `hear` raises."""
         transport, every_reply = self._connected, self._addresses.every_reply()
@@ -159,7 +173,7 @@ class ClientCore:
         exchange = Exchange(call, transport, terms, self._pacer)
         errand = Errand(exchange, transport, self._turns, self.caller(), when_busy)
         if self._tracer is not None:
-            errand.run = partial(traced, self._tracer, exchange, self.settings.project)
+            errand.run = partial(traced, self._tracer, exchange)
         return errand
 
     @property
@@ -192,6 +206,11 @@ class CoreProperties:
     def is_connected(self) -> bool:
         """Whether the connection to the broker stands now; one that was lost is repaired by itself."""
         return self._core.is_connected
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made, now or when the connection is repaired; else it was given up, or closed."""
+        return self._core.is_open
 
     @property
     def session(self) -> str:

@@ -53,6 +53,8 @@ class AskOptions(TurnOptions, total=False):
     Keys:
         temperature, top_p, max_tokens: sampling; a temperature of 0 is greedy, the other two are more than 0.
         system_prompt: replaces the project's prompt in this session from now on.
+        project: another one than the client's.
+        client_id: who asks, where that is not the client itself: what the worker's limits per client count.
         model: which of the project's models is to answer, by its name.
         tools: what the model may call: functions with types, whose signature and docstring it is told, or definitions
             in OpenAI's shape. The answer's `tool_calls` are its calls.
@@ -74,6 +76,8 @@ class AskOptions(TurnOptions, total=False):
     top_p: float | None
     max_tokens: int | None
     system_prompt: str | None
+    project: str | None
+    client_id: str | None
     model: str | None
     tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
@@ -88,7 +92,7 @@ class AskOptions(TurnOptions, total=False):
 
 REQUEST_FIELDS: Final = frozenset(
     {
-        *("temperature", "top_p", "max_tokens", "system_prompt", "model", "params", "request_id"),
+        *("temperature", "top_p", "max_tokens", "system_prompt", "client_id", "model", "params", "request_id"),
         *("tools", "tool_choice", "parallel_tool_calls", "tool_results"),
     }
 )
@@ -110,6 +114,7 @@ _VALUES: Final[Mapping[str, TypeAdapter[Any]]] = {
     "retries": _setting("retries"),
     "when_busy": TypeAdapter(WhenBusy),
     "session": TypeAdapter(str),
+    "project": _setting("project"),
     "request_id": TypeAdapter(str),
 }
 
@@ -128,7 +133,7 @@ def check_options(options: Mapping[str, object], known: Iterable[str]) -> None:
     for name in ("on_accepted", "on_retry"):
         if (callback := options.get(name)) is not None and not callable(callback):
             raise OptionTypeError(f"{name} must be callable", name)
-    for name in ("when_busy", "session", "request_id"):
+    for name in ("when_busy", "session", "project", "request_id"):
         _checked(name, options.get(name))
 
 

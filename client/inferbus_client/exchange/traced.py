@@ -10,13 +10,14 @@ from inferbus_client.tracing import names
 from inferbus_client.tracing.spans import Tracer
 
 
-def traced(tracer: Tracer, exchange: Exchange, project: str) -> Steps:
+def traced(tracer: Tracer, exchange: Exchange) -> Steps:
     """Run the exchange's steps. Its messages carry the span, and whoever answers them makes spans below it.
 
     Raises:
         RequestFailedError, RequestTimeoutError, BrokerError: as `Exchange.steps` says.
     """
     call = exchange.call
+    project, _, _ = call.topic.partition("/")
     with tracer.begin(names.BUS, "client", call.trace, {names.MESSAGING: "mqtt", names.PROJECT: project}) as span:
         exchange.call = replace(call, trace=span.context)
         yield from exchange.steps()

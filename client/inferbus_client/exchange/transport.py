@@ -187,23 +187,34 @@ class Transport:
             finally:
                 self._cancel(waiter, qos=self._qos)
 
-    def hear_announcements(self, timeout: float) -> Announced:
+    def hear_announcements(self, timeout: float, *, stats: bool = False) -> Announced:
         """What workers say of themselves, heard on this connection from the first call on.
+
+        Args:
+            timeout: seconds that the broker has to grant it.
+            stats: whether also their figures; said once.
 
         Raises:
             BrokerError: the broker refuses that, or does not answer.
         """
         if self._announced is None:
-            announced, topic_filter = Announced(), topics.presence("+")
-            self._announced = announced
+            filters = {topics.presence("+"): 1, **({topics.stats("+"): 0} if stats else {})}
+            self._announced = announced = Announced()
             try:
-                self._link.subscribe({topic_filter: 1}, timeout)
+                self._link.subscribe(filters, timeout)
             except BrokerError:
                 # A broker may disconnect whoever asks for too much, so it is not asked again.
-                self._link.unsubscribe(topic_filter)
+                for topic_filter in filters:
+                    self._link.unsubscribe(topic_filter)
                 self._announced = None
                 raise
+            return announced
         return self._announced
+
+    def ask_for_stats(self) -> None:
+        """Ask every worker that may live for its figures, where announcements are heard."""
+        for topic in () if self._announced is None else self._announced.questions():
+            self._link.publish(topic, b"")
 
     # --- sending, from any thread ---
 

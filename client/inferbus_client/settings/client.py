@@ -139,7 +139,11 @@ class ClientSettings(ConnectionSettings):
     @property
     def scope(self) -> str:
         """What this client's topics begin with."""
-        return topics.scope(self.project, self._topic_user if self.identity == "topic" else None)
+        return self.scope_of(self.project)
+
+    def scope_of(self, project: str) -> str:
+        """What they begin with in another project."""
+        return topics.scope(project, self._topic_user if self.identity == "topic" else None)
 
     def terms(self) -> Terms:
         return Terms(

@@ -144,7 +144,11 @@ class FileSettings(Written, BaseSettings):
             SettingsError: something given is not usable.
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
-        written = SettingsFile() if file is None else SettingsFile.read(file)
+        return cls._of(given, SettingsFile() if file is None else SettingsFile.read(file))
+
+    @classmethod
+    def _of(cls, given: Mapping[str, Any], written: SettingsFile) -> Self:
+        """The settings of a file that has been read; see `load`."""
         try:
             return cls(**{**given, _FILE: written})
         except ValidationError as error:

@@ -47,9 +47,16 @@ class SettingsFile:
                 of the file but the names of settings: there may be a secret in the rest.
         """
         try:
-            loader = _Words(path.read_text(encoding="utf-8-sig"))
+            content = path.read_bytes()
         except OSError as error:
             raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> SettingsFile:
+        """What stands in the file at `path`, which has been read; see `read`."""
+        try:
+            loader = _Words(content.decode("utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError):
             raise SettingsError(f"{path} is not YAML in UTF-8") from None
         lines: dict[Keys, int] = {}

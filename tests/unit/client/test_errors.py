@@ -99,7 +99,7 @@ def test_a_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() 
 def test_an_asynchronous_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() -> None:
     async def main() -> None:
         async with AsyncClient(SETTINGS) as client, client.stream("x") as stream:
-            stream._deltas = in_vain_too(stream)
+            stream._events = in_vain_too(stream)
             assert (await anext(stream)).text == "x"
 
     asyncio.run(main())

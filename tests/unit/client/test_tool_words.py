@@ -48,5 +48,5 @@ def test_a_stream_says_that_it_runs_none() -> None:
 
 
 def test_what_is_the_clients_is_said_to_be() -> None:
-    with pytest.raises(OptionTypeError, match=r"there is no option 'project': it is the client's, Client\(project=…\)"):
-        CLIENT.ask("hello", project="robots")  # type: ignore[call-arg]
+    with pytest.raises(OptionTypeError, match=r"there is no option 'qos': it is the client's, Client\(qos=…\)"):
+        CLIENT.ask("hello", qos=0)  # type: ignore[call-arg]

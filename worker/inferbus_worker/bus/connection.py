@@ -255,6 +255,7 @@ class Bus:
             model=model,
             projects=tuple(self._settings.projects),
             identity=self._settings.identity,
+            choices=self._settings.model_choices,
             capacity=capacity,
             since=round(time.time(), 3),
         )

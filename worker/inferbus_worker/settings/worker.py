@@ -343,6 +343,17 @@ class Settings(ConnectionSettings):
         return {name: one for name, one in self.models.items() if name in line}
 
     @property
+    def model_choices(self) -> dict[str, tuple[str, ...]]:
+        """Per project the models that its requests may name, its own first; empty where there is but one."""
+        if not self.models:
+            return {}
+        first = next(iter(self.models))
+        return {
+            name: tuple(dict.fromkeys([project.model or first, *project.models]))
+            for name, project in self.projects.items()
+        }
+
+    @property
     def readable_bytes(self) -> int:
         """Up to here a payload that is too large is still read for its sender's address, to refuse it there."""
         return max(16 * self.max_message_bytes, 2 * self.conversation_bytes)

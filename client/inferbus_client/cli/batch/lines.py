@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from inferbus_client.cli.terminal import FaultsError
 from inferbus_client.errors import SettingsError
+from inferbus_client.shapes.openai_request import invalid
 from inferbus_client.shown import shown_in_line
 
 #: Bytes of one line. A conversation may have images in it; a worker takes 1 MiB unless it was told otherwise.
@@ -24,6 +25,8 @@ MAX_ID: Final = 512
 _LISTED: Final = 5
 _DIGEST: Final = 16
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_KNOWN: Final = frozenset({"custom_id", "method", "url", "body"})
+_URL: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,21 @@ class Line:
     custom_id: str
     digest: bytes
     fields: dict[str, Any]
+
+    @property
+    def body(self) -> object:
+        """What is asked.
+
+        Raises:
+            InvalidRequestError: what stands around it asks for something else than a completion.
+        """
+        if unknown := sorted(self.fields.keys() - _KNOWN):
+            raise invalid(f"{unknown[0]}: is not known.")
+        if self.fields.get("method") != "POST":
+            raise invalid("method: must be POST.")
+        if self.fields.get("url") != _URL:
+            raise invalid(f"url: must be {_URL}.")
+        return self.fields.get("body")
 
 
 class Contents(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from hashlib import blake2b
@@ -18,6 +17,7 @@ from pydantic_core import from_json
 from inferbus_client.cli.batch.lines import MAX_LINE, Line
 from inferbus_client.errors import SettingsError
 from inferbus_client.exchange.answer import Answer
+from inferbus_client.shapes.openai_answer import completion
 from inferbus_client.shown import shown_in_line
 
 _PREFIX: Final = "batch_req_"
@@ -43,25 +43,7 @@ class Outcome(NamedTuple):
 
 def answer_record(line: Line, answer: Answer, model: str) -> dict[str, Any]:
     """An answer as OpenAI's batch output has it, around a chat completion."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if answer.tool_calls:
-        message |= {"content": answer.text or None, "tool_calls": [call.model_dump() for call in answer.tool_calls]}
-    if answer.reasoning is not None:
-        message["reasoning_content"] = answer.reasoning
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-    body: dict[str, Any] = {
-        "id": f"chatcmpl-{answer.request_id}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": answer.model or model,
-        "choices": [choice],
-    }
-    if (usage := answer.usage) is not None:
-        body["usage"] = {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        }
+    body = completion(answer, answer.model or model)
     response = {"status_code": 200, "request_id": answer.request_id, "body": body}
     return _record(line, answer.request_id, response, None)
 

@@ -11,7 +11,6 @@ from typing import Final, NoReturn
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.cli.batch.attendance import Attendance
-from inferbus_client.cli.batch.bodies import asked_for, spelled
 from inferbus_client.cli.batch.lines import Line, LineFaultError, Requests
 from inferbus_client.cli.batch.pace import Pace
 from inferbus_client.cli.batch.progress import Progress, Tally
@@ -31,6 +30,7 @@ from inferbus_client.errors import (
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.call import Messages
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.shapes.openai_request import asked_for, spelled
 
 #: Where neither the user nor a worker says how many at once, and the most that a worker's word is good for.
 _AT_ONCE: Final = 16
@@ -135,7 +135,7 @@ class Run:
         if line.digest in self._task.failed:
             request_id = self._fresh(line)
         try:
-            messages, options = asked_for(line.fields)
+            messages, options = asked_for(line.body)
         except InvalidRequestError as error:
             self._failed(line, request_id, Outcome(error.code, str(error)))
             return

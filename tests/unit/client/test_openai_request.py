@@ -6,15 +6,22 @@ from typing import Any
 
 import pytest
 
-from inferbus_client.cli.batch.bodies import asked_for, spelled
+from inferbus_client.cli.batch.lines import Line
 from inferbus_client.errors import InvalidRequestError
+from inferbus_client.exchange.call import Messages
+from inferbus_client.exchange.options import AskOptions
+from inferbus_client.shapes.openai_request import asked_for, spelled
 from support.batch_files import request
+
+
+def asked(fields: dict[str, Any]) -> tuple[Messages, AskOptions]:
+    return asked_for(Line(1, "a", b"", fields).body)
 
 
 def test_every_key_that_we_know_travels_by_our_name() -> None:
     shape = {"type": "json_object"}
     body: dict[str, Any] = {"model": "phi", "temperature": 0, "top_p": 0.5, "max_tokens": 7, "seed": 1, "stop": ["."]}
-    messages, options = asked_for(request("a", "hello", **body, response_format=shape, top_k=3))
+    messages, options = asked(request("a", "hello", **body, response_format=shape, top_k=3))
     assert messages == [{"role": "user", "content": "hello"}]
     assert options == {
         "model": "phi",
@@ -26,12 +33,12 @@ def test_every_key_that_we_know_travels_by_our_name() -> None:
 
 
 def test_the_newer_name_of_the_length_is_the_same() -> None:
-    assert asked_for(request("a", max_completion_tokens=7))[1] == {"max_tokens": 7}
+    assert asked(request("a", max_completion_tokens=7))[1] == {"max_tokens": 7}
 
 
 def test_what_is_null_says_what_happens_anyway_or_is_a_label_is_nothing() -> None:
     body: dict[str, Any] = {"n": 1, "stream": False, "logprobs": False, "top_p": None, "tools": None, "store": False}
-    assert asked_for(request("a", **body, user="me", metadata={"a": "b"}, modalities=["text"]))[1] == {}
+    assert asked(request("a", **body, user="me", metadata={"a": "b"}, modalities=["text"]))[1] == {}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +62,7 @@ def test_what_is_null_says_what_happens_anyway_or_is_a_label_is_nothing() -> Non
 )
 def test_what_we_cannot_do_is_refused_by_its_name(body: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        asked_for(request("a", **body))
+        asked(request("a", **body))
     assert refused.value.failure.detail.startswith(words)
 
 
@@ -70,7 +77,7 @@ def test_what_we_cannot_do_is_refused_by_its_name(body: dict[str, Any], words: s
 )
 def test_so_is_what_stands_around_the_body(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        asked_for({**request("a"), **fields})
+        asked({**request("a"), **fields})
     assert refused.value.failure.detail == words
 
 
@@ -80,3 +87,23 @@ def test_a_fault_has_openai_s_name_not_the_wire_s() -> None:
     assert spelled("toolChoice: needs tools.") == "tool_choice: needs tools."
     assert spelled("params.seed: must be a whole number.") == "seed: must be a whole number."
     assert spelled("messages.0.role: must be one.") == "messages.0.role: must be one."
+
+
+def test_an_answer_may_come_back_as_a_part_of_the_conversation() -> None:
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "hi",
+        "refusal": None,
+        "audio": None,
+        "annotations": [],
+        "tool_calls": [],
+    }
+    messages = [{"role": "developer", "content": "be kind"}, {**answer, "reasoning_content": "hmm"}]
+    assert asked_for({"messages": messages})[0] == [
+        {"role": "system", "content": "be kind"},
+        {"role": "assistant", "content": "hi"},
+    ]
+
+
+def test_what_is_no_message_is_left_to_the_wire() -> None:
+    assert asked_for({"messages": ["hello", 1]})[0] == ["hello", 1]

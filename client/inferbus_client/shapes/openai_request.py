@@ -1,4 +1,7 @@
-"""OpenAI's request body as the options of `ask`; what we cannot do is refused by its name."""
+"""OpenAI's request body as the options of `ask`; what we cannot do is refused by its name.
+
+https://platform.openai.com/docs/api-reference/chat/create has the names.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from inferbus_client.errors import InvalidRequestError
 from inferbus_client.exchange.call import Messages
 from inferbus_client.exchange.options import AskOptions
 
-URL: Final = "/v1/chat/completions"
-
 _OPTIONS: Final = ("model", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls")
 _LENGTHS: Final = ("max_completion_tokens", "max_tokens")
 #: What may be said as long as it says what happens anyway.
@@ -28,48 +29,63 @@ _AS_IT_IS: Final[Mapping[str, tuple[Any, ...]]] = {
 }
 #: Labels for whoever keeps accounts: they change no answer.
 _LABELS: Final = frozenset({"user", "metadata"})
-_KNOWN_OUTSIDE: Final = frozenset({"custom_id", "method", "url", "body"})
+#: What an answer has that comes back with it as a part of the conversation, and tells a model nothing: empty, or what
+#: it thought, which templates leave out of earlier turns.
+_OF_ANSWERS: Final = frozenset({"refusal", "audio", "function_call", "annotations", "tool_calls"})
+_THOUGHTS: Final = frozenset({"reasoning_content", "reasoning"})
 #: What the wire calls our keys, where that is not OpenAI's name.
 _ON_THE_WIRE: Final = re.compile(r"^(params\.|maxTokens\b|topP\b|toolChoice\b|parallelToolCalls\b)")
+#: Where the wire says which kind of message it is.
+_KINDS: Final = re.compile(r"^(messages\.\d+)\.(?:system|user|assistant|tool)\.")
 
 
-def asked_for(fields: Mapping[str, Any]) -> tuple[Messages, AskOptions]:
-    """What a line asks.
+def asked_for(body: object) -> tuple[Messages, AskOptions]:
+    """What a body asks.
 
     Raises:
         InvalidRequestError: what we cannot do, by its name.
     """
-    if unknown := sorted(fields.keys() - _KNOWN_OUTSIDE):
-        raise _invalid(f"{unknown[0]}: is not known.")
-    if fields.get("method") != "POST":
-        raise _invalid("method: must be POST.")
-    if fields.get("url") != URL:
-        raise _invalid(f"url: must be {URL}.")
-    body = fields.get("body")
     if not isinstance(body, dict):
-        raise _invalid("body: must be an object.")
+        raise invalid("body: must be an object.")
     said = {name: value for name, value in body.items() if value is not None and name not in _LABELS}
     messages = said.pop("messages", None)
     if not isinstance(messages, list):
-        raise _invalid("messages: must be a list.")
+        raise invalid("messages: must be a list.")
     options = _options(said)
     _refuse(said)
-    return messages, options
+    return [_message(message) for message in messages], options
 
 
 def spelled(detail: str) -> str:
     """What is wrong with a request, by OpenAI's names."""
-    return _ON_THE_WIRE.sub(lambda found: "" if found[1] == "params." else to_snake(found[1]), detail)
+    named = _ON_THE_WIRE.sub(lambda found: "" if found[1] == "params." else to_snake(found[1]), detail)
+    return _KINDS.sub(r"\1.", named)
+
+
+def invalid(detail: str) -> InvalidRequestError:
+    return InvalidRequestError(Failure("invalid_request", detail))
+
+
+def _message(message: Any) -> Any:
+    """A message in the wire's words. What is none, the wire refuses."""
+    if not isinstance(message, dict):
+        return message
+    if message.get("role") == "developer":
+        message = {**message, "role": "system"}
+    elif message.get("role") == "assistant":
+        idle = {name for name in _OF_ANSWERS if name in message and not message[name]}
+        message = {name: value for name, value in message.items() if name not in idle | _THOUGHTS}
+    return message
 
 
 def _options(said: dict[str, Any]) -> AskOptions:
     """Takes out what `ask` has options for."""
     lengths = [name for name in _LENGTHS if name in said]
     if len(lengths) > 1:
-        raise _invalid(f"{' and '.join(lengths)} exclude each other.")
+        raise invalid(f"{' and '.join(lengths)} exclude each other.")
     tools = said.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise _invalid("tools: must be a list of objects.")
+        raise invalid("tools: must be a list of objects.")
     options: dict[str, Any] = {name: said.pop(name) for name in _OPTIONS if name in said}
     options |= {"max_tokens": said.pop(name) for name in lengths}  # noqa: B035 - at most one
     if params := {name: said.pop(name) for name in Params.model_fields if name in said}:
@@ -80,11 +96,7 @@ def _options(said: dict[str, Any]) -> AskOptions:
 def _refuse(rest: Mapping[str, Any]) -> None:
     for name, value in rest.items():
         if name not in _AS_IT_IS:
-            raise _invalid(f"{name}: is not supported.")
+            raise invalid(f"{name}: is not supported.")
         if not any(value == one and type(value) is type(one) for one in _AS_IT_IS[name]):
             only = " or ".join(map(repr, _AS_IT_IS[name]))
-            raise _invalid(f"{name}: is not supported, but for {only}.")
-
-
-def _invalid(detail: str) -> InvalidRequestError:
-    return InvalidRequestError(Failure("invalid_request", detail))
+            raise invalid(f"{name}: is not supported, but for {only}.")
