@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from inferbus_client.contract.trace import TraceContext, read_trace
+from inferbus_client.errors import RequestFailedError
 from inferbus_client.tracing.names import FAILURE
 
 log = logging.getLogger("inferbus.tracing")
@@ -80,9 +81,11 @@ class Span:
 
 def failure_of(error: BaseException) -> str:
     """A code for an error: the contract's, or what kind of error it is. Its text may quote a requester."""
-    if isinstance(error, GeneratorExit) or type(error).__name__ == "CancelledError":
-        return "cancelled"
-    return str(getattr(error, "code", type(error).__name__))
+    if isinstance(error, RequestFailedError):
+        return error.code
+    kind = type(error).__name__
+    # By its name: not everybody who traces has an event loop, or imports one.
+    return "cancelled" if kind in {"GeneratorExit", "CancelledError"} else kind
 
 
 class Tracer:
@@ -171,7 +174,8 @@ def _span_context(context: TraceContext) -> Any:
 class _Hush(logging.Filter):
     """While inside, in this thread, what OpenTelemetry says of a collector becomes a sentence a minute.
 
-    What it says holds the collector's address, with a password perhaps; and a collector may be away for long.
+    What it says holds the collector's address, with a password perhaps, and is for level debug; and a collector may be
+    away for long.
     """
 
     def __init__(self) -> None:
@@ -194,13 +198,14 @@ class _Hush(logging.Filter):
 
         return hushed
 
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - what it says stays here
+    def filter(self, record: logging.LogRecord) -> bool:
         if not getattr(self._here, "is_on", False):
             return True
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + _COMPLAIN_EVERY
             log.warning("the collector of traces does not take our spans; they are dropped, and requests go on")
+            log.debug("what OpenTelemetry says of it: %s", record.getMessage())
         return False
 
 

@@ -146,10 +146,10 @@ class ReplyStream:
             self._noting(size).terminal = outcome
             self._count()
             submits = self._submits()
-        if self.address.trace is not None:
-            self.address.trace.end(outcome)
         if submits:
             self._submit(self)
+        if self.address.trace is not None:
+            self.address.trace.end(outcome)
 
     def outgoing(self) -> Iterable[Outgoing]:
         """What is to be published now, in order. For the network thread alone."""
