@@ -12,10 +12,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from inferbus_client.aio import AsyncClient
-from inferbus_client.errors import InferbusError, KeyLimitError
+from inferbus_client.errors import InferbusError
 from inferbus_client.gateway.answering import LeftError, Question, Reply, send_refusal
 from inferbus_client.gateway.bodies import Bodies
-from inferbus_client.gateway.errors import RefusedError
+from inferbus_client.gateway.errors import KeyLimitError, RefusedError, identified
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.gateway.metrics import Metrics, Passage
 from inferbus_client.gateway.places import Places
@@ -100,7 +100,7 @@ class Door:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester hears that it is our fault
-                refused = _refused(error)
+                refused = _refused(error, self._shape)
                 passage.status, passage.code = refused.status, refused.code
                 if begun:
                     await begun[0].fail(refused)
@@ -131,7 +131,7 @@ class Door:
                         session=rooms.session_of(key),
                         client_id=None if key is None else key.name,
                         shape=self._shape,
-                        headers={"x-request-id": request_id},
+                        headers=identified(request_id),
                     )
                     reply = Reply(rooms.client, rooms.places, question, send, passage.token)
                     begin(reply)
@@ -141,10 +141,10 @@ class Door:
             raise LeftError from None
 
 
-def _refused(error: Exception) -> RefusedError:
+def _refused(error: Exception, shape: Shape) -> RefusedError:
     if isinstance(error, InferbusError):
         try:
-            return RefusedError.of(error)
+            return RefusedError.of(error, shape.spelled)
         except InferbusError:
             pass
     log.error("a request failed by a fault of the gateway's", exc_info=error)
