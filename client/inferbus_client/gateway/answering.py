@@ -165,8 +165,8 @@ class Reply:
         queued = b""
         if accepted is not None:
             headers["x-inferbus-queue-position"] = str(accepted.queue_position)
-            eta = "" if accepted.eta_ms is None else f" eta_ms={accepted.eta_ms}"
-            if accepted.queue_position:
+            if accepted.queue_position or accepted.eta_ms:
+                eta = "" if accepted.eta_ms is None else f" eta_ms={accepted.eta_ms}"
                 queued = f": queued place={accepted.queue_position}{eta}\n\n".encode()
         await self._send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
         await self._say(queued + self._pieces.begin())
