@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +88,18 @@ def test_a_worker_that_loads_and_one_that_drains_answer_too(broker: Mosquitto) -
         until(lambda: b'"draining"' in presence.heard[-1].payload)
         assert ask(broker, figures, "slow").active == 1
         assert running.process.wait(60) == 0
+
+
+def test_what_waits_is_told_by_project(broker: Mosquitto, tmp_path: Path) -> None:
+    settings = tmp_path / "projects.yaml"
+    settings.write_text("projects: {first: {}, second: {}, third: {}}\n")
+    slow: dict[str, Any] = {"config": settings, "simulated_per_token": "10m", "simulated_capacity": 1}
+    with (
+        WorkerProcess(broker, **OPTIONS, **slow, drain_timeout="0s") as worker,
+        Listener(broker, topics.stats(worker.id)) as listener,
+    ):
+        for project, count in (("first", 3), ("second", 2)):
+            for number in range(count):
+                mosquitto_pub(broker, f"{project}/user_input/s{number}", "hello there")
+        # One of them runs.
+        until(lambda: ask(broker, listener, worker.id).queued_by_project == {"first": 2, "second": 2})

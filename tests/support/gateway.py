@@ -14,10 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from support.mosquitto import HOST, free_port
+from support.inferbus import PROGRAM, environment
+from support.mosquitto import HOST, Mosquitto, free_port
 from support.waiting import PATIENCE, until
 
 _JSON: Final = {"content-type": "application/json"}
+
+
+def told(port: int, path: str) -> tuple[int, Any]:
+    """What a server on this machine says at a path: the status and, where it is JSON, what it has said."""
+    with closing(http.client.HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        text = response.read()
+    return response.status, json.loads(text) if response.headers.get_content_subtype() == "json" else text.decode()
 
 
 class Response(NamedTuple):
@@ -32,7 +42,7 @@ class Response(NamedTuple):
         return json.loads(self.text)
 
 
-class Gateway:
+class GatewayProcess:
     """A context manager: inside the `with` it answers; leaving it stops it with SIGTERM.
 
     Args:
@@ -43,21 +53,23 @@ class Gateway:
     """
 
     def __init__(
-        self, broker: str, *arguments: str, key: str | None = None, waits_for: Sequence[str] = ("general",)
+        self, broker: Mosquitto, *arguments: str, key: str | None = None, waits_for: Sequence[str] = ("general",)
     ) -> None:
         self.port = free_port()
         self.key = key
         self._waits_for = set(waits_for)
         self._command = [
-            *(sys.executable, "-m", "inferbus_client", "gateway"),
-            *("--broker", broker, "--listen", str(self.port), *arguments),
+            *(PROGRAM, "gateway", "--broker", broker.url),
+            *("--listen", str(self.port), *arguments),
         ]
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="inferbus-gateway-")
         self._log = Path(self._folder.name) / "log"
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+            )
         until(self._answers)
         until(lambda: self._waits_for <= set(self.models()))
         return self

@@ -13,7 +13,6 @@ from rich.text import Text
 
 #: Wider than any line.
 _ENDLESS: Final = 100_000
-_KIB: Final = 1024
 
 
 def natural_width(console: Console, table: Table) -> int:
@@ -33,28 +32,3 @@ def folded(text: str, width: int, indent: str = "  ") -> list[str]:
     """A sentence or a row in lines of `width` columns, those below the first indented, with whole words."""
     lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def of(number: int, most: int | None) -> str:
-    return str(number) if most is None else f"{number}/{most}"
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"  # noqa: PLR2004
-
-
-def milliseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}ms" if value < 1000 else f"{value / 1000:.1f}s"  # noqa: PLR2004
-
-
-def size(value: int | None) -> str:
-    """Bytes, in two digits or more of the largest unit that has them."""
-    if value is None:
-        return "-"
-    for unit in ("B", "KiB", "MiB"):
-        if value < _KIB:
-            return f"{value:.3g}{unit}"
-        value /= _KIB  # type: ignore[assignment]
-    return f"{value:.2g}GiB" if value < 10 else f"{value:.0f}GiB"  # noqa: PLR2004

@@ -11,18 +11,19 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, number, of
+from inferbus_client.cli.cells import folded, in_lines, natural_width
 from inferbus_client.cli.slots_table import SlotsTables
+from inferbus_client.fleet.columns import WORKER_COLUMNS
 from inferbus_client.fleet.figures import Figures, figures_of, together
+from inferbus_client.fleet.troubles import what_fills
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
 from inferbus_client.units import format_duration
 
 _STYLES: Final = {"ready": "green", "loading": "yellow", "draining": "yellow", "offline": "red"}
-_WORTH_A_GLANCE: Final = 0.5
 #: From so many columns on the table folds long names; with fewer there would be more of their lines than of figures.
 _ROOMY: Final = 110
-_FIGURES: Final = ("active", "queue", "req/s", "tok/s", "p50", "p95", "errors")
+_FIGURES: Final = tuple(column.name for column in WORKER_COLUMNS)
 
 
 class Overview:
@@ -86,7 +87,7 @@ class Overview:
             yield Text("No worker has said anything on this broker.")
         else:
             for worker, view in self._workers.items():
-                if filling := _filling(view):
+                if filling := what_fills(view):
                     yield Text.assemble(_name(worker), f": {filling}")
 
 
@@ -106,32 +107,10 @@ def _model(view: WorkerView) -> Text:
     return Text("" if view.presence is None else shown_in_line(view.presence.model or ""))
 
 
-def _filling(view: WorkerView) -> str:
-    """What is worth a glance: bounded things that are more than half full, and replies that were given up."""
-    if view.stats is None or view.is_gone:
-        return ""
-    full = {
-        name: level.now / level.bound
-        for name, level in view.stats.levels.items()
-        if level.bound and level.now / level.bound > _WORTH_A_GLANCE
-    }
-    said = [f"{shown_in_line(name)} {share:.0%} full" for name, share in full.items()]
-    dropped = view.stats.replies_dropped
-    return ", ".join([*said, f"{dropped} replies dropped"] if dropped else said)
-
-
 def _cells(figures: Figures | None) -> tuple[str, ...]:
     if figures is None:
         return ("-",) * len(_FIGURES)
-    return (
-        of(figures.active, figures.capacity),
-        of(figures.queued, figures.queue_size),
-        number(figures.requests_per_s),
-        number(figures.tokens_per_s),
-        milliseconds(figures.p50),
-        milliseconds(figures.p95),
-        str(figures.errors),
-    )
+    return tuple(column.cell(figures) for column in WORKER_COLUMNS)
 
 
 def format_age(seconds: float) -> str:

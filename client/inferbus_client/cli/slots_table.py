@@ -10,8 +10,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inferbus_client.cli.cells import folded, in_lines, milliseconds, natural_width, of, size
-from inferbus_client.contract.presence import ModelStats, SlotStats
+from inferbus_client.cli.cells import folded, in_lines, natural_width
+from inferbus_client.contract.presence import ModelStats
+from inferbus_client.fleet.columns import SLOT_COLUMNS, STATE_MEANINGS
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
 
@@ -27,20 +28,9 @@ _STYLES: Final = {
 }
 #: States of which a worker's own state says enough, where it has a single slot. Empty: an older worker does not tell.
 _FINE: Final = frozenset({"", "ready", "starting", "stopped"})
-#: What the others mean. Why it came to that holds names of hosts, and stays in the log.
-_MEANINGS: Final = {
-    "unavailable": "none of its slots can answer",
-    "down": "its start has failed, or its server is gone; it is tried again",
-    "open": "it is left alone since it has failed, and tried again with one token",
-    "half-open": "it has failed, and is being tried with one token",
-    "dead": "it serves no more until the worker is started again",
-}
 #: Of one worker. Anyone may announce one.
 _MOST_ROWS: Final = 300
-_TIMES: Final = ("wait", "p50", "p95", "p99", "first")
-_FIGURES: Final = ("queue", "active", "memory", "declared", "requests", "errors", "429", "503", "retries", *_TIMES)
-#: What a slot tells of its failures that has a column of its own.
-_APART: Final = ("429", "503")
+_FIGURES: Final = ("queue", *(column.name for column in SLOT_COLUMNS))
 #: A model none of whose slots has said anything.
 _NO_SLOT: Final = ("-",) * (len(_FIGURES) - 1)
 
@@ -77,24 +67,9 @@ def _rows(name: str, model: ModelStats) -> Iterator[Row]:
         yield Row(shown_in_line(name), "-", "-", shown_in_line(model.state), "-", (queued, *_NO_SLOT))
     for slot, stats in model.slots.items():
         backend, state, breaker = (shown_in_line(word) or "-" for word in (stats.backend, stats.state, stats.breaker))
-        figures = (queued, *_cells(stats))
+        figures = (queued, *(column.cell(stats) for column in SLOT_COLUMNS))
         yield Row(shown_in_line(name), shown_in_line(slot), backend, state, breaker, figures)
         queued = ""  # it is the model's, and stands in its first line
-
-
-def _cells(slot: SlotStats) -> tuple[str, ...]:
-    others = sum(count for kind, count in slot.errors.items() if kind not in _APART)
-    latency = slot.latency_ms
-    return (
-        of(slot.active, slot.limit),
-        size(slot.memory_measured),
-        size(slot.memory_declared),
-        str(slot.requests),
-        str(others),
-        *(str(slot.errors.get(kind, 0)) for kind in _APART),
-        str(slot.retries),
-        *map(milliseconds, (slot.wait_ms, latency.p50, latency.p95, latency.p99, slot.first_token_ms)),
-    )
 
 
 class SlotsTables:
@@ -112,7 +87,8 @@ class SlotsTables:
             if len(rows) > _MOST_ROWS:
                 yield Text(f"and {len(rows) - _MOST_ROWS} more")
             told = {word for row in rows for word in (row.state, row.breaker)}
-            meanings = [f"{word}: {meaning}" for word, meaning in _MEANINGS.items() if word in told]
+            meanings = [f"{word}: {meaning}" for word, meaning in STATE_MEANINGS.items() if word in told]
+            # Why it came to that holds names of hosts, and stays in the log.
             if meanings:
                 for line in (*meanings, "The worker's log says why."):
                     yield Text("\n".join(folded(line, options.max_width)))

@@ -19,7 +19,7 @@ State = Literal["loading", "ready", "draining", "offline"]
 #: In seconds since the Unix epoch: later times cannot be written as a date.
 _YEAR_10000: Final = 253_402_300_800
 #: Names of one kind, each of which a page may show on a line of its own.
-_MAX_NAMES: Final = 100
+MAX_NAMES: Final = 100
 #: How a model or a slot is called, and one word about it. A newer worker may have words that this client does not know.
 _Name = Annotated[str, Field(max_length=128)]
 _Word = Annotated[str, Field(max_length=32)]
@@ -88,9 +88,9 @@ class Presence(_Announcement):
     capacity: Int64 | None = None
     since: float | None = None
     instance: Instance | None = None
-    models: dict[_Name, _Word] = Field(default_factory=dict, max_length=_MAX_NAMES)
-    choices: dict[_Name, Annotated[tuple[_Name, ...], Field(max_length=_MAX_NAMES)]] = Field(
-        default_factory=dict, max_length=_MAX_NAMES
+    models: dict[_Name, _Word] = Field(default_factory=dict, max_length=MAX_NAMES)
+    choices: dict[_Name, Annotated[tuple[_Name, ...], Field(max_length=MAX_NAMES)]] = Field(
+        default_factory=dict, max_length=MAX_NAMES
     )
 
 
@@ -152,7 +152,7 @@ class SlotStats(_Served):
     memory_declared: Int64 | None = None
     memory_measured: Int64 | None = None
     requests: Int64 = 0
-    errors: dict[_Word, Int64] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    errors: dict[_Word, Int64] = Field(default_factory=dict, max_length=MAX_NAMES)
     retries: Int64 = 0
     wait_ms: float | None = None
     latency_ms: Latency = Latency()
@@ -172,7 +172,7 @@ class ModelStats(_Served):
 
     queued: Int64 = 0
     state: _Word = ""
-    slots: dict[_SlotName, SlotStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    slots: dict[_SlotName, SlotStats] = Field(default_factory=dict, max_length=MAX_NAMES)
 
 
 class Stats(_Announcement):
@@ -194,6 +194,8 @@ class Stats(_Announcement):
         histograms: of admitted requests that have ended, by the names of a reply's timing: `queueMs`, `totalMs`, and
             `firstTokenMs` of those that were streamed.
         queued: requests waiting now, of at most `queue_size`.
+        queued_by_project: of those, by project; where nothing waits is left out, as are those beyond the hundred in
+            which most waits.
         active: requests in the engine now, of at most `capacity`.
         sessions: conversations in memory.
         levels: everything that is bounded, by name (`queue`, `outboundBytes`, `sessions`, those that are kept,
@@ -211,23 +213,24 @@ class Stats(_Announcement):
     uptime_s: float = 0.0
     processed: Int64 = 0
     errors: Int64 = 0
-    rejected: dict[str, Int64] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    rejected: dict[str, Int64] = Field(default_factory=dict, max_length=MAX_NAMES)
     repeated: Int64 = 0
     prompt_tokens: Int64 = 0
     completion_tokens: Int64 = 0
-    histograms: dict[str, Histogram] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    histograms: dict[str, Histogram] = Field(default_factory=dict, max_length=MAX_NAMES)
     queued: Int64 = 0
     queue_size: Int64 | None = None
+    queued_by_project: dict[_Name, Int64] = Field(default_factory=dict, max_length=MAX_NAMES)
     active: Int64 = 0
     capacity: Int64 | None = None
     sessions: Int64 = 0
-    levels: dict[str, Level] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    levels: dict[str, Level] = Field(default_factory=dict, max_length=MAX_NAMES)
     replies_dropped: Int64 = 0
     unreadable_messages: Int64 = 0
     latency_ms: Latency = Latency()
     tokens_per_s: float | None = None
     requests_per_s: float | None = None
-    models: dict[_Name, ModelStats] = Field(default_factory=dict, max_length=_MAX_NAMES)
+    models: dict[_Name, ModelStats] = Field(default_factory=dict, max_length=MAX_NAMES)
 
 
 _Model = TypeVar("_Model", Presence, Stats)

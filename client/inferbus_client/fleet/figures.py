@@ -25,6 +25,7 @@ class Figures:
         tokens_per_s: generated tokens per second.
         p50: half of the requests took at most so many milliseconds.
         p95: nineteen of twenty did.
+        p99: ninety-nine of a hundred did.
         errors: requests refused or failed, since the start.
         times: what the percentiles are of, where that can be added up.
     """
@@ -37,6 +38,7 @@ class Figures:
     tokens_per_s: float | None = None
     p50: float | None = None
     p95: float | None = None
+    p99: float | None = None
     errors: int = 0
     times: Histogram | None = None
 
@@ -68,6 +70,7 @@ def figures_of(view: WorkerView) -> Figures | None:
             tokens_per_s=stats.tokens_per_s,
             p50=latency.p50,
             p95=latency.p95,
+            p99=latency.p99,
         )
     return _between(now, Stats(worker=stats.worker), stats)
 
@@ -104,7 +107,8 @@ def _between(now: Figures, earlier: Stats, later: Stats) -> Figures:
 def _timed(figures: Figures, times: Histogram | None) -> Figures:
     if times is None:
         return figures
-    return replace(figures, times=times, p50=times.percentile(0.50), p95=times.percentile(0.95))
+    p50, p95, p99 = (times.percentile(share) for share in (0.50, 0.95, 0.99))
+    return replace(figures, times=times, p50=p50, p95=p95, p99=p99)
 
 
 def _sum(values: Sequence[_Number | None]) -> _Number | None:

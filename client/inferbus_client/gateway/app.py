@@ -13,6 +13,8 @@ from inferbus_client.exchange.announced import Announced
 from inferbus_client.fleet.figures import figures_of, together
 from inferbus_client.gateway.door import Door, Rooms
 from inferbus_client.gateway.errors import RefusedError
+from inferbus_client.gateway.live import LiveFeed
+from inferbus_client.gateway.page import page_routes
 from inferbus_client.gateway.shapes import ANTHROPIC, OPENAI
 from inferbus_client.shapes import openai_answer
 
@@ -46,14 +48,17 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
     from starlette.routing import Route  # noqa: PLC0415
 
     pages = _Pages(rooms, announced)
+    feed = LiveFeed(lambda: announced.workers, lambda: rooms.client.is_connected, rooms.client.ask_for_stats)
     open_to_all: dict[str, Endpoint] = {"/healthz": pages.healthz, "/readyz": pages.readyz}
     for_keys: dict[str, Endpoint] = {"/v1/models": pages.models, "/v1/models/{name:path}": pages.model}
     for_operators: dict[str, Endpoint] = {
         "/metrics": pages.metrics,
         "/api/queue-status": pages.queue_status,
         "/api/health": pages.health,
+        "/api/live": feed.endpoint,
     }
     routes = [
+        *page_routes(rooms.visitors.check_page),
         Route("/v1/chat/completions", Door(rooms, OPENAI), methods=["POST"]),
         Route("/v1/messages", Door(rooms, ANTHROPIC), methods=["POST"]),
         *(Route(path, endpoint) for path, endpoint in open_to_all.items()),

@@ -36,13 +36,13 @@ BUSY = Stats(
     rejected={"overloaded": 3},
     requests_per_s=12.34,
     tokens_per_s=1234.5,
-    latency_ms=Latency(p50=420, p95=12_000),
+    latency_ms=Latency(p50=420, p95=12_000, p99=34_000),
 )
 
 
 def test_a_busy_worker_in_figures() -> None:
     shown = rendered({"w": view("ready", BUSY)})
-    for figure in ("ready", "a-model", "8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "5"):
+    for figure in ("ready", "a-model", "8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "34.0s", "5"):
         assert figure in shown, figure
     assert max(map(len, shown.splitlines())) <= 80
 
@@ -87,7 +87,7 @@ def test_every_width_shows_every_figure(width: int) -> None:
     lines = rendered({name: view("ready", BUSY), "w": view("ready", BUSY)}, width=width).splitlines()
     assert max(map(len, lines)) <= width
     shown = " ".join(" ".join(lines).split())
-    for figure in ("8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "16/32", "240/2000", "24.7", "2469"):
+    for figure in ("8/16", "120/1000", "12.3", "1234", "420ms", "12.0s", "34.0s", "16/32", "240/2000", "24.7", "2469"):
         assert figure in shown, figure
     assert name in shown.replace(" ", "") or width >= 110
 

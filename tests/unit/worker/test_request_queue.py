@@ -227,3 +227,15 @@ class TestClosing:
         line.queue.close()
         assert line.queue.take() is second
         assert line.queue.take() is None
+
+
+class TestByProject:
+    def test_only_where_something_waits_and_the_longest_first(self) -> None:
+        line = Line(a={}, b={}, c={})
+        line.put("a", 2)
+        line.put("c", 5)
+        assert line.queue.queued_by_project(9) == {"c": 5, "a": 2}
+        assert list(line.queue.queued_by_project(9)) == ["c", "a"]
+        assert line.queue.queued_by_project(1) == {"c": 5}
+        line.take(7)
+        assert line.queue.queued_by_project(9) == {}

@@ -150,6 +150,7 @@ class Meter:
         levels: Mapping[str, Level],
         replies_dropped: int,
         models: Mapping[str, ModelStats] | None = None,
+        queued_by_project: Mapping[str, int] | None = None,
         unreadable_messages: int = 0,
     ) -> Stats:
         """The figures as they stand. To read them changes nothing."""
@@ -166,6 +167,7 @@ class Meter:
                 histograms=self._histograms(),
                 queued=queued,
                 queue_size=queue_size,
+                queued_by_project=dict(queued_by_project or {}),
                 active=self._pool.active,
                 capacity=self._pool.size or None,
                 sessions=sessions,

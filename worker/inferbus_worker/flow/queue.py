@@ -207,6 +207,16 @@ class RequestQueue:
         with self._lock:
             return sum(len(lane) for lane in self._lanes.values() if lane.model == model)
 
+    def queued_by_project(self, most: int) -> dict[str, int]:
+        """How many requests wait in each project, the longest first, `most` of them; none where nothing waits."""
+        if not self._length:
+            return {}
+        waiting: Counter[str] = Counter()
+        with self._lock:
+            for (project, _), lane in self._lanes.items():
+                waiting[project] += len(lane)
+        return dict((+waiting).most_common(most))
+
     def waiting_for(self, model: str) -> list[Job]:
         """The requests that wait for a model."""
         if not self._length:

@@ -180,9 +180,11 @@ class TurnRunner:
 def _cache_salt(key: SessionKey) -> str:
     """Prefix-cache entries are shared within a session alone: their timing would tell one user of another.
 
-    It is the same over a conversation that its requests bring along, as long as they name the same session.
+    It is the same over a conversation that its requests bring along, as long as they name the same session. Behind a
+    gateway no two clients have the same one.
     """
-    return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
+    client = "" if key.client is None else f"/{key.client}"  # the last, since a slash may stand in it alone
+    return hashlib.sha256(f"{key.scope}/{key.session}{client}".encode()).hexdigest()
 
 
 def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sized
 from typing import Final
 
-from inferbus_client.contract.presence import Level, Stats
+from inferbus_client.contract.presence import MAX_NAMES, Level, Stats
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
@@ -98,7 +98,7 @@ class Reporter:
         quiet = self._meter.quiet and not len(self._queue) and not len(self._in_flight)
         self._meter.end_interval()
         self._registry.end_interval()
-        said = self._publish_stats().model_dump(exclude={"v", "worker", "histograms", "models"})
+        said = self._publish_stats().model_dump(exclude={"v", "worker", "histograms", "models", "queued_by_project"})
         log.log(logging.DEBUG if quiet else logging.INFO, "stats", extra=said)
 
     def _publish_stats(self) -> Stats:
@@ -115,6 +115,7 @@ class Reporter:
             self._settings.worker_id,
             queued=len(self._queue),
             queue_size=self._queue.size,
+            queued_by_project=self._queue.queued_by_project(MAX_NAMES),
             sessions=len(self._sessions),
             levels={name: Level(now=now, bound=bound) for name, (now, bound) in self._levels().items()},
             models=self._registry.readings(self._queue.queued),

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from inferbus_client.cli.cells import number
 from inferbus_client.cli.streams import complain
 from inferbus_client.cli.terminal import is_dumb
+from inferbus_client.fleet.columns import number
 from inferbus_client.shown import shown_in_line
 
 #: Seconds over which the rate is reckoned, and between two lines.
