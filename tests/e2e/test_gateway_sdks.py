@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any, Final
 
 import pytest
 import yaml
 
 from inferbus_client.gateway.keys_file import hash_of
-from support.gateway import Gateway
-from support.mosquitto import HOST, Mosquitto, free_port
+from support.gateway import GatewayProcess, told
+from support.mosquitto import Mosquitto, free_port
 from support.needs import needs_module
 from support.sdks import SDKS, AnthropicSync, Heard, OpenAISync, Sdk
-from support.waiting import PATIENCE, until
+from support.waiting import until
 from support.worker import WorkerProcess
 
 needs_module("openai")
@@ -36,7 +34,7 @@ def endless_http() -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory, endless_http: int) -> Iterator[Gateway]:
+def gateway(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory, endless_http: int) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
     keys, config = folder / "keys.yaml", folder / "worker.yaml"
     keys.write_text(f'keys: {{tests: {{hash: "{hash_of(KEY)}"}}}}')
@@ -56,7 +54,7 @@ def gateway(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory, endless
     with (
         WorkerProcess(broker, config=config),
         WorkerProcess(broker, projects="sdk-endless", **endless),
-        Gateway(broker.url, "--api-keys", str(keys), key=KEY, waits_for=MODELS) as gateway,
+        GatewayProcess(broker, "--api-keys", str(keys), key=KEY, waits_for=MODELS) as gateway,
     ):
         yield gateway
 
@@ -68,7 +66,7 @@ def kind(request: pytest.FixtureRequest) -> type[Sdk]:
 
 
 @pytest.fixture
-def sdk(kind: type[Sdk], gateway: Gateway) -> Sdk:
+def sdk(kind: type[Sdk], gateway: GatewayProcess) -> Sdk:
     return kind(gateway.url, KEY)
 
 
@@ -99,9 +97,7 @@ def test_one_that_is_cut_says_so(sdk: Sdk) -> None:
 
 def active(port: int) -> int:
     """How many requests a worker has under way."""
-    with closing(http.client.HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
-        connection.request("GET", "/api/queue-status")
-        return int(json.load(connection.getresponse())["activeRequests"])
+    return int(told(port, "/api/queue-status")[1]["activeRequests"])
 
 
 def test_closing_a_stream_ends_it_in_the_engine(sdk: Sdk, endless_http: int) -> None:
@@ -110,14 +106,14 @@ def test_closing_a_stream_ends_it_in_the_engine(sdk: Sdk, endless_http: int) -> 
 
 
 def test_so_does_whoever_waits_no_longer_for_a_whole_answer(
-    kind: type[Sdk], gateway: Gateway, endless_http: int
+    kind: type[Sdk], gateway: GatewayProcess, endless_http: int
 ) -> None:
     with pytest.raises(kind.errors.APITimeoutError):
         kind(gateway.url, KEY, timeout=1).ask("sdk-endless", HELLO)
     until(lambda: active(endless_http) == 0)
 
 
-def test_their_own_retries_wait_as_long_as_they_are_told_to(kind: type[Sdk], gateway: Gateway) -> None:
+def test_their_own_retries_wait_as_long_as_they_are_told_to(kind: type[Sdk], gateway: GatewayProcess) -> None:
     patient = kind(gateway.url, KEY, retries=5)
     heard = [patient.ask("sdk-limited", HELLO) for _ in range(2)]
     assert [one.text for one in heard] == ["hello there, bus"] * 2
@@ -137,7 +133,7 @@ def test_without_retries_a_limit_is_an_error_that_says_when_to_ask_again(sdk: Sd
     assert 1 <= int(headers["retry-after"]) <= 2
 
 
-def test_a_wrong_key_is_no_key(kind: type[Sdk], gateway: Gateway) -> None:
+def test_a_wrong_key_is_no_key(kind: type[Sdk], gateway: GatewayProcess) -> None:
     for wrong in ("none", f"ib-{'0' * 48}"):
         with pytest.raises(kind.errors.AuthenticationError):
             kind(gateway.url, wrong).ask("sdk", HELLO)
@@ -176,7 +172,7 @@ def test_what_does_not_fit_the_model_is_refused(sdk: Sdk) -> None:
 
 
 class TestTools:
-    def test_openai_calls_and_goes_on(self, gateway: Gateway) -> None:
+    def test_openai_calls_and_goes_on(self, gateway: GatewayProcess) -> None:
         sdk = OpenAISync(gateway.url, KEY)
         tools = [{"type": "function", "function": {"name": "add", "parameters": PARAMETERS}}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": CALL}]
@@ -189,7 +185,7 @@ class TestTools:
             assert sdk.ask("sdk", conversation, tools=tools).text == "2"
             assert sdk.stream("sdk", conversation, tools=tools).text == "2"
 
-    def test_anthropic_calls_and_goes_on(self, gateway: Gateway) -> None:
+    def test_anthropic_calls_and_goes_on(self, gateway: GatewayProcess) -> None:
         sdk = AnthropicSync(gateway.url, KEY)
         tools = [{"name": "add", "input_schema": PARAMETERS}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": CALL}]
@@ -206,7 +202,7 @@ class TestTools:
             assert sdk.ask("sdk", conversation, tools=tools).text == "Error: 2"
             assert sdk.stream("sdk", conversation, tools=tools).text == "Error: 2"
 
-    def test_a_choice_is_passed_on(self, gateway: Gateway) -> None:
+    def test_a_choice_is_passed_on(self, gateway: GatewayProcess) -> None:
         described = [{"type": "function", "function": {"name": name}} for name in ("add", "sub")]
         chosen = {"type": "function", "function": {"name": "sub"}}
         heard = OpenAISync(gateway.url, KEY).ask("sdk", HELLO, tools=described, tool_choice=chosen)
@@ -218,7 +214,7 @@ class TestTools:
 
 
 class TestImages:
-    def test_one_that_comes_along_is_passed_on(self, gateway: Gateway) -> None:
+    def test_one_that_comes_along_is_passed_on(self, gateway: GatewayProcess) -> None:
         text = {"type": "text", "text": "look"}
         url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
         assert OpenAISync(gateway.url, KEY).ask("sdk", [{"role": "user", "content": [url, text]}]).text == "look"
@@ -226,7 +222,7 @@ class TestImages:
         blocks = [{"type": "image", "source": source}, text]
         assert AnthropicSync(gateway.url, KEY).ask("sdk", [{"role": "user", "content": blocks}]).text == "look"
 
-    def test_one_that_had_to_be_fetched_is_refused(self, gateway: Gateway) -> None:
+    def test_one_that_had_to_be_fetched_is_refused(self, gateway: GatewayProcess) -> None:
         where = "https://example.com/a.png"
         asked = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": where}}]}]
         sdk: Sdk = OpenAISync(gateway.url, KEY)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from support.gateway import Gateway
+from support.gateway import GatewayProcess
 from support.mosquitto import Mosquitto
 from support.sdks import SDKS, AnthropicSync, OpenAISync, Sdk
 from support.waiting import until
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.usefixtures("starting_worker")
 
 
 @pytest.fixture
-def gateway(broker: Mosquitto, real_worker: WorkerProcess) -> Iterator[Gateway]:  # noqa: ARG001 - it answers
-    with Gateway(broker.url, waits_for=("real", "engine")) as gateway:
+def gateway(broker: Mosquitto, real_worker: WorkerProcess) -> Iterator[GatewayProcess]:  # noqa: ARG001 - it answers
+    with GatewayProcess(broker, waits_for=("real", "engine")) as gateway:
         yield gateway
 
 
-def test_each_sdk_gets_the_model_s_answer_whole_and_streamed(gateway: Gateway) -> None:
+def test_each_sdk_gets_the_model_s_answer_whole_and_streamed(gateway: GatewayProcess) -> None:
     for kind in SDKS:
         sdk: Sdk = kind(gateway.url, "none")
         whole, streamed = sdk.ask("real", TALK, **GREEDY), sdk.stream("real", TALK, **GREEDY)
@@ -47,7 +47,7 @@ def test_each_sdk_gets_the_model_s_answer_whole_and_streamed(gateway: Gateway) -
         assert streamed.pieces > 1
 
 
-def test_a_tool_that_has_to_be_called_is_called_and_its_result_answered(gateway: Gateway) -> None:
+def test_a_tool_that_has_to_be_called_is_called_and_its_result_answered(gateway: GatewayProcess) -> None:
     asked = [{"role": "user", "content": "What is the weather like?"}]
     function = {"name": "weather", "parameters": CITY}
     chosen = {"type": "function", "function": {"name": "weather"}}
@@ -73,13 +73,13 @@ def test_a_tool_that_has_to_be_called_is_called_and_its_result_answered(gateway:
         assert sdk.ask("engine", turns, **GREEDY, tools=tools).text
 
 
-def test_anthropic_s_output_format_is_kept_to(gateway: Gateway) -> None:
+def test_anthropic_s_output_format_is_kept_to(gateway: GatewayProcess) -> None:
     form = {"format": {"type": "json_schema", "schema": CITY}}
     heard = AnthropicSync(gateway.url, "none").ask("engine", TALK, **GREEDY, output_config=form)
     assert json.loads(heard.text)["city"] in {"Graz", "Rome"}
 
 
-def test_closing_a_stream_ends_it_in_the_engine(gateway: Gateway) -> None:
+def test_closing_a_stream_ends_it_in_the_engine(gateway: GatewayProcess) -> None:
     def running() -> int | None:
         figure: int | None = gateway.get("/api/queue-status").json["activeRequests"]
         return figure
