@@ -118,7 +118,8 @@ class ClientCore:
         return self._connected.hear_announcements(timeout, stats=stats)
 
     def ask_for_stats(self) -> None:
-        self._connected.ask_for_stats()
+        if self._transport is not None:
+            self._transport.ask_for_stats()
 
     def repeat(self) -> None:
         self._connected.repeat()

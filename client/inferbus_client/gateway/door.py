@@ -12,10 +12,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from inferbus_client.aio import AsyncClient
-from inferbus_client.errors import InferbusError, KeyLimitError
+from inferbus_client.errors import InferbusError
 from inferbus_client.gateway.answering import LeftError, Question, Reply, send_refusal
 from inferbus_client.gateway.bodies import Bodies
-from inferbus_client.gateway.errors import RefusedError, identified
+from inferbus_client.gateway.errors import KeyLimitError, RefusedError, identified
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.gateway.metrics import Metrics, Passage
 from inferbus_client.gateway.places import Places

@@ -36,6 +36,18 @@ def identified(request_id: str) -> Mapping[str, str]:
     return {"x-request-id": request_id, "request-id": request_id}
 
 
+class KeyLimitError(InferbusError):
+    """A key of the gateway's has had as much as it may.
+
+    Attributes:
+        retry_after: seconds to wait.
+    """
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class RefusedError(InferbusError):
     """A request that gets no answer.
 

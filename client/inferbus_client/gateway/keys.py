@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from inferbus_client.errors import KeyLimitError, SettingsError
+from inferbus_client.errors import SettingsError
+from inferbus_client.gateway.errors import KeyLimitError
 from inferbus_client.gateway.keys_file import Content, KeySettings, KeysFile, hash_of, is_token
 from inferbus_client.settings.rates import RateLimit
 from inferbus_client.shown import shown_in_line

@@ -14,12 +14,14 @@ from typing import Final
 import pytest
 import yaml
 
-from inferbus_client.errors import KeyLimitError, SettingsError
+from inferbus_client.errors import SettingsError
+from inferbus_client.gateway.errors import KeyLimitError
 from inferbus_client.gateway.keys import ApiKey, ApiKeys
 from inferbus_client.gateway.keys_file import KeysFile, hash_of, new_token
 from support.rooms import FakeClock
 
-TOKENS: Final = {name: new_token() for name in ("alice", "bob")}
+#: The same in every process of a run: they are part of the tests' names.
+TOKENS: Final = {"alice": "ib-" + "a1" * 24, "bob": "ib-" + "b2" * 24}
 ALICE: Final = f"keys: {{alice: {{hash: '{hash_of(TOKENS['alice'])}'}}}}"
 NONE: Final = "keys: {}"
 
