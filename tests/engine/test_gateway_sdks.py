@@ -16,6 +16,7 @@ from support.worker import WorkerProcess
 
 #: What each takes besides: the worker's own temperature is far from greedy.
 GREEDY: Final[dict[str, Any]] = {"temperature": 0, "max_tokens": 40}
+PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 TALK: Final = [
     {"role": "user", "content": "My name is Zorvek"},
     {"role": "assistant", "content": "Nice to meet you, Zorvek."},
@@ -77,6 +78,18 @@ def test_anthropic_s_output_format_is_kept_to(gateway: GatewayProcess) -> None:
     form = {"format": {"type": "json_schema", "schema": CITY}}
     heard = AnthropicSync(gateway.url, "none").ask("engine", TALK, **GREEDY, output_config=form)
     assert json.loads(heard.text)["city"] in {"Graz", "Rome"}
+
+
+def test_a_model_that_sees_nothing_refuses_an_image(gateway: GatewayProcess) -> None:
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    image = {"type": "image", "source": source}
+    for kind in SDKS:
+        sdk: Sdk = kind(gateway.url, "none")
+        asked = [{"role": "user", "content": [url if kind.errors.__name__ == "openai" else image]}]
+        for ask in (sdk.ask, sdk.stream):
+            with pytest.raises(sdk.errors.APIError, match=r"[Ii]mage"):
+                ask("real", asked, **GREEDY)
 
 
 def test_closing_a_stream_ends_it_in_the_engine(gateway: GatewayProcess) -> None:
