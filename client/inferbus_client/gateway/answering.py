@@ -15,6 +15,7 @@ from inferbus_client.aio import AsyncClient
 from inferbus_client.contract.wire import Accepted
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.gateway.bodies import LeftError
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.places import Place, Places
 from inferbus_client.gateway.shapes import Asked, Shape
@@ -46,6 +47,7 @@ class Question:
         client_id: for whom; None: for ourselves.
         shape: how it is answered.
         headers: what its answer says besides.
+        trace_headers: where it stands in a trace.
     """
 
     asked: Asked
@@ -55,6 +57,7 @@ class Question:
     client_id: str | None
     shape: Shape
     headers: Mapping[str, str]
+    trace_headers: Mapping[str, str] | None = None
 
     def options(self) -> AskOptions:
         options: AskOptions = {
@@ -64,6 +67,7 @@ class Question:
             "request_id": self.request_id,
             # A refusal goes to the requester at once, who has retries of his own.
             "retries": 0,
+            "trace_headers": self.trace_headers,
         }
         if self.place.model is not None:
             options["model"] = self.place.model
@@ -187,13 +191,12 @@ class Reply:
                 await self._say(b": ping\n\n")
 
 
-class LeftError(Exception):
-    """The requester has gone, or reads nothing."""
-
-
-async def send_refusal(send: Send, refused: RefusedError, shape: Shape, request_id: str) -> None:
-    """Send an error in a shape's words."""
-    await send_whole(send, refused.status, shape.error(refused, request_id), refused.headers(request_id))
+async def send_refusal(
+    send: Send, refused: RefusedError, shape: Shape, request_id: str, *, goes_on: bool = True
+) -> None:
+    """Send an error in a shape's words; where the connection does not go on, that is said too."""
+    headers = {**refused.headers(request_id), **({} if goes_on else {"connection": "close"})}
+    await send_whole(send, refused.status, shape.error(refused, request_id), headers)
 
 
 async def send_whole(send: Send, status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:

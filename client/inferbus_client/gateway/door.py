@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.errors import InferbusError
-from inferbus_client.gateway.answering import LeftError, Question, Reply, send_refusal
-from inferbus_client.gateway.bodies import Bodies
+from inferbus_client.gateway.answering import Question, Reply, send_refusal
+from inferbus_client.gateway.bodies import Bodies, Body, LeftError
 from inferbus_client.gateway.errors import KeyLimitError, RefusedError, identified
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.gateway.metrics import Metrics, Passage
 from inferbus_client.gateway.places import Places
 from inferbus_client.gateway.shapes import Shape
 from inferbus_client.gateway.visitors import Visitors
+from inferbus_client.tracing.http import http_span
+from inferbus_client.tracing.spans import Tracer
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -39,6 +41,7 @@ class Rooms:
         bodies: how much may be held.
         metrics: what is counted.
         max_requests: at once.
+        tracer: where there is tracing.
         is_closing: whether nothing new is taken.
     """
 
@@ -48,6 +51,7 @@ class Rooms:
     bodies: Bodies
     metrics: Metrics
     max_requests: int
+    tracer: Tracer | None = None
     is_closing: bool = False
     # Sessions hold no conversation here. Each key has one, which nobody can guess: whoever shares it shares the
     # engine's cache of prefixes, whose timing tells what others have said.
@@ -90,55 +94,84 @@ class Door:
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = secrets.token_hex(12)
-        with self._rooms.metrics.request(scope["path"]) as passage:
-            begun: list[Reply] = []
+        from starlette.datastructures import Headers  # noqa: PLC0415
+
+        headers, path = Headers(scope=scope), scope["path"]
+        with (
+            self._rooms.metrics.request(path) as passage,
+            http_span(self._rooms.tracer, "POST", path, headers.items()) as span,
+        ):
+            body = Body(headers, receive)
+            visit = _Visit(self._rooms, self._shape, body, receive, send, passage, span.trace_headers)
             try:
-                await self._pass(scope, receive, send, request_id, passage, begun.append)
+                await visit.run()
             except LeftError:
                 pass
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester hears that it is our fault
-                refused = _refused(error, self._shape)
-                passage.status, passage.code = refused.status, refused.code
-                if begun:
-                    await begun[0].fail(refused)
-                else:
-                    await send_refusal(send, refused, self._shape, request_id)
+                await visit.refuse(_refused(error, self._shape))
+            finally:
+                span.answered(passage.status, passage.code)
 
-    async def _pass(
+
+class _Visit:
+    """One request, on its way through the rooms."""
+
+    def __init__(
         self,
-        scope: Scope,
+        rooms: Rooms,
+        shape: Shape,
+        body: Body,
         receive: Receive,
         send: Send,
-        request_id: str,
         passage: Passage,
-        begin: Callable[[Reply], None],
+        trace_headers: Mapping[str, str] | None,
     ) -> None:
-        from starlette.requests import ClientDisconnect, Request  # noqa: PLC0415
+        self._rooms = rooms
+        self._shape = shape
+        self._body = body
+        self._trace_headers = trace_headers
+        self._receive = receive
+        self._send = send
+        self._passage = passage
+        self._id = secrets.token_hex(12)
+        self._reply: Reply | None = None
 
-        rooms, request = self._rooms, Request(scope, receive)
-        key = rooms.visitors.check(request.headers)
-        try:
-            with rooms.admitted(key):
-                async with rooms.bodies.read(request) as body:
-                    asked = self._shape.read(body)
-                    question = Question(
-                        asked=asked,
-                        place=rooms.places.find(asked.model, key),
-                        request_id=request_id,
-                        session=rooms.session_of(key),
-                        client_id=None if key is None else key.name,
-                        shape=self._shape,
-                        headers=identified(request_id),
-                    )
-                    reply = Reply(rooms.client, rooms.places, question, send, passage.token)
-                    begin(reply)
-                    passage.answer = await reply.run(receive)
-                    passage.status, passage.code = 200, None
-        except ClientDisconnect:
-            raise LeftError from None
+    async def run(self) -> None:
+        """Ask, and answer.
+
+        Raises:
+            LeftError: the requester has gone.
+            RefusedError, InferbusError: there is no answer.
+        """
+        rooms = self._rooms
+        key = rooms.visitors.check(self._body.headers)
+        with rooms.admitted(key):
+            async with rooms.bodies.read(self._body) as body:
+                asked = self._shape.read(body)
+                question = Question(
+                    asked=asked,
+                    place=rooms.places.find(asked.model, key),
+                    request_id=self._id,
+                    session=rooms.session_of(key),
+                    client_id=None if key is None else key.name,
+                    shape=self._shape,
+                    headers=identified(self._id),
+                    trace_headers=self._trace_headers,
+                )
+                self._reply = Reply(rooms.client, rooms.places, question, self._send, self._passage.token)
+                self._passage.answer = await self._reply.run(self._receive)
+                self._passage.status, self._passage.code = 200, None
+
+    async def refuse(self, refused: RefusedError) -> None:
+        """Say why there is no answer."""
+        self._passage.status, self._passage.code = refused.status, refused.code
+        if self._reply is not None:
+            await self._reply.fail(refused)
+        else:
+            is_whole = await self._rooms.bodies.discard(self._body)
+            await send_refusal(self._send, refused, self._shape, self._id, goes_on=is_whole)
 
 
 def _refused(error: Exception, shape: Shape) -> RefusedError:

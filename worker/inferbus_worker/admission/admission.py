@@ -192,6 +192,8 @@ class Admission:
         # The text half does not say that it was accepted, nor for how long it waits.
         wait = self._meter.wait_estimate(position, job.model) if job.replies.address.json else None
         job.replies.accepted(position, _milliseconds(wait))
+        if (trace := job.replies.address.trace) is not None:
+            trace.waits()
         self._in_flight.add(job)
         self._queue.put(job)
         return None
