@@ -186,6 +186,11 @@ class TestWhatIsWrong:
         assert page.words().startswith("On phi/vllm of w 4 run, and none has ended for 6 s; before, 19 of 20 took")
         assert page.seen["troubles"][0]["level"] == "fault"
 
+    def test_what_was_before_is_all_that_was_before_it_stood_still(self) -> None:
+        page = Page()
+        page.look(w=view(reading(1), *[reading(uptime, quick=8, active=1) for uptime in (3, 5, 7, 9)]))
+        assert page.words().endswith("The model is slow.")
+
     def test_a_first_answer_that_takes_its_time_is_no_fault(self) -> None:
         page = Page()
         page.look(w=view(*[reading(uptime, active=1) for uptime in (1, 3, 5, 7, 9)]))

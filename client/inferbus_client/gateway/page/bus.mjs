@@ -186,7 +186,7 @@ export class Bus {
     if (items.length) events.querySelector(".none")?.remove();
     events.prepend(...items.reverse());
     while (events.childElementCount > EVENTS) events.lastElementChild.remove();
-    if (!events.childElementCount) events.append(make("li", { className: "none" }, "", make("span", {}, "Nothing since this view was opened.")));
+    if (!events.childElementCount) events.append(make("li", { className: "none" }, "Nothing since somebody looks."));
   }
 }
 
