@@ -27,7 +27,6 @@ InferbusError
 │   └── StreamInUseError          a stream that is being read elsewhere (a `ValueError` and a `RuntimeError` too)
 ├── ToolError                     raised by a tool: the model is told its text
 ├── ToolRoundsError               the model calls tools on and on (`calls`, `rounds`)
-├── KeyLimitError                 a key of the gateway's has had as much as it may (`retry_after`)
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
 └── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
 """
@@ -268,18 +267,6 @@ class ToolRoundsError(InferbusError):
         super().__init__(f"the model still calls tools after {rounds} rounds")
         self.calls = calls
         self.rounds = rounds
-
-
-class KeyLimitError(InferbusError):
-    """A key of the gateway's has had as much as it may.
-
-    Attributes:
-        retry_after: seconds to wait.
-    """
-
-    def __init__(self, reason: str, retry_after: float) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
 
 
 class UnknownWorkerError(InferbusError):

@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +28,10 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
 from inferbus_worker.settings.worker import Settings
 from support.batch_files import request, write
+from support.gateway import told
 from support.inferbus import environment, inferbus
 from support.listener import Listener
-from support.mosquitto import Mosquitto, mosquitto_pub
+from support.mosquitto import Mosquitto, free_port, mosquitto_pub
 from support.needs import needs_module, needs_program
 from support.readme import PAGES, Block, all_blocks, blocks
 from support.scripts import ROOT, Running
@@ -52,6 +53,10 @@ TRIED: Final = {
     "python": "test_the_program_runs",
     "batch lines": "test_a_file_of_requests_is_answered",
     "cases": "test_cases_of_one_s_own_are_played",
+    "gateway start": "test_the_gateway_does_what_its_page_says",
+    "gateway": "test_the_gateway_does_what_its_page_says",
+    "gateway python": "test_the_gateway_does_what_its_page_says",
+    "gateway keys": "test_the_gateway_does_what_its_page_says",
     "tools": "test_an_exchange_about_tools_is_what_the_schemas_ask_for",
     "mermaid": "tests/unit/test_documents.py",
 }
@@ -297,6 +302,38 @@ def test_an_exchange_about_tools_is_what_the_schemas_ask_for(exchange: str) -> N
     assert [call["id"] for call in done["toolCalls"]] == [result["toolCallId"] for result in told["toolResults"]]
 
 
+def test_the_gateway_does_what_its_page_says(own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path) -> None:
+    needs_program("curl")
+    start_worker(broker=own_broker, rate_limit="off")
+    port = free_port()
+    here = {r"mqtts?://(localhost|broker\.example\.org)": own_broker.url, r"0\.0\.0\.0:8080": f"127.0.0.1:{port}"}
+    env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+
+    def running(text: str, program: Sequence[str] = ("bash", "-euc")) -> Running:
+        for pattern, ours in {**here, r"\b8080\b": str(port)}.items():
+            text = re.sub(pattern, ours, text)
+        return Running([*program, f"cd {tmp_path}; {text}" if program[0] == "bash" else text], env)
+
+    for block in blocks("gateway keys"):
+        with running(block) as terminal:
+            assert terminal.wait(60) == 0, terminal.err
+            assert terminal.out.count("ib-") == block.count("keys add")
+    for start in blocks("gateway start"):
+        with running(start) as gateway:
+            gateway.says("it has general")
+            if "--api-keys" in start:
+                assert told(port, "/v1/models")[0] == 401
+                continue
+            for block in blocks("gateway"):
+                with running(block) as terminal:
+                    assert terminal.wait(60) == 0, terminal.err
+                    assert '"content":"Hello"' in terminal.out
+            for block in blocks("gateway python"):
+                with running(block, (sys.executable, "-c")) as terminal:
+                    assert terminal.wait(60) == 0, terminal.err
+                    assert terminal.out == "Hello"
+
+
 # --- the tables ---
 
 _ROW: Final = re.compile(r"^\| (`--.+?) \| (.*?) \| .* \|$", re.MULTILINE)
@@ -313,7 +350,7 @@ def test_a_table_s_options_are_there_and_have_these_defaults(options: str, defau
     written = [default.strip("` ") for default in defaults.split(", ") if default]
     for name, default in zip(names, written, strict=bool(written)):
         in_force = getattr(Settings.load(), name)
-        is_none = default == "none" and in_force is None
+        is_none = default == "none" and in_force in (None, [])
         assert is_none or in_force == getattr(Settings.load({name: default}), name)
 
 

@@ -21,6 +21,7 @@ from pydantic.json_schema import models_json_schema
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, Stats
+from inferbus_client.contract.trace import LONGEST_TRACESTATE, TRACEPARENT, TRACESTATE
 from inferbus_client.contract.wire import FAILURES, Accepted, Control, Delta, Done, ErrorReply, Request
 from support.meanings import meaning_of
 from support.scripts import ROOT
@@ -221,6 +222,7 @@ def _messages() -> dict[str, Any]:
                 "contentType": "application/json",
                 "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
                 **({"correlationId": {"$ref": "#/components/correlationIds/requestId"}} if _has_id(model) else {}),
+                **({"headers": _TRACE_PROPERTIES} if _has_id(model) else {}),
                 "bindings": {"mqtt": _ASKED_BINDING if is_asked else _TOLD_BINDING},
             }
             for name, (model, summary, is_asked) in in_json.items()
@@ -230,6 +232,7 @@ def _messages() -> dict[str, Any]:
             "name": "textRequest",
             "summary": "A request in plain text: UTF-8 that is no JSON object.",
             "payload": text,
+            "headers": _TRACE_PROPERTIES,
             "bindings": {"mqtt": _ASKED_BINDING},
         },
         "textReply": {
@@ -328,6 +331,15 @@ _ASKED_BINDING: Final = {
     "bindingVersion": _BINDING,
 }
 _TOLD_BINDING: Final = {"payloadFormatIndicator": 1, "bindingVersion": _BINDING}
+
+_TRACE_PROPERTIES: Final = {
+    "type": "object",
+    "description": "MQTT 5's user properties: W3C's Trace Context; in replies where the request had it",
+    "properties": {
+        TRACEPARENT: {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        TRACESTATE: {"type": "string", "maxLength": LONGEST_TRACESTATE},
+    },
+}
 
 _REPLY_PROPERTIES: Final = {
     "type": "object",

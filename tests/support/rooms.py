@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
+from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.chat import FinishReason, ToolCall, Usage
@@ -181,6 +182,7 @@ class Rooms:
         attempts: Attempts | None = None,
         models: Mapping[str, Sequence[ScriptedEngine]] | None = None,
         fallback: Mapping[str, Sequence[str]] | None = None,
+        tracer: Tracer | None = None,
         **settings: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -218,6 +220,7 @@ class Rooms:
             in_network_thread=lambda wish: wish(),
             attempts=attempts,
             sender=self.replies,
+            tracer=tracer,
             clock=self.clock,
             in_place=True,
         )

@@ -49,8 +49,8 @@ _WORKER: Final = {
 }
 #: What speaks of nothing else here: everybody may use it.
 _BELOW: Final = {
-    "inferbus_client": {"errors", "exits", "own_thread", "shown", "units", "wording"},
-    "inferbus_worker": {"chat", "counting", "outcome", "seldom", "stats_line"},
+    "inferbus_client": {"errors", "exits", "own_thread", "shown", "tracing", "units", "wording"},
+    "inferbus_worker": {"chat", "counting", "outcome", "seldom", "stats_line", "tracing"},
 }
 #: Imported where they are needed, and in their own rooms alone.
 _HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
@@ -71,6 +71,7 @@ _HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
     "psutil": "inferbus_worker.engines",
     "gguf": "inferbus_worker.engines.estimate",
     "huggingface_hub": "inferbus_worker.engines",
+    "opentelemetry": "inferbus_client.tracing",
     "redis": "",
 }
 

@@ -10,7 +10,8 @@ The stop order, and why:
    long as the drain might have taken;
 5. disconnect in order: so the broker does not publish the Last Will;
 6. stop answering over HTTP: until now it says what is going on;
-7. stop the engines: last, since everything before may still need them.
+7. stop the engines: last, since everything before may still need them. Meanwhile the last spans leave, where there is
+   tracing: no more come after step 3, and a collector that takes none is not waited for any longer.
 
 A second signal skips the waiting. A guard ends the process if any step hangs.
 """
@@ -80,7 +81,7 @@ class Daemon:
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._enter(Phase.LOADING)
         self._reporter, self._lives, self._keeper = house.reporter, house.lives, house.keeper
-        self._readiness, self._http = house.readiness, house.http
+        self._readiness, self._http, self._tracer = house.readiness, house.http, house.tracer
 
     def run(self) -> int:
         """Serve until a signal or a failure ends it.
@@ -206,6 +207,8 @@ class Daemon:
         self._rooms.endings.stop(max(0.0, join_by - time.monotonic()))
         for job in self._rooms.in_flight.all():  # its thread hangs
             self._rooms.endings.write(job)
+        if self._tracer is not None:
+            self._tracer.finish()  # it takes its time beside all that follows
         self._bus.announce("offline")
         if not self._flush(deadline) and self._rooms.sender.owes(0):
             log.warning("not every reply reached the broker")
@@ -213,7 +216,10 @@ class Daemon:
         self._rooms.acknowledgements.close()
         if self._http is not None:
             self._http.stop(0)  # it ends while the engines do
+        engines_by = time.monotonic() + _ENGINE_STOP
         self._stop_engines(_ENGINE_STOP)
+        if self._tracer is not None and not self._tracer.stop(max(0.0, engines_by - time.monotonic())):
+            log.warning("not every span reached the collector of traces")
         guard.cancel()
         log.info("stopped")
         return self._exit_status(status)

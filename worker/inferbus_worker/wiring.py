@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inferbus_client.errors import SettingsError
+from inferbus_client.tracing.spans import Tracer, process_tracer
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
 from inferbus_worker.admission.arrival import Arrival
@@ -96,6 +97,7 @@ def build_rooms(
     attempts: Attempts | None = None,
     stores: Stores | None = None,
     sender: Sender | None = None,
+    tracer: Tracer | None = None,
     clock: Callable[[], float] = time.monotonic,
     in_place: bool = False,
 ) -> Rooms:
@@ -110,6 +112,7 @@ def build_rooms(
         attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
         stores: what workers share; in memory where none are given.
         sender: the sender; one is made where none is given.
+        tracer: makes spans of requests, where that is wanted.
         clock: a monotonic one.
         in_place: whether admission runs in its caller's thread whatever it may have to wait for.
     """
@@ -141,7 +144,7 @@ def build_rooms(
     turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)
     budget = _token_budget(settings, prompts, stores, models)
-    addressing = Addressing(sender, settings.reply_topics)
+    addressing = Addressing(sender, settings.reply_topics, tracer)
     admission = Admission(
         settings=settings,
         stores=stores,
@@ -228,6 +231,7 @@ class House:
     http: WebServer | None
     lives: SlotLives
     keeper: Keeper | None
+    tracer: Tracer | None
 
 
 def build_house(settings: Settings, lineup: Lineup) -> House:
@@ -248,6 +252,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
     def stats_asked() -> None:
         reporter.asked()
 
+    tracer = process_tracer("inferbus-worker")
     rooms = build_rooms(
         settings,
         lineup.models,
@@ -255,6 +260,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
         acknowledge=acknowledge,
         in_network_thread=in_network_thread,
         attempts=_open_attempts(settings) if keeps else None,
+        tracer=tracer,
     )
     if keeps:
         rooms.reception.hold()
@@ -283,7 +289,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
     http = make_http(
         settings, reporter.reading, lambda: missing(gate, rooms.registry, bus.link), lambda: rooms.pool.size
     )
-    return House(gate, rooms, bus, reporter, readiness, http, lives, _keeper(lineup, rooms))
+    return House(gate, rooms, bus, reporter, readiness, http, lives, _keeper(lineup, rooms), tracer)
 
 
 def _keeper(lineup: Lineup, rooms: Rooms) -> Keeper | None:

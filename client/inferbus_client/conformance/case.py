@@ -43,6 +43,7 @@ class Send(_Part):
         response_topic: where replies go (MQTT 5).
         correlation: what comes back with them (MQTT 5).
         expiry: seconds after which it is worthless (MQTT 5).
+        properties: user properties (MQTT 5).
     """
 
     topic: str
@@ -53,6 +54,7 @@ class Send(_Part):
     response_topic: str | None = None
     correlation: str | None = None
     expiry: int | None = Field(None, ge=1)
+    properties: dict[str, str] = Field(default_factory=dict)
 
 
 class Expect(_Part):

@@ -142,6 +142,8 @@ class Player:
             properties.CorrelationData = names.text(send.correlation).encode()
         if send.expiry is not None:
             properties.MessageExpiryInterval = send.expiry
+        if send.properties:
+            properties.UserProperty = [(name, names.text(value)) for name, value in send.properties.items()]
         has_properties = self._version == "5" and not properties.isEmpty()  # type: ignore[no-untyped-call]
         self._link.publish(
             names.text(send.topic), payload, qos=send.qos, properties=properties if has_properties else None

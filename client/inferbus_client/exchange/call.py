@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from inferbus_client.contract import topics
+from inferbus_client.contract.trace import TraceContext
 from inferbus_client.contract.wire import Failure, InvalidPayloadError, decode_request
 from inferbus_client.errors import InvalidRequestError
 
@@ -47,6 +48,7 @@ class Call:
         cancel_topic: where it is cancelled; None where that makes no sense.
         fields: what is published.
         line: the session whose requests take turns with it; None where it waits for no other.
+        trace: where it stands in a trace; None where it is in none.
     """
 
     topic: str
@@ -56,6 +58,7 @@ class Call:
     cancel_topic: str | None
     fields: Mapping[str, Any]
     line: str | None = None
+    trace: TraceContext | None = None
 
     def payload(self, deadline_ms: int) -> bytes:
         return json.dumps({**self.fields, "deadlineMs": max(deadline_ms, 1)}).encode()

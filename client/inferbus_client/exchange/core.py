@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from inferbus_client.contract import topics
@@ -24,13 +25,16 @@ from inferbus_client.exchange.options import (
     check_options,
     request_fields,
     terms_of,
+    trace_of,
 )
 from inferbus_client.exchange.pacing import Pacer
 from inferbus_client.exchange.steps import Deliver, Steps
 from inferbus_client.exchange.tools import of_tools
+from inferbus_client.exchange.traced import traced
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.exchange.turns import Turns
 from inferbus_client.settings.client import ClientSettings
+from inferbus_client.tracing.spans import process_tracer
 
 
 class ClientCore:
@@ -69,6 +73,7 @@ class ClientCore:
         self._terms = self.settings.terms()
         self._pacer = Pacer(self.settings.pacing)
         self._turns = Turns()
+        self._tracer = process_tracer("inferbus-client")
 
     # --- lifecycle ---
 
@@ -118,7 +123,8 @@ class ClientCore:
         return self._connected.hear_announcements(timeout, stats=stats)
 
     def ask_for_stats(self) -> None:
-        self._connected.ask_for_stats()
+        if self._transport is not None:
+            self._transport.ask_for_stats()
 
     def repeat(self) -> None:
         self._connected.repeat()
@@ -135,7 +141,8 @@ class ClientCore:
         if (project := options.get("project")) is not None:
             addresses = replace(addresses, scope=self.settings.scope_of(project))
         call = addresses.request(message, session, stream=stream, messages=messages, **fields)
-        return self._errand(call, options, options.get("when_busy"))
+        trace = trace_of(options) or (None if self._tracer is None else self._tracer.current())
+        return self._errand(call if trace is None else replace(call, trace=trace), options, options.get("when_busy"))
 
     def reset(self, options: TurnOptions) -> Errand:
         check_options(options, TurnOptions.__annotations__)
@@ -165,7 +172,10 @@ class ClientCore:
     def _errand(self, call: Call, options: WaitOptions, when_busy: WhenBusy | None) -> Errand:
         terms, transport = terms_of(options, self._terms), self._connected
         exchange = Exchange(call, transport, terms, self._pacer)
-        return Errand(exchange, transport, self._turns, self.caller(), when_busy)
+        errand = Errand(exchange, transport, self._turns, self.caller(), when_busy)
+        if self._tracer is not None:
+            errand.run = partial(traced, self._tracer, exchange)
+        return errand
 
     @property
     def _connected(self) -> Transport:

@@ -23,6 +23,7 @@ class Errand:
     Attributes:
         exchange: what is asked, and afterwards the answer.
         place: where it stands in its session.
+        run: the exchange's steps, once its turn has come.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Errand:
     ) -> None:
         self.exchange = exchange
         self.place = Place(exchange.call.line, caller)
+        self.run: Callable[[], Steps] = exchange.steps
         self._transport = transport
         self._turns = turns
         self._when_busy = when_busy
@@ -49,7 +51,7 @@ class Errand:
             yield from self._take_turn()
             with self._transport.waiting(call, deliver):
                 yield from hear(self._transport, call.reply_topic, deliver, lambda: self.exchange.remaining)
-                yield from self.exchange.steps()
+                yield from self.run()
 
     def _take_turn(self) -> Steps:
         if self._turns.has_come(self.place):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
+from inferbus_client.contract.trace import TraceContext, read_trace
 from inferbus_client.contract.wire import Accepted, Failure
 from inferbus_client.errors import OptionTypeError, OptionValueError, RequestFailedError, SessionBusyError
 from inferbus_client.exchange.steps import Retry
@@ -67,6 +68,8 @@ class AskOptions(TurnOptions, total=False):
         on_retry: called with a refusal and the seconds after which the request is sent again.
         request_id: an id of the caller's own. Give each request another one: the worker answers a repeat with the
             first answer.
+        trace_headers: `traceparent`, and `tracestate` if there is one, as W3C's Trace Context has them: where the
+            request stands in a trace. They travel as MQTT 5's user properties.
     """
 
     temperature: float | None
@@ -84,6 +87,7 @@ class AskOptions(TurnOptions, total=False):
     on_accepted: OnAccepted | None
     on_retry: Callable[[RequestFailedError, float], None] | None
     request_id: str | None
+    trace_headers: Mapping[str, str] | None
 
 
 REQUEST_FIELDS: Final = frozenset(
@@ -146,6 +150,24 @@ def _instead(name: str, known: Sequence[str]) -> str:
 def request_fields(options: AskOptions) -> dict[str, Any]:
     """The options that travel."""
     return {name: value for name, value in options.items() if name in REQUEST_FIELDS}
+
+
+def trace_of(options: AskOptions) -> TraceContext | None:
+    """Where the caller says that the request stands in a trace.
+
+    Raises:
+        OptionTypeError, OptionValueError: it would not be handed on as it is.
+    """
+    headers: object = options.get("trace_headers")
+    if not headers:
+        return None
+    if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
+        raise OptionTypeError("trace_headers must be a mapping of header names to texts", "trace_headers")
+    context = read_trace([(name.lower(), value) for name, value in headers.items()])
+    if context is None or len(context.headers) != len(headers):
+        why = "a traceparent, and perhaps a tracestate, as W3C's Trace Context has them, and nothing else"
+        raise OptionValueError(f"trace_headers: must be {why}", "trace_headers")
+    return context
 
 
 def terms_of(options: WaitOptions, terms: Terms) -> Terms:

@@ -228,10 +228,13 @@ class Transport:
         """
         payload = call.payload(deadline_ms=round(remaining * 1000))
         limit = min(self._link.max_packet_size or LARGEST, LARGEST)
-        if len(payload) + len(call.topic) + _PACKET_OVERHEAD > limit:
+        traced = 0 if call.trace is None else call.trace.size + _PACKET_OVERHEAD
+        if len(payload) + len(call.topic) + _PACKET_OVERHEAD + traced > limit:
             raise InvalidRequestError(Failure("message_too_large"))
-        expiry = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        expiry.MessageExpiryInterval = max(math.ceil(remaining), 1)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = max(math.ceil(remaining), 1)
+        if call.trace is not None:
+            properties.UserProperty = list(call.trace.pairs)
         with self._lock:
             if self._closed:
                 raise _closed()
@@ -243,7 +246,7 @@ class Transport:
                 call.topic,
                 payload,
                 qos=self._qos,
-                properties=expiry,
+                properties=properties,
                 on_refused=lambda error: self._waiters.tell(call.request_id, error),
             )
 

@@ -15,6 +15,7 @@ from inferbus_client.aio import AsyncClient
 from inferbus_client.contract.wire import Accepted
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.gateway.bodies import LeftError
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.places import Place, Places
 from inferbus_client.gateway.shapes import Asked, Shape
@@ -165,8 +166,8 @@ class Reply:
         queued = b""
         if accepted is not None:
             headers["x-inferbus-queue-position"] = str(accepted.queue_position)
-            eta = "" if accepted.eta_ms is None else f" eta_ms={accepted.eta_ms}"
-            if accepted.queue_position:
+            if accepted.queue_position or accepted.eta_ms:
+                eta = "" if accepted.eta_ms is None else f" eta_ms={accepted.eta_ms}"
                 queued = f": queued place={accepted.queue_position}{eta}\n\n".encode()
         await self._send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
         await self._say(queued + self._pieces.begin())
@@ -187,13 +188,12 @@ class Reply:
                 await self._say(b": ping\n\n")
 
 
-class LeftError(Exception):
-    """The requester has gone, or reads nothing."""
-
-
-async def send_refusal(send: Send, refused: RefusedError, shape: Shape, request_id: str) -> None:
-    """Send an error in a shape's words."""
-    await send_whole(send, refused.status, shape.error(refused, request_id), refused.headers(request_id))
+async def send_refusal(
+    send: Send, refused: RefusedError, shape: Shape, request_id: str, *, goes_on: bool = True
+) -> None:
+    """Send an error in a shape's words; where the connection does not go on, that is said too."""
+    headers = {**refused.headers(request_id), **({} if goes_on else {"connection": "close"})}
+    await send_whole(send, refused.status, shape.error(refused, request_id), headers)
 
 
 async def send_whole(send: Send, status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:

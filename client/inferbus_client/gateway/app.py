@@ -15,7 +15,7 @@ from inferbus_client.gateway.door import Door, Rooms
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.live import LiveFeed
 from inferbus_client.gateway.page import page_routes
-from inferbus_client.gateway.shapes import OPENAI
+from inferbus_client.gateway.shapes import ANTHROPIC, OPENAI
 from inferbus_client.shapes import openai_answer
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
     routes = [
         *page_routes(rooms.visitors.check_page),
         Route("/v1/chat/completions", Door(rooms, OPENAI), methods=["POST"]),
+        Route("/v1/messages", Door(rooms, ANTHROPIC), methods=["POST"]),
         *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
         *(Route(path, _behind(rooms, endpoint)) for path, endpoint in for_keys.items()),
         *(Route(path, _behind(rooms, endpoint, for_operators=True)) for path, endpoint in for_operators.items()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
@@ -12,12 +12,46 @@ from pydantic_core import from_json
 from inferbus_client.gateway.errors import RefusedError
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.datastructures import Headers
+    from starlette.types import Receive
 
 #: Seconds that a body has to come in.
 _PATIENCE: Final = 30.0
+#: Bytes, and seconds, of a body that nobody wants which are still read.
+_DISCARDED: Final = 4 * 1024 * 1024
+_DISCARDING: Final = 2.0
 #: Bytes from which on a body is read as JSON in a thread: some milliseconds that others would wait for.
 _LONG: Final = 64 * 1024
+
+
+class LeftError(Exception):
+    """The requester has gone, or reads nothing."""
+
+
+class Body:
+    """What comes behind the head of a request.
+
+    Attributes:
+        is_whole: whether all of it has come.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self.headers = headers
+        self.is_whole = False
+        self._receive = receive
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """As they come; it can be gone on with.
+
+        Raises:
+            LeftError: there will be no more.
+        """
+        while not self.is_whole:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise LeftError
+            self.is_whole = not message.get("more_body", False)
+            yield message.get("body", b"")
 
 
 class Bodies:
@@ -34,20 +68,20 @@ class Bodies:
         self.held = 0
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[object]:
+    async def read(self, body: Body) -> AsyncIterator[object]:
         """The value of a JSON body, which counts as held while inside.
 
         Raises:
             RefusedError: it is no JSON, too large, too slow, or there is no room for it.
         """
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        if body.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "unsupported_media_type", "content-type: must be application/json.")
         taken = 0
         try:
             whole = bytearray()
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    async for piece in request.stream():
+                    async for piece in body.pieces():
                         taken += len(piece)
                         self.held += len(piece)
                         self._check(taken)
@@ -57,6 +91,25 @@ class Bodies:
             yield await _value(bytes(whole))
         finally:
             self.held -= taken
+
+    async def discard(self, body: Body) -> bool:
+        """Read what is left of a body that nobody wants; whether that was all of it.
+
+        Who is still sending when his connection is closed may never see why.
+        """
+        if body.is_whole:
+            return True
+        if "expect" in body.headers:  # it waits for a word before it sends anything
+            return False
+        left = _DISCARDED
+        with suppress(TimeoutError, LeftError):
+            async with asyncio.timeout(_DISCARDING):
+                async for piece in body.pieces():
+                    left -= len(piece)
+                    if left < 0:
+                        return False
+                return True
+        return False
 
     def _check(self, taken: int) -> None:
         if taken > self._most:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from inferbus_client.aio import AsyncClient
-from inferbus_client.errors import InferbusError, KeyLimitError
-from inferbus_client.gateway.answering import LeftError, Question, Reply, send_refusal
-from inferbus_client.gateway.bodies import Bodies
-from inferbus_client.gateway.errors import RefusedError
+from inferbus_client.errors import InferbusError
+from inferbus_client.gateway.answering import Question, Reply, send_refusal
+from inferbus_client.gateway.bodies import Bodies, Body, LeftError
+from inferbus_client.gateway.errors import KeyLimitError, RefusedError, identified
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.gateway.metrics import Metrics, Passage
 from inferbus_client.gateway.places import Places
@@ -90,61 +89,72 @@ class Door:
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = secrets.token_hex(12)
+        from starlette.datastructures import Headers  # noqa: PLC0415
+
         with self._rooms.metrics.request(scope["path"]) as passage:
-            begun: list[Reply] = []
+            visit = _Visit(self._rooms, self._shape, Body(Headers(scope=scope), receive), receive, send, passage)
             try:
-                await self._pass(scope, receive, send, request_id, passage, begun.append)
+                await visit.run()
             except LeftError:
                 pass
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester hears that it is our fault
-                refused = _refused(error)
-                passage.status, passage.code = refused.status, refused.code
-                if begun:
-                    await begun[0].fail(refused)
-                else:
-                    await send_refusal(send, refused, self._shape, request_id)
-
-    async def _pass(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        request_id: str,
-        passage: Passage,
-        begin: Callable[[Reply], None],
-    ) -> None:
-        from starlette.requests import ClientDisconnect, Request  # noqa: PLC0415
-
-        rooms, request = self._rooms, Request(scope, receive)
-        key = rooms.visitors.check(request.headers)
-        try:
-            with rooms.admitted(key):
-                async with rooms.bodies.read(request) as body:
-                    asked = self._shape.read(body)
-                    question = Question(
-                        asked=asked,
-                        place=rooms.places.find(asked.model, key),
-                        request_id=request_id,
-                        session=rooms.session_of(key),
-                        client_id=None if key is None else key.name,
-                        shape=self._shape,
-                        headers={"x-request-id": request_id},
-                    )
-                    reply = Reply(rooms.client, rooms.places, question, send, passage.token)
-                    begin(reply)
-                    passage.answer = await reply.run(receive)
-                    passage.status, passage.code = 200, None
-        except ClientDisconnect:
-            raise LeftError from None
+                await visit.refuse(_refused(error, self._shape))
 
 
-def _refused(error: Exception) -> RefusedError:
+class _Visit:
+    """One request, on its way through the rooms."""
+
+    def __init__(self, rooms: Rooms, shape: Shape, body: Body, receive: Receive, send: Send, passage: Passage) -> None:
+        self._rooms = rooms
+        self._shape = shape
+        self._body = body
+        self._receive = receive
+        self._send = send
+        self._passage = passage
+        self._id = secrets.token_hex(12)
+        self._reply: Reply | None = None
+
+    async def run(self) -> None:
+        """Ask, and answer.
+
+        Raises:
+            LeftError: the requester has gone.
+            RefusedError, InferbusError: there is no answer.
+        """
+        rooms = self._rooms
+        key = rooms.visitors.check(self._body.headers)
+        with rooms.admitted(key):
+            async with rooms.bodies.read(self._body) as body:
+                asked = self._shape.read(body)
+                question = Question(
+                    asked=asked,
+                    place=rooms.places.find(asked.model, key),
+                    request_id=self._id,
+                    session=rooms.session_of(key),
+                    client_id=None if key is None else key.name,
+                    shape=self._shape,
+                    headers=identified(self._id),
+                )
+                self._reply = Reply(rooms.client, rooms.places, question, self._send, self._passage.token)
+                self._passage.answer = await self._reply.run(self._receive)
+                self._passage.status, self._passage.code = 200, None
+
+    async def refuse(self, refused: RefusedError) -> None:
+        """Say why there is no answer."""
+        self._passage.status, self._passage.code = refused.status, refused.code
+        if self._reply is not None:
+            await self._reply.fail(refused)
+        else:
+            is_whole = await self._rooms.bodies.discard(self._body)
+            await send_refusal(self._send, refused, self._shape, self._id, goes_on=is_whole)
+
+
+def _refused(error: Exception, shape: Shape) -> RefusedError:
     if isinstance(error, InferbusError):
         try:
-            return RefusedError.of(error)
+            return RefusedError.of(error, shape.spelled)
         except InferbusError:
             pass
     log.error("a request failed by a fault of the gateway's", exc_info=error)

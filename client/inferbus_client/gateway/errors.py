@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from inferbus_client.contract.wire import FAILURES, Code, Failure
@@ -17,7 +17,6 @@ from inferbus_client.errors import (
     RequestTimeoutError,
 )
 from inferbus_client.shapes.openai_answer import where
-from inferbus_client.shapes.openai_request import spelled
 
 #: Seconds after which to ask again, where nobody knows better.
 _SOON: Final = 1.0
@@ -30,6 +29,23 @@ _OTHERS: Final[tuple[tuple[type[InferbusError], Code, str], ...]] = (
 )
 #: A code may be HTTP's, too.
 _KINDS: Final[Mapping[str, FailureKind]] = {str(code): kind for code, kind in FAILURES.items()}
+
+
+def identified(request_id: str) -> Mapping[str, str]:
+    """What tells a request's id: OpenAI's SDK reads the one, Anthropic's the other."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
+class KeyLimitError(InferbusError):
+    """A key of the gateway's has had as much as it may.
+
+    Attributes:
+        retry_after: seconds to wait.
+    """
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class RefusedError(InferbusError):
@@ -54,8 +70,13 @@ class RefusedError(InferbusError):
         self.param = param
 
     @classmethod
-    def of(cls, error: InferbusError) -> RefusedError:
-        """What an error of the client's comes to; it is raised again where it is none of a request."""
+    def of(cls, error: InferbusError, spelled: Callable[[str], str]) -> RefusedError:
+        """What an error of the client's comes to; it is raised again where it is none of a request.
+
+        Args:
+            error: the client's.
+            spelled: what names the wire's keys as the requester does.
+        """
         if isinstance(error, RefusedError):
             return error
         if isinstance(error, RequestFailedError):
@@ -76,7 +97,7 @@ class RefusedError(InferbusError):
     def headers(self, request_id: str) -> Mapping[str, str]:
         """What SDKs go by when they decide on a retry, and why it was refused."""
         headers = {
-            "x-request-id": request_id,
+            **identified(request_id),
             "x-inferbus-reason": self.code,
             "x-should-retry": "true" if self.retryable else "false",
         }

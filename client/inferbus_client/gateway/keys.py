@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from inferbus_client.errors import KeyLimitError, SettingsError
+from inferbus_client.errors import SettingsError
+from inferbus_client.gateway.errors import KeyLimitError
 from inferbus_client.gateway.keys_file import Content, KeySettings, KeysFile, hash_of, is_token
 from inferbus_client.settings.rates import RateLimit
 from inferbus_client.shown import shown_in_line
@@ -114,8 +115,9 @@ class _Stamp(NamedTuple):
 class ApiKeys:
     """The keys of a file, as it is now: it is read again when it has changed. Any thread may use it.
 
-    A change holds within a second of the next `find`. A file that cannot be used any more changes nothing, and is
-    complained of in the log; so is one that is gone. Who came in while a key held stays until he is done.
+    A change holds within a second, at the next `find`, whose thread reads the file: some 0.7 ms a key. One that cannot
+    be used any more, or is gone, changes nothing, and is complained of in the log. Who came in while a key held stays
+    until he is done.
 
     Args:
         path: the file.

@@ -40,7 +40,7 @@ from inferbus_client.units import Written
 _ALGORITHM: Final = "sha256"
 _TOKEN: Final = re.compile("ib-[0-9a-f]{48}")
 _RANDOM_BYTES: Final = 24
-#: Some ten thousand keys.
+#: Bytes; five thousand keys have half as many.
 _MOST_BYTES: Final = 2_000_000
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 _READABLE: Final = stat.S_IROTH

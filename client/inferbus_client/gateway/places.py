@@ -84,7 +84,7 @@ class Places:
         if not isinstance(name, str | None):
             raise RefusedError(400, "invalid_request", "model: must be a text.", param="model")
         asked = name or self._settings.project
-        project, _, model = asked.partition("/")
+        project, slash, model = asked.partition("/")
         unknown = RefusedError(404, "model_not_found", f"model: there is no {asked[:128]!r} here.", param="model")
         if key is not None and not key.may_use(project):
             raise unknown
@@ -93,7 +93,7 @@ class Places:
             if any(serves(one, self._settings, project) for one in self._announced.presences.values()):
                 raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=_BACK)
             raise unknown
-        if model and not any(model in one.choices.get(project, ()) for one in workers):
+        if slash and not any(model in one.choices.get(project, ()) for one in workers):
             raise unknown
         if workers[0].state != "ready":
             doing = "shutting down" if workers[0].state == "draining" else "loading"

@@ -9,7 +9,7 @@ from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.call import Messages
 from inferbus_client.exchange.options import AskOptions
 from inferbus_client.gateway.errors import RefusedError
-from inferbus_client.shapes import openai_answer, openai_request
+from inferbus_client.shapes import anthropic_answer, anthropic_request, openai_answer, openai_request
 
 
 class Pieces(Protocol):
@@ -53,6 +53,9 @@ class Shape(Protocol):
             InvalidRequestError: what we cannot do, by its name.
         """
 
+    def spelled(self, detail: str) -> str:
+        """What is wrong with a request, by the shape's own names."""
+
     def whole(self, answer: Answer, model: str) -> dict[str, Any]: ...
 
     def pieces(self, request_id: str, asked: Asked, model: str) -> Pieces: ...
@@ -73,6 +76,9 @@ class OpenAI:
         messages, options = openai_request.asked_for(fields)
         return Asked(messages, options, options.pop("model", None), stream, with_usage)
 
+    def spelled(self, detail: str) -> str:
+        return openai_request.spelled(detail)
+
     def whole(self, answer: Answer, model: str) -> dict[str, Any]:
         return openai_answer.completion(answer, model)
 
@@ -88,7 +94,49 @@ class _OpenAIPieces(openai_answer.Chunks):
         return openai_answer.event(openai_answer.error(str(refused), refused.code, refused.status, refused.param))
 
 
+class Anthropic:
+    """https://platform.claude.com/docs/en/api/messages/create."""
+
+    def read(self, body: object) -> Asked:
+        fields = dict(body) if isinstance(body, dict) else body
+        stream = isinstance(fields, dict) and _flag(fields, "stream")
+        messages, options = anthropic_request.asked_for(fields)
+        return Asked(messages, options, options.pop("model", None), stream)
+
+    def spelled(self, detail: str) -> str:
+        return anthropic_request.spelled(detail)
+
+    def whole(self, answer: Answer, model: str) -> dict[str, Any]:
+        return anthropic_answer.message(answer, model)
+
+    def pieces(self, request_id: str, asked: Asked, model: str) -> Pieces:  # noqa: ARG002 - its streams are all alike
+        return _AnthropicPieces(request_id, model)
+
+    def error(self, refused: RefusedError, request_id: str) -> dict[str, Any]:
+        return anthropic_answer.error(str(refused), refused.status, request_id)
+
+
+class _AnthropicPieces:
+    def __init__(self, request_id: str, model: str) -> None:
+        self._request_id = request_id
+        self._events = anthropic_answer.Events(request_id, model)
+
+    def begin(self) -> bytes:
+        return anthropic_answer.server_sent(self._events.begin())
+
+    def delta(self, delta: Delta) -> bytes:
+        return anthropic_answer.server_sent(self._events.delta(delta))
+
+    def end(self, answer: Answer) -> bytes:
+        return anthropic_answer.server_sent(self._events.end(answer))
+
+    def error(self, refused: RefusedError) -> bytes:
+        body = anthropic_answer.error(str(refused), refused.status, self._request_id)
+        return anthropic_answer.server_sent([("error", body)])
+
+
 OPENAI: Final[Shape] = OpenAI()
+ANTHROPIC: Final[Shape] = Anthropic()
 
 
 def _flag(fields: dict[str, Any], name: str) -> bool:

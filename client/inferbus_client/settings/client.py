@@ -17,7 +17,8 @@ from inferbus_client.units import Duration, Patience
 _MOSQUITTO_VERSIONS: Final = {"mqttv5": "5", "mqttv311": "3.1.1", "311": "3.1.1"}
 
 
-def _check_project(name: str) -> str:
+def check_project(name: str) -> str:
+    """A project's name; for validators."""
     if not topics.is_project(name):
         raise ValueError(f"must match {topics.NAME}")
     return name
@@ -70,7 +71,7 @@ class ClientSettings(ConnectionSettings):
     mqtt_version: Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(_mosquitto_version)] = _also(
         "mqtt_version", "-V"
     )
-    project: Annotated[str, AfterValidator(_check_project)] = Field(
+    project: Annotated[str, AfterValidator(check_project)] = Field(
         "general", description="The project to ask.", json_schema_extra={"metavar": "NAME"}
     )
     identity: Literal["none", "topic"] = Field(

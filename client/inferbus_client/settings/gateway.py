@@ -8,7 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.errors import ConflictError
-from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.client import ClientSettings, check_project
 from inferbus_client.units import Duration, Patience, Size
 from inferbus_client.web.listening import is_loopback, listening_at
 
@@ -32,6 +32,11 @@ def _check_origins(origins: list[str]) -> list[str]:
 class GatewaySettings(ClientSettings):
     """An OpenAI-shaped door to the bus, for `inferbus gateway`."""
 
+    project: Annotated[str, AfterValidator(check_project)] = Field(
+        "general",
+        description="The project of requests that name no model.",
+        json_schema_extra={"metavar": "NAME"},
+    )
     listen: Annotated[str, BeforeValidator(listening_at)] = Field(
         "127.0.0.1:8080",
         description="Where it serves HTTP; PORT alone is one on 127.0.0.1. Elsewhere it needs --api-keys.",

@@ -14,12 +14,14 @@ from typing import Final
 import pytest
 import yaml
 
-from inferbus_client.errors import KeyLimitError, SettingsError
-from inferbus_client.gateway.keys import ApiKey, ApiKeys
+from inferbus_client.errors import SettingsError
+from inferbus_client.gateway.errors import KeyLimitError
+from inferbus_client.gateway.keys import ApiKey, ApiKeys, _Stamp
 from inferbus_client.gateway.keys_file import KeysFile, hash_of, new_token
 from support.rooms import FakeClock
 
-TOKENS: Final = {name: new_token() for name in ("alice", "bob")}
+#: The same in every process of a run: they are part of the tests' names.
+TOKENS: Final = {"alice": "ib-" + "a1" * 24, "bob": "ib-" + "b2" * 24}
 ALICE: Final = f"keys: {{alice: {{hash: '{hash_of(TOKENS['alice'])}'}}}}"
 NONE: Final = "keys: {}"
 
@@ -263,6 +265,16 @@ class TestChanges:
         clock.pass_(1)
         assert found(keys).name == "carol"
 
+    def test_one_that_is_written_twice_within_a_tick_of_the_system_s_clock_is_seen(
+        self, file: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        same = _Stamp(0, 0, 0, 0, time.time_ns())
+        monkeypatch.setattr(_Stamp, "of", lambda _path: same)
+        keys = ApiKeys(written(file, alice={}), clock)
+        replaced(file, NONE)
+        clock.pass_(1)
+        assert keys.find(TOKENS["alice"]) is None
+
     def test_the_file_is_looked_at_once_a_second_at_most(
         self, keys: ApiKeys, clock: FakeClock, write: Callable[[str], object]
     ) -> None:
@@ -340,6 +352,15 @@ class TestChanges:
         for _ in range(2):
             keys.admit(found(keys)).release()
         assert wait(keys) == 59
+
+    def test_under_a_smaller_limit_the_latest_count(self, keys: ApiKeys, clock: FakeClock, file: Path) -> None:
+        written(file, alice={"rate_limit": "5/60s"})
+        for _ in range(4):
+            clock.pass_(10)
+            keys.admit(found(keys)).release()
+        written(file, alice={"rate_limit": "2/60s"})
+        clock.pass_(1)
+        assert wait(keys) == 49
 
     def test_of_removed_keys_nothing_is_kept(self, keys: ApiKeys, clock: FakeClock, file: Path) -> None:
         hold = keys.admit(found(keys))

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from inferbus_client.contract.trace import TraceContext
 from inferbus_client.errors import NotConnectedError
+from inferbus_client.exchange.call import Call
 from inferbus_client.exchange.core import ClientCore
 from inferbus_client.exchange.options import AskOptions, terms_of
 from inferbus_client.settings.client import Terms
@@ -86,3 +88,35 @@ def test_none_is_as_good_as_not_said(core: ClientCore) -> None:
     nothing: Any = dict.fromkeys(AskOptions.__annotations__)
     with pytest.raises(NotConnectedError):  # and nothing else
         core.request("hello", nothing, stream=False)
+
+
+def test_trace_headers_travel_beside_the_payload(core: ClientCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    errands: list[Call] = []
+    monkeypatch.setattr(core, "_errand", lambda call, *_: errands.append(call))
+    headers = {"Traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=1"}
+    core.request("hello", {"trace_headers": headers}, stream=False)
+    core.request("hello", {"trace_headers": None}, stream=False)
+    core.request("hello", {"trace_headers": {}}, stream=False)
+    assert [call.trace for call in errands] == [TraceContext(headers["Traceparent"], "a=1"), None, None]
+    assert all(b"trace" not in call.payload(1) for call in errands)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": "00-nonsense"},
+        {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "no"},
+        {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "baggage": "a=1"},
+        {"tracestate": "a=1"},
+    ],
+    ids=str,
+)
+def test_trace_headers_that_would_not_be_handed_on_are_an_error(core: ClientCore, headers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"^trace_headers: "):
+        core.request("hello", {"trace_headers": headers}, stream=False)
+
+
+@pytest.mark.parametrize("headers", ["traceparent", {"traceparent": 1}, {b"traceparent": "x"}, [("a", "b")]], ids=str)
+def test_trace_headers_of_another_kind_are_an_error(core: ClientCore, headers: Any) -> None:
+    with pytest.raises(TypeError, match="trace_headers"):
+        core.request("hello", {"trace_headers": headers}, stream=False)

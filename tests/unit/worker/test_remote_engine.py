@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from pydantic import SecretStr
 
+from inferbus_client.contract.trace import TraceContext
 from inferbus_worker.chat import Message
 from inferbus_worker.engines.base import (
     CancelledGenerationError,
@@ -98,6 +99,19 @@ def test_every_call_is_streamed_whatever_was_wanted(serve: Serve, backend: Backe
     engine, stub = serve(backend)
     whole(engine, call()._replace(stream=False))
     assert stub.requests[0].body["stream"] is True
+
+
+@each_backend
+def test_where_a_call_stands_in_a_trace_goes_along_in_its_headers(serve: Serve, backend: Backend) -> None:
+    engine, stub = serve(backend)
+    context = TraceContext(f"00-{'1' * 32}-{'2' * 16}-01", "a=1,b@c=2")
+    for trace in (context, TraceContext(context.traceparent), None):
+        engine.generate(call()._replace(trace=trace)).wait(None)
+    sent = [
+        {name: value for name, value in request.headers.items() if name.startswith("trace")}
+        for request in stub.requests
+    ]
+    assert sent == [context.headers, {"traceparent": context.traceparent}, {}]
 
 
 @each_backend

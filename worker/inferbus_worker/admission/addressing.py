@@ -9,13 +9,16 @@ from collections.abc import Sequence
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.topics import Kind
+from inferbus_client.contract.trace import read_trace
 from inferbus_client.contract.wire import Envelope
+from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.tracing import RequestTrace
 
 log = logging.getLogger("inferbus.addressing")
 
@@ -26,10 +29,12 @@ class Addressing:
     Args:
         sender: the sender.
         allowlist: topic filters where replies may go besides the session's own topic.
+        tracer: makes spans of requests; None: nobody does.
     """
 
-    def __init__(self, sender: Sender, allowlist: Sequence[str]) -> None:
+    def __init__(self, sender: Sender, allowlist: Sequence[str], tracer: Tracer | None = None) -> None:
         self._sender = sender
+        self._tracer = tracer
         self._allowlist = tuple(allowlist)
         self._seldom = Seldom(log)
         # For requests that name no id of their own: unique, which is all that such an id is for.
@@ -55,8 +60,15 @@ class Addressing:
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
             receipt=arrival.receipt,
+            trace=self._trace(arrival) if message.user_properties or self._tracer is not None else None,
         )
         return self._sender.open(address)
+
+    def _trace(self, arrival: Arrival) -> RequestTrace | None:
+        incoming = read_trace(arrival.message.user_properties)
+        if incoming is None and self._tracer is None:
+            return None
+        return RequestTrace(self._tracer, incoming, arrival.address.kind.value, arrival.address.project)
 
     def _topic(self, wanted: str | None, home: str) -> str:
         if not wanted:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.arrival import Arrival
-from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key, session_key
+from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.admission.token_budget import TokenBudget
@@ -100,7 +100,7 @@ class Admission:
         try:
             request = self._decoding.decode(address, arrival.message)
         except InvalidPayloadError as refusal:
-            key = session_key(address, refusal.envelope)
+            key = self._decoding.session_key(address, refusal.envelope)
             self._refuse(refusal.failure, self._addressing.open(arrival, refusal.envelope, key))
             return True
         if isinstance(request, Control):
@@ -114,7 +114,7 @@ class Admission:
 
     def _admit(self, arrival: Arrival, request: Request, retry: RetryKey | None) -> bool:
         """Put a request into the queue, or say why not; see `user_input`."""
-        key = session_key(arrival.address, request)
+        key = self._decoding.session_key(arrival.address, request)
         replies = self._addressing.open(arrival, request, key)
         model = self._registry.meant(key.project, request.model)
         if isinstance(model, Failure):
@@ -159,14 +159,16 @@ class Admission:
             envelope: Envelope = self._decoding.decode(arrival.address, arrival.message)
         except InvalidPayloadError as refusal:
             envelope = refusal.envelope
-        self._refuse(failure, self._addressing.open(arrival, envelope, session_key(arrival.address, envelope)))
+        self._refuse(
+            failure, self._addressing.open(arrival, envelope, self._decoding.session_key(arrival.address, envelope))
+        )
 
     def _repeat(self, known: Finished | Literal["in flight"], request: Request, arrival: Arrival) -> bool:
         """Answer a repeat from memory, which counts like a request, or leave it to the one that runs."""
         self._meter.repeated()
         if isinstance(known, str):
             return False
-        key = SessionKey(arrival.address.project, known.session, arrival.address.user)
+        key = self._decoding.session_key(arrival.address, request)._replace(session=known.session)
         replies = self._addressing.open(arrival, request, key)
         limited = self._count(key, request)
         if limited is not None:
@@ -190,6 +192,8 @@ class Admission:
         # The text half does not say that it was accepted, nor for how long it waits.
         wait = self._meter.wait_estimate(position, job.model) if job.replies.address.json else None
         job.replies.accepted(position, _milliseconds(wait))
+        if (trace := job.replies.address.trace) is not None:
+            trace.waits()
         self._in_flight.add(job)
         self._queue.put(job)
         return None
@@ -226,7 +230,7 @@ class Admission:
 
     def _reset(self, arrival: Arrival, control: Control) -> None:
         """Forget the conversation; not again where that comes again, or it would undo what was said since."""
-        key = session_key(arrival.address, control)
+        key = self._decoding.session_key(arrival.address, control)
         replies = self._addressing.open(arrival, control, key)
         claim = self._sessions.claim(key)
         if claim is None:

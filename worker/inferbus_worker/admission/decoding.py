@@ -18,10 +18,11 @@ from inferbus_worker.state.keys import RetryKey, SessionKey
 
 
 class Decoding:
-    """Reads messages on `user_input` topics."""
+    """Reads messages on `user_input` topics, and says whose they are."""
 
     def __init__(self, settings: Settings) -> None:
         self._projects = settings.projects
+        self._gateways = frozenset(settings.gateways)
         self._max_tokens_caps = {name: settings.max_tokens_cap_of(name) for name in settings.projects}
         self._max_message_bytes = settings.max_message_bytes
         self._max_conversation_bytes = settings.conversation_bytes
@@ -44,6 +45,14 @@ class Decoding:
         if isinstance(request, Request):
             self._check_allowed(address.project, request)
         return request
+
+    def session_key(self, address: Address, envelope: Envelope) -> SessionKey:
+        """The topic's session, else the payload's, else a fresh one; never one that is not allowed."""
+        named = address.session if address.session is not None else envelope.session_id
+        legal = named if named is not None and is_session(named) else new_session_id()
+        # Of anybody else the name is a word, and changes nothing.
+        client = envelope.client_id if address.user in self._gateways else None
+        return SessionKey(address.project, legal, address.user, client)
 
     def _decode(self, payload: bytes) -> Request | Control:
         """What a payload asks for that is not too large for everything."""
@@ -74,13 +83,6 @@ class Decoding:
         except InvalidPayloadError:
             return Envelope()
         return Envelope() if isinstance(fields, str) else Envelope.salvage(fields)
-
-
-def session_key(address: Address, envelope: Envelope) -> SessionKey:
-    """The topic's session, else the payload's, else a fresh one; never one that is not allowed."""
-    named = address.session if address.session is not None else envelope.session_id
-    legal = named if named is not None and is_session(named) else new_session_id()
-    return SessionKey(address.project, legal, address.user)
 
 
 def retry_key(address: Address, request: Request) -> RetryKey | None:

@@ -1,10 +1,11 @@
 """The rate limits of a request: its session's, its client's, its project's, and the one for all together.
 
 A request that one of them refuses counts in none of them. What a client is depends on who vouches for it: with the
-identity in the topic it is the topic's user, in all projects together; else it is the payload's `clientId`, which is
-the requester's word and no more. Requests that name no client are one client of their project, so that leaving the
-name out is no way around; making names up is one, and there only the project's limit and the total one hold. A request
-that brings its whole conversation along is in no session, and the session's limit is none of its business.
+identity in the topic it is the topic's user, in all projects together, or whom a gateway names; else it is the
+payload's `clientId`, which is the requester's word and no more. Requests that name no client are one client of their
+project, so that leaving the name out is no way around; making names up is one, and there only the project's limit and
+the total one hold. A request that brings its whole conversation along is in no session, and the session's limit is none
+of its business.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _session(key: SessionKey, _client_id: str | None) -> Hashable:
 
 
 def _client(key: SessionKey, client_id: str | None) -> Hashable:
-    return key.user if key.user is not None else (key.project, client_id)
+    return (key.project, client_id) if key.user is None else key.owner(client_id)
 
 
 def _nobody(_key: SessionKey, _client_id: str | None) -> Hashable:

@@ -15,8 +15,10 @@ from inferbus_client.cli.terminal import say
 from inferbus_client.contract.presence import Presence
 from inferbus_client.exits import Exit
 from inferbus_client.settings.connection import ConnectionSettings
+from inferbus_worker.demo.child import DemoError
+from inferbus_worker.demo.gateway import DemoGateway
 from inferbus_worker.demo.progress import Progress
-from inferbus_worker.demo.worker import DemoError, DemoWorker
+from inferbus_worker.demo.worker import DemoWorker
 from inferbus_worker.engines.managed.commands import missing
 from inferbus_worker.engines.remote.backends import BACKENDS
 
@@ -70,7 +72,10 @@ def run(
     with _endings_as_exceptions(), ExitStack() as running:
         connection = ConnectionSettings.load({"broker": broker}) if broker else _start_broker(running, progress)
         _start_worker(running, progress, connection, what)
-        return _ask(connection, once, what.models) if once else _chat(progress, connection, what.models)
+        if once:
+            return _ask(connection, once, what.models)
+        _start_gateway(running, progress, connection)
+        return _chat(progress, connection, what.models)
 
 
 def _start_broker(running: ExitStack, progress: Progress) -> ConnectionSettings:
@@ -117,6 +122,14 @@ def _start_worker(running: ExitStack, progress: Progress, connection: Connection
             if said is not None and said.state == "ready" and "unavailable" in said.models.values():
                 raise DemoError(f"one of the models does not come up. {worker.end_of_log()}")
             step.tick()
+
+
+def _start_gateway(running: ExitStack, progress: Progress, connection: ConnectionSettings) -> None:
+    """Where it is installed."""
+    if DemoGateway.is_installed():
+        with progress.step("Starting the gateway"):
+            url = running.enter_context(DemoGateway(connection)).url
+        progress.say(f"A page is at {url}, OpenAI's API at {url}/v1 (model: {_PROJECT}).")
 
 
 def _is_ready(said: Presence | None, models: Sequence[str]) -> bool:

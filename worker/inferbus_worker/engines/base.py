@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from inferbus_client.contract.trace import TraceContext
 from inferbus_worker.chat import CallDelta, FinishReason, Message, Thinking, ToolCall, ToolUse, Usage
 
 #: Roughly: for engines that have no tokenizer to ask, or not yet.
@@ -116,6 +117,7 @@ class ChatCall(NamedTuple):
         thinking: whether a reasoning model thinks (`off`: it does not), and whether its reasoning is shown.
         first_token_within: seconds until the first token, reasoning included, must have come; None: any time.
         tools: what the model may call.
+        trace: where it stands in somebody's trace; None for nearly all.
     """
 
     messages: Sequence[Message]
@@ -125,6 +127,7 @@ class ChatCall(NamedTuple):
     thinking: Thinking = "hide"
     first_token_within: float | None = None
     tools: ToolUse | None = None
+    trace: TraceContext | None = None
 
     @property
     def has_form(self) -> bool:

@@ -29,18 +29,18 @@ class InFlight:
 
     def add(self, job: Job) -> None:
         with self._lock:
-            self._jobs.setdefault(job.key, {})[job] = None
+            self._jobs.setdefault(job.key.in_topics, {})[job] = None
             self._count += 1
             self._forms[job.model] += job.request.has_form
 
     def remove(self, job: Job) -> None:
         with self._lock:
-            jobs = self._jobs.get(job.key, {})
+            jobs = self._jobs.get(job.key.in_topics, {})
             if job not in jobs:
                 return
             del jobs[job]
             if not jobs:
-                del self._jobs[job.key]
+                del self._jobs[job.key.in_topics]
             self._count -= 1
             self._forms[job.model] -= job.request.has_form
 
@@ -51,15 +51,15 @@ class InFlight:
     def moved(self, job: Job, model: str) -> None:
         """Another model stands in for the job's."""
         with self._lock:
-            if job in self._jobs.get(job.key, {}):
+            if job in self._jobs.get(job.key.in_topics, {}):
                 self._forms[job.model] -= job.request.has_form
                 self._forms[model] += job.request.has_form
             job.model = model
 
     def of(self, key: SessionKey) -> list[Job]:
-        """The jobs of a session, oldest first."""
+        """The jobs of a session, oldest first; a gateway's for all of its clients."""
         with self._lock:
-            return list(self._jobs.get(key, ()))
+            return list(self._jobs.get(key.in_topics, ()))
 
     def all(self) -> list[Job]:
         with self._lock:

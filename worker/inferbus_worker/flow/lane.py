@@ -1,8 +1,9 @@
 """One project's requests for one model in the queue. Those who ask take turns, and none can have all of the room.
 
-An owner is whoever asks: the topic's user, whom the broker vouches for; else the `clientId`, which is the requester's
-word; and those who name nobody are one owner together. Each has a turn for one request, then the next one has it. An
-owner is known here only while a request of his waits, so that there are never more of them than requests.
+An owner is whoever asks: the topic's user, whom the broker vouches for, or whom a gateway names; else the `clientId`,
+which is the requester's word; and those who name nobody are one owner together. Each has a turn for one request, then
+the next one has it. An owner is known here only while a request of his waits, so that there are never more of them than
+requests.
 
 Room: an owner may hold a fixed multiple of what is still free (Choudhury and Hahne's dynamic thresholds, 1998). So one
 alone gets most of the room and never all of it, many who want it all get the same, and whoever comes next finds some.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from inferbus_client.contract.trace import TraceContext
 from inferbus_client.contract.wire import Code, Failure
 from inferbus_worker.engines.backoff import jittered_pause
 from inferbus_worker.engines.base import (
@@ -34,6 +35,7 @@ from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.replies.address import Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.tracing import Turn
 
 log = logging.getLogger("inferbus.turn")
 
@@ -120,16 +122,33 @@ class TurnRunner:
                     job.let_go()
 
     def _answer(self, job: Job, lease: Lease) -> Answer:
+        if (trace := job.replies.address.trace) is None:
+            return self._in_context(job, lease, None)
+        with trace.turn(lease.slot.name, len(job.attempts)) as turn:
+            return self._in_context(job, lease, turn)
+
+    def _in_context(self, job: Job, lease: Lease, turn: Turn | None) -> Answer:
         prompt = self._prompts.of(job, lease.slot.engine)
         while True:
             try:
-                return self._generate(job, prompt, lease)
+                return self._generate(job, prompt, lease) if turn is None else self._traced(job, prompt, lease, turn)
             except ContextTooLongError:
                 # What is left of the history pays for it; but nothing is said twice.
                 if job.first_token_at is not None or not prompt.shorten():
                     raise
 
-    def _generate(self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease) -> Answer:
+    def _traced(self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease, turn: Turn) -> Answer:
+        """As `_generate`, and whoever traces the request sees how the engine fares."""
+        temperature, top_p, max_tokens, _ = prompt.sampling
+        model = lease.slot.model.name
+        with turn.generation(model, temperature=temperature, top_p=top_p, max_tokens=max_tokens) as generating:
+            answer = self._generate(job, prompt, lease, generating.context)
+            generating.answered(answer.finish_reason, answer.usage)
+            return answer
+
+    def _generate(
+        self, job: Job, prompt: Prompt | BroughtPrompt, lease: Lease, trace: TraceContext | None = None
+    ) -> Answer:
         form_timeout = self._settings.form_timeout if job.request.has_form else None
         call = ChatCall(
             messages=prompt.messages,
@@ -139,6 +158,7 @@ class TurnRunner:
             thinking=self._settings.projects[job.key.project].thinking,
             first_token_within=form_timeout,
             tools=prompt.tools,
+            trace=trace,
         )
         generation = lease.generation = lease.slot.engine.generate(call, partial(job.heard, lease))
         job.attach(generation)
@@ -171,6 +191,8 @@ class TurnRunner:
         tries = len(job.attempts)
         job.waits_since = self._clock()
         job.may_repeat_at = job.waits_since + jittered_pause(_FIRST_REST, tries - 1, math.inf)
+        if (trace := job.replies.address.trace) is not None:
+            trace.waits()
         self._queue.give_back(job)
         # A mark that came meanwhile found it nowhere, and left it to us.
         if job.outcome is not None and self._queue.remove(job):
@@ -180,9 +202,11 @@ class TurnRunner:
 def _cache_salt(key: SessionKey) -> str:
     """Prefix-cache entries are shared within a session alone: their timing would tell one user of another.
 
-    It is the same over a conversation that its requests bring along, as long as they name the same session.
+    It is the same over a conversation that its requests bring along, as long as they name the same session. Behind a
+    gateway no two clients have the same one.
     """
-    return hashlib.sha256(f"{key.scope}/{key.session}".encode()).hexdigest()
+    client = "" if key.client is None else f"/{key.client}"  # the last, since a slash may stand in it alone
+    return hashlib.sha256(f"{key.scope}/{key.session}{client}".encode()).hexdigest()
 
 
 def _in_time(outcome: Answer | Failure | None, slot: Slot) -> Answer | Failure | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from inferbus_worker.tracing import RequestTrace
+
 
 class Receipt(NamedTuple):
     """What it takes to acknowledge a message, without the message.
@@ -22,7 +24,12 @@ class Receipt(NamedTuple):
 
 
 class ReplyAddress(NamedTuple):
-    """Where a request's replies go, and how they are written; a `receipt` where the broker waits for it."""
+    """Where a request's replies go, and how they are written.
+
+    Attributes:
+        receipt: of the request, where the broker waits for it.
+        trace: where the request is followed; None for nearly all.
+    """
 
     topic: str
     request_id: str
@@ -30,3 +37,4 @@ class ReplyAddress(NamedTuple):
     json: bool = False
     correlation_data: bytes | None = None
     receipt: Receipt | None = None
+    trace: RequestTrace | None = None

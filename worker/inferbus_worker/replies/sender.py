@@ -276,7 +276,8 @@ def _properties(message: Outgoing) -> PackedProperties | None:
     address = message.address
     if address is None:
         return None
-    if message.status is None and address.correlation_data is None:
+    told = address.trace.told if address.trace is not None and message.json else ()
+    if message.status is None and address.correlation_data is None and not told:
         return _OF_A_DELTA
     user: list[tuple[str, str]] = []
     if message.status is not None:
@@ -285,4 +286,5 @@ def _properties(message: Outgoing) -> PackedProperties | None:
         user += [("sessionId", address.session_id), ("status", message.status)]
     if message.retry_after_ms is not None:
         user.append(("retryAfterMs", str(message.retry_after_ms)))
+    user += told
     return PackedProperties(_JSON if message.json else _TEXT, address.correlation_data, user)

@@ -92,6 +92,8 @@ class ReplyStream:
         self._lock = threading.Lock()
         self._accepted = False
         self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
+        if address.trace is not None:
+            self._weight += address.trace.size
 
     @property
     def owed(self) -> bool:
@@ -146,6 +148,8 @@ class ReplyStream:
             submits = self._submits()
         if submits:
             self._submit(self)
+        if self.address.trace is not None:
+            self.address.trace.end(outcome)
 
     def outgoing(self) -> Iterable[Outgoing]:
         """What is to be published now, in order. For the network thread alone."""

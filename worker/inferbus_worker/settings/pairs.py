@@ -42,6 +42,11 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
             "no room",
             *("max_intake_bytes", "max_conversation_bytes"),
         )
+    if settings.gateways and settings.identity == "none":
+        yield ConflictError(
+            "--gateway needs --identity topic: else no topic says that a request is a gateway's",
+            *("gateways", "identity"),
+        )
     if settings.http_token_file is not None and settings.http is None:
         yield ConflictError("--http-token-file is for --http, which is off", "http_token_file", "http")
     yield from _budgets_too_small(settings)

@@ -30,6 +30,13 @@ def _check_filters(filters: list[str]) -> list[str]:
     return filters
 
 
+def _check_users(names: list[str]) -> list[str]:
+    for name in names:
+        if not topics.is_user(name):
+            raise ValueError(f"{name!r} is no user: it must match [A-Za-z0-9_.@:-]{{1,128}}")
+    return names
+
+
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "worker"
 
@@ -60,6 +67,11 @@ class Settings(ConnectionSettings):
     identity: Literal["none", "topic"] = Field(
         "none",
         description="topic: only {project}/users/{user}/… is served, where the broker binds the user to the login.",
+    )
+    gateways: Annotated[list[str], BeforeValidator(split), AfterValidator(_check_users)] = Field(
+        default_factory=list,
+        description="With --identity topic: a user that is a gateway; whom its requests name as clientId is who asks.",
+        json_schema_extra={"flags": ["--gateway"], "metavar": "USER"},
     )
     alongside: bool = Field(
         False,
@@ -153,8 +165,8 @@ class Settings(ConnectionSettings):
     )
     client_rate_limit: Rate = Field(
         None,
-        description="Requests per client: the topic's user with --identity topic, else the payload's clientId; those "
-        "that name none share one limit in their project.",
+        description="Requests per client: the topic's user with --identity topic (of a gateway's, its clientId), else "
+        "the payload's clientId; those that name none share one limit in their project.",
         json_schema_extra={"default": "off"},
     )
     project_rate_limit: Rate = Field(

@@ -10,12 +10,14 @@ from inferbus_client.contract import topics
 class SessionKey(NamedTuple):
     """Who a conversation belongs to. Two projects never share a session, nor two users, whatever its id.
 
-    `user` is None where topics carry no identity.
+    `user` is None where topics carry no identity. Where the user is a gateway, which speaks for many, `client` is whom
+    it speaks for: two of them share nothing either. It is None for the gateway itself, and for everybody else.
     """
 
     project: str
     session: str
     user: str | None = None
+    client: str | None = None
 
     @property
     def scope(self) -> str:
@@ -23,8 +25,18 @@ class SessionKey(NamedTuple):
         return topics.scope(self.project, self.user)
 
     def owner(self, client_id: str | None) -> str | None:
-        """Who asks here: the topic's user, whom the broker vouches for, else whom the request names, if it does."""
-        return client_id if self.user is None else self.user
+        """Who asks here: the topic's user, whom the broker vouches for, else whom the request names, if it does.
+
+        A gateway's client is told from every user: none has a slash, or it would be no level of a topic.
+        """
+        if self.user is None:
+            return client_id
+        return self.user if self.client is None else f"{self.user}/{self.client}"
+
+    @property
+    def in_topics(self) -> SessionKey:
+        """As far as a topic names it, as that of a cancel does."""
+        return self if self.client is None else self._replace(client=None)
 
 
 class RetryKey(NamedTuple):

@@ -38,7 +38,7 @@ async def answer(
 ) -> AsyncGenerator[Chunk, None]:
     """See `openai_shape.answer`."""
     tally = Tally(call)
-    async with connections.events("/v1/messages", request(place, model, context, call)) as stream:
+    async with connections.events("/v1/messages", request(place, model, context, call), call.trace) as stream:
         async for event in until_its_end(stream, tally):
             kind = event["type"]
             if tally.reason is not None:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
+from inferbus_client.contract.trace import TraceContext
 from inferbus_worker.engines.base import BackendError
 from inferbus_worker.engines.remote.errors import refusal
 from inferbus_worker.engines.remote.pace import Pace
@@ -36,7 +37,7 @@ _ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {
 _SENT: Final = frozenset(
     {
         *("host", "accept", "content-type", "content-length", "transfer-encoding", "connection", "anthropic-version"),
-        *("accept-encoding", "user-agent"),
+        *("accept-encoding", "user-agent", "traceparent", "tracestate"),
     }
 )
 _SECRETIVE: Final = ("httpx2", "httpcore2", "openai", "anthropic")
@@ -75,7 +76,7 @@ class Connections:
         await self._http.aclose()
 
     @contextlib.asynccontextmanager
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def events(self, path: str, body: Mapping[str, Any], trace: TraceContext | None = None) -> AsyncIterator[Any]:
         """Post `body` to `path` through the library; the stream of what it answers, as plain JSON values.
 
         To leave it closes the connection, unless the stream has ended.
@@ -85,20 +86,26 @@ class Connections:
         else:
             from openai import AsyncStream as Stream  # type: ignore[assignment]  # noqa: PLC0415
         stream = await self._sdk.post(
-            self._place.address + path, cast_to=object, body=dict(body), stream=True, stream_cls=Stream[object]
+            self._place.address + path,
+            cast_to=object,
+            body=dict(body),
+            options={} if trace is None else {"headers": trace.headers},
+            stream=True,
+            stream_cls=Stream[object],
         )
         try:
             yield stream
         finally:
             await stream.close()
 
-    async def lines(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def lines(self, path: str, body: Mapping[str, Any], trace: TraceContext | None = None) -> AsyncIterator[Any]:
         """Post `body` to `path`; the JSON values of the answer's lines.
 
         Raises:
             EngineError: it was refused.
         """
-        async with self._http.stream("POST", self._place.address + path, json=dict(body)) as response:
+        headers = None if trace is None else trace.headers
+        async with self._http.stream("POST", self._place.address + path, json=dict(body), headers=headers) as response:
             if not response.is_success:
                 await response.aread()
                 raise refusal(self._place, response.status_code, response.headers, parsed(response.text))

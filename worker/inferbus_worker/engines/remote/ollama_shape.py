@@ -51,7 +51,7 @@ async def answer(
 ) -> AsyncGenerator[Chunk, None]:
     """See `openai_shape.answer`."""
     tally, begun = Tally(call), 0
-    lines = connections.lines("/api/chat", request(place, model, context, call))
+    lines = connections.lines("/api/chat", request(place, model, context, call), call.trace)
     async with contextlib.aclosing(lines):  # type: ignore[type-var]
         async for line in until_its_end(lines, tally):
             if not isinstance(line, Mapping):

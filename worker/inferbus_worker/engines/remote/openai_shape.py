@@ -42,7 +42,7 @@ async def answer(
     """
     tally = Tally(call)
     body = request(place, model, context, call)
-    async with connections.events(f"{place.row.base}/chat/completions", body) as stream:
+    async with connections.events(f"{place.row.base}/chat/completions", body, call.trace) as stream:
         async for event in until_its_end(stream, tally):
             if not isinstance(event, Mapping):
                 raise TypeError("no object")

@@ -40,6 +40,8 @@ class ChatServing:
         self._seldom = Seldom(log)
         parsers = serving.parser_cls
         self._thinks = parsers is not None and parsers.reasoning_parser_cls is not None
+        observed = serving.engine_client.vllm_config.observability_config
+        self._traces = observed.otlp_traces_endpoint is not None
 
     @property
     def takes_tools(self) -> bool:
@@ -63,7 +65,7 @@ class ChatServing:
             raise translated(error, self._serving) from error
 
     async def _chunks(self, call: ChatCall) -> AsyncGenerator[Chunk, None]:
-        response = await self._serving.create_chat_completion(self._request(call))
+        response = await self._serving.create_chat_completion(self._request(call), self._carrier(call))
         if hasattr(response, "error"):
             _raise_if_cancelled()
             raise refusal(response.error.code, response.error.message, response.error.type)
@@ -111,6 +113,19 @@ class ChatServing:
             chat_template_kwargs=dict(_NO_THINKING) if call.thinking == "off" else None,
             request_id=uuid.uuid4().hex,
             **extra,
+        )
+
+    def _carrier(self, call: ChatCall) -> Any:
+        """The HTTP request from whose headers vLLM takes where a call stands in a trace.
+
+        None where that is nowhere, or vLLM makes no spans (`--otlp-traces-endpoint`): then it would only complain.
+        """
+        if call.trace is None or not self._traces:
+            return None
+        from starlette.requests import Request  # noqa: PLC0415
+
+        return Request(
+            {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in call.trace.pairs]}
         )
 
     async def _stream(

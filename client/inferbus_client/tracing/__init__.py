@@ -1,0 +1,1 @@
+"""Spans for OpenTelemetry, and nothing of it while tracing is off."""
