@@ -24,7 +24,7 @@ from support.stub_backend import Fault, StubBackend
 from support.worker import WorkerProcess
 
 _DOCS: Final = ROOT / "docs"
-_LOAD_SECONDS: Final = 75.0
+_LOAD_SECONDS: Final = 60.0
 _QUESTION: Final = "How does a robot ask the bus without a library?"
 _ANSWER: Final = """With two commands of any MQTT client. **Subscribe first**, then publish:
 
@@ -95,18 +95,20 @@ def _take(browser: Browser, url: str, broker: Mosquitto, stubs: dict[str, StubBa
     browser.see("#workers", "lab-gpu-2")
     for thread in load:
         thread.start()
-    time.sleep(_LOAD_SECONDS)
-    stubs["phi_b"].always = Fault(status=503)
-    browser.see("#troubles", "is open")
-    time.sleep(8)
-    browser.do("shot", path=str(_DOCS / "page-bus.png"))
-    browser.do("open", url=f"{url}#bus", width=390, height=844, scheme="dark", touch=True)
-    browser.see("#workers", "lab-gpu-2")
-    time.sleep(3)
-    browser.do("shot", path=str(_DOCS / "page-phone.png"))
-    stop.set()
-    for thread in load:
-        thread.join()
+    try:
+        time.sleep(_LOAD_SECONDS)
+        stubs["phi_b"].always = Fault(reset=True)
+        browser.see("#troubles", "is open")
+        time.sleep(8)
+        browser.do("shot", path=str(_DOCS / "page-bus.png"))
+        browser.do("open", url=f"{url}#bus", width=390, height=844, scheme="dark", touch=True)
+        browser.see("#workers", "lab-gpu-2")
+        time.sleep(3)
+        browser.do("shot", path=str(_DOCS / "page-phone.png"))
+    finally:
+        stop.set()
+        for thread in load:
+            thread.join()
     for name, scheme in (("page-chat.png", "light"), ("page-dark.png", "dark")):
         browser.do("open", url=url, width=1280, height=860, scheme=scheme)
         browser.see("#target", "general")
