@@ -6,14 +6,20 @@ import base64
 import json
 import signal
 import uuid
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 import pytest
 
 from support.browser import Browser
+from support.fault_proxy import Fault as NetworkFault
+from support.fault_proxy import FaultProxy
 from support.listener import Listener
+from support.models import models_file, stub_slot
+from support.mosquitto import Mosquitto
 from support.node import run_node
 from support.scripts import ROOT
+from support.stub_backend import Fault, StubBackend
 from support.waiting import until
 
 pytestmark = [pytest.mark.timeout(700), pytest.mark.slow]  # npm may have to install what the tests need
@@ -40,7 +46,7 @@ def test_its_markdown_is_safe_and_linear() -> None:
 def open_page(browser: Browser, bus: Any, view: str = "", **how: Any) -> None:
     browser.do("open", url=bus.url + view, **how)
     if view == "#bus":
-        browser.see("#workers tbody", "gpu-1")
+        browser.see("#workers tbody", "0/2")  # it has told its figures
     else:
         until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
 
@@ -255,6 +261,35 @@ class TestFaults:
         finally:
             bus.worker.process.send_signal(signal.SIGCONT)
         browser.see("#link", "all is well", 60)
+
+    def test_an_engine_that_is_dead(self, bus: Any, browser: Browser, start_worker: Any, tmp_path: Path) -> None:
+        with StubBackend("vllm") as stub:
+            file = models_file(tmp_path, {"phi": stub_slot(stub.url)}, {"lab": {"model": "phi"}})
+            start_worker(broker=bus.broker, worker_id="gpu-2", config=file, rate_limit="off")
+            open_page(browser, bus, "#bus")
+            browser.see("#slots", "on gpu-2")
+            stub.always = Fault(reset=True)
+            with Listener(bus.broker, "lab/assistant_response/#") as heard:
+                for number in range(8):
+                    heard.publish(f"lab/user_input/s{number}", f"hello {number}")
+                browser.see("#troubles [data-level=fault]", "of gpu-2 is", SEEN)
+        browser.see("#events [data-kind=bad]", "of gpu-2 is")
+        browser.is_well()
+
+    def test_a_link_that_loses(self, bus: Any, browser: Browser, start_worker: Any) -> None:
+        with FaultProxy(bus.broker.port) as proxy:
+            start_worker(
+                broker=cast("Mosquitto", proxy), worker_id="gpu-2", project="far", rate_limit="off", keepalive=5
+            )
+            open_page(browser, bus, "#bus")
+            browser.see("#workers", "gpu-2")
+            proxy.reset_all()
+            browser.see("#troubles [data-level=fault]", "gpu-2", SEEN)
+            browser.see("#troubles [data-level=fault]", "The link of gpu-2 is bad: it lost the broker", SEEN)
+            proxy.fault = NetworkFault(swallow=True)
+            browser.see("#troubles [data-level=fault]", "gpu-2 has not answered for", SEEN)
+            proxy.fault = NetworkFault()
+        browser.is_well()
 
     def test_a_gateway_that_is_away(self, bus: Any, browser: Browser) -> None:
         open_page(browser, bus)

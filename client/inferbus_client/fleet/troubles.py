@@ -60,7 +60,9 @@ def troubles_of(name: str, view: WorkerView) -> Iterator[Trouble]:
     if before is not None:
         yield from _of_standstill(worker, view)
         yield from _of_slowness(worker, before, stats)
-        yield from _of_refusals(worker, before, stats)
+    # What has happened once is told as long as there is a reading from before it.
+    if len(view.readings) > 1:
+        yield from _of_refusals(worker, view.readings[0], stats)
     yield from _of_the_queue(worker, stats)
     if filling := what_fills(view):
         yield Trouble("note", f"{worker}: {filling}.")

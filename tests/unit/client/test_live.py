@@ -221,6 +221,14 @@ class TestWhatIsWrong:
         assert page.seen["queues"] == [{"project": "robots", "queued": 70}, {"project": "general", "queued": 10}]
         assert page.seen["moment"]["refused"] == {"other": 0.2, "overloaded": 4.0, "rate_limited": 20.0}
 
+    def test_a_burst_is_told_as_long_as_there_is_a_reading_from_before_it(self) -> None:
+        told: dict[str, Any] = {"rejected": {"overloaded": 38}}
+        page = Page()
+        page.look(w=view(reading(10), reading(12, **told)))
+        assert "w has refused 38 requests in the last 2 s" in page.words()
+        page.look(w=view(reading(10), reading(12, **told), *[reading(uptime, **told) for uptime in (16, 20, 22)]))
+        assert "w has refused 38 requests in the last 12 s" in page.words()
+
     def test_replies_that_are_dropped_and_what_fills(self) -> None:
         level = {"outboundBytes": Level(now=9, bound=10)}
         page = Page()
