@@ -48,7 +48,12 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
     from starlette.routing import Route  # noqa: PLC0415
 
     pages = _Pages(rooms, announced)
-    feed = LiveFeed(lambda: announced.workers, lambda: rooms.client.is_connected, rooms.client.ask_for_stats)
+    feed = LiveFeed(
+        lambda: announced.workers,
+        lambda: rooms.client.is_connected,
+        rooms.client.ask_for_stats,
+        lambda: rooms.is_closing,
+    )
     open_to_all: dict[str, Endpoint] = {"/healthz": pages.healthz, "/readyz": pages.readyz}
     for_keys: dict[str, Endpoint] = {"/v1/models": pages.models, "/v1/models/{name:path}": pages.model}
     for_operators: dict[str, Endpoint] = {

@@ -29,6 +29,7 @@ _MEMORY: Final = 300.0
 #: Looks that may wait for a viewer to take them.
 _BACKLOG: Final = 10
 _RETRY: Final = "5"
+_LOOK_FOR_THE_END: Final = 0.2
 
 _Queue = asyncio.Queue[bytes]
 
@@ -40,6 +41,7 @@ class LiveFeed:
         workers: what is known of the workers now.
         is_up: whether the connection to the broker stands.
         ask: asks every worker for its figures; waits for nothing.
+        is_closing: whether viewers are to go.
         most: who may look at once.
         every: seconds between two looks.
     """
@@ -49,6 +51,7 @@ class LiveFeed:
         workers: Callable[[], Mapping[str, WorkerView]],
         is_up: Callable[[], bool],
         ask: Callable[[], object],
+        is_closing: Callable[[], bool] = lambda: False,
         *,
         most: int = MOST_VIEWERS,
         every: float = _EVERY,
@@ -56,6 +59,7 @@ class LiveFeed:
         self._workers = workers
         self._is_up = is_up
         self._ask = ask
+        self._is_closing = is_closing
         self._most = most
         self._every = every
         self._live = Live()
@@ -83,15 +87,22 @@ class LiveFeed:
         mine: _Queue = asyncio.Queue(_BACKLOG)
         sending = asyncio.create_task(self._send_to(mine, send))
         going = asyncio.create_task(_gone(receive))
+        closing = asyncio.create_task(self._closed())
         self._viewers[mine] = sending
         try:
-            await asyncio.wait({sending, going}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, going, closing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._viewers[mine]
-            for task in (sending, going):
+            for task in (sending, going, closing):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+        if self._is_closing():
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _closed(self) -> None:
+        while not self._is_closing():  # noqa: ASYNC110 - another thread decides
+            await asyncio.sleep(_LOOK_FOR_THE_END)
 
     async def _send_to(self, mine: _Queue, send: Send) -> None:
         headers = [

@@ -1,0 +1,301 @@
+"""The gateway's page in a real Chromium, before a real gateway, broker and worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import uuid
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+
+from support.browser import Browser
+from support.fault_proxy import Fault as NetworkFault
+from support.fault_proxy import FaultProxy
+from support.listener import Listener
+from support.models import models_file, stub_slot
+from support.mosquitto import Mosquitto
+from support.node import run_node
+from support.scripts import ROOT
+from support.stub_backend import Fault, StubBackend
+from support.waiting import until
+
+pytestmark = [pytest.mark.timeout(700), pytest.mark.slow]  # npm may have to install what the tests need
+
+MODULES: Final = ROOT / "client/inferbus_client/gateway/page"
+#: Seconds within which what goes wrong is said.
+SEEN: Final = 10.0
+LONG: Final = "on and on " * 400
+HOSTILE: Final = (
+    '<img src=x onerror="window.taken=true"> <script>window.taken=true</script> '
+    "[click](javascript:window.taken=true) ![track](https://evil.example/x.png) <svg onload=window.taken=true> "
+    "[fine](https://ok.example/)"
+)
+#: A picture of one point.
+PICTURE: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def test_its_markdown_is_safe_and_linear() -> None:
+    assert "# fail 0" in run_node("markdown_test.mjs", MODULES, timeout=300)
+
+
+def open_page(browser: Browser, bus: Any, view: str = "", **how: Any) -> None:
+    browser.do("open", url=bus.url + view, **how)
+    if view == "#bus":
+        browser.see("#workers tbody", "0/2")  # it has told its figures
+    else:
+        until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
+
+
+def active(browser: Browser) -> str:
+    """What the live view says of the worker's requests."""
+    return str(browser.do("text", at="#workers tbody td[data-label=active]"))
+
+
+class TestChat:
+    def test_an_answer_comes_as_it_grows_and_is_kept(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        browser.ask("It is **bold**, with `code`:\n\n```sh\nls -l\n```\n\n- one\n- two")
+        browser.see("#messages .answer strong", "bold")
+        browser.see("#messages .meta", "token")
+        assert browser.do("text", at="#messages pre code") == "ls -l"
+        browser.see("#told", "Answer: It is **bold**")
+        browser.do("click", at="figure.code button")
+        browser.see("figure.code button", "Copied")
+        assert browser.do("evaluate", code="navigator.clipboard.readText()") == "ls -l"
+        browser.do("reload")
+        browser.see("#messages .answer strong", "bold")
+        browser.do("click", at="#fresh")
+        browser.see("#messages", "Ask the bus.")
+        browser.do("click", at="#sessions .open >> nth=1")
+        browser.see("#messages .answer strong", "bold")
+        assert browser.do("axe") == []
+        browser.is_well()
+
+    def test_stop_stops_also_in_the_engine(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        browser.ask(LONG)
+        browser.see("#messages .answer", "on and on on")
+        browser.do("press", key="Escape")
+        browser.see("#messages .meta", "Stopped.")
+        browser.do("evaluate", code="location.hash = '#bus'")
+        until(lambda: active(browser) == "0/2")
+        browser.do("evaluate", code="location.hash = '#chat'")
+        browser.ask("and now")
+        browser.see("#messages li:last-child .meta", "2 tokens")
+        browser.is_well()
+
+    def test_what_a_model_writes_is_never_run(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        browser.ask(HOSTILE)
+        browser.see("#messages .meta", "token")
+        browser.do("reload")
+        browser.see("#messages .answer", "<script>")
+        assert browser.do("count", at="#messages :is(img, script, svg)") == 0
+        links = browser.do("evaluate", code="[...document.querySelectorAll('.answer a')].map(a => a.href)")
+        assert links == ["https://evil.example/x.png", "https://ok.example/"]
+        assert browser.do("evaluate", code="window.taken") is False
+        browser.is_well()
+
+    def test_with_the_keyboard_alone(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        until(lambda: browser.do("focused") == "message")
+        browser.do("type", text="first line")
+        browser.do("press", key="Shift+Enter")
+        browser.do("type", text="second")
+        browser.do("press", key="Enter")
+        browser.see("#messages .asked", "first line\nsecond")
+        browser.see("#messages .meta", "token")
+        browser.do("press", key="Shift+Tab")  # past the button that adds a picture there is no way back but this
+        passed = []
+        for _ in range(12):
+            passed.append(browser.do("focused"))
+            browser.do("press", key="Shift+Tab")
+        assert {"messages", "target", "fresh"} <= set(passed)
+        assert passed.index("messages") < passed.index("target") < passed.index("fresh")
+
+    def test_options_travel_with_the_question(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        with Listener(bus.broker, "robots/user_input/#") as listener:
+            browser.do("choose", at="#target", value="robots")
+            browser.do("click", at="#settings summary")
+            browser.do("fill", at="#system", text="Be brief.")
+            browser.do("fill", at="#temperature", text="0.5")
+            browser.do("fill", at="#max_tokens", text="3")
+            browser.do("press", key="Escape")
+            browser.ask("one two three four five")
+            browser.see("#messages .meta", "cut: it reached its longest")
+            (asked,) = listener.wait(1)
+        body = json.loads(asked.payload)
+        assert (body["temperature"], body["maxTokens"]) == (0.5, 3)
+        assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+        browser.is_well()
+
+    def test_a_picture_that_is_dropped_travels_with_the_question(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        data = base64.b64encode(PICTURE).decode()
+        browser.do("drop", at="#messages", base64=data, type="image/png")
+        browser.see("#pictures", "Remove")
+        assert browser.do("axe") == []
+        browser.do("drop", at="#messages", base64=data, type="image/svg+xml")
+        browser.see("#notice", "Only pictures")
+        with Listener(bus.broker, "general/user_input/#") as listener:
+            browser.ask("what is it")
+            (asked,) = listener.wait(1)
+        content = json.loads(asked.payload)["messages"][0]["content"]
+        assert content[0] == {"type": "text", "text": "what is it"}
+        assert content[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+
+    def test_a_browser_that_keeps_nothing_chats_all_the_same(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        browser.do(
+            "evaluate",
+            code="Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }",
+        )
+        browser.ask("hello there")
+        browser.see("#messages .meta", "2 tokens")
+        browser.see("#notice", "This browser keeps no more")
+        browser.ask("and again")
+        browser.see("#messages li:last-child .meta", "2 tokens")
+        browser.is_well()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_has_all_of_it_without_going_sideways(bus: Any, browser: Browser, scheme: str) -> None:
+    for view in ("", "#bus"):
+        open_page(browser, bus, view, width=390, height=844, scheme=scheme, touch=True)
+        if not view:
+            browser.ask("A line that is rather long for a phone: " + "x" * 200 + "\n\n```\n" + "y" * 300 + "\n```")
+            browser.see("#messages .meta", "token")
+        assert browser.do("evaluate", code="document.documentElement.scrollWidth") == 390
+        assert browser.do("axe") == []
+    browser.is_well()
+
+
+def ask_until_accepted(others: Listener, count: int) -> None:
+    """Ask as somebody else, again and again, until so many more have room."""
+
+    def accepted() -> int:
+        return sum('"accepted"' in heard.text for heard in others.heard)
+
+    wanted = accepted() + count
+    while accepted() < wanted:
+        before = len(others.heard)
+        topic = f"general/user_input/other-{uuid.uuid4().hex}"
+        others.publish(topic, json.dumps({"message": "word " * 100, "reply": "json"}))
+        others.wait(before + 1)
+
+
+class TestOverload:
+    @pytest.fixture
+    def worker_options(self) -> dict[str, Any]:
+        return {"simulated_capacity": 1, "queue_size": 2, "simulated_per_token": "300ms"}
+
+    def test_the_place_in_the_queue_is_said_and_a_refusal_can_be_tried_again(self, bus: Any, browser: Browser) -> None:
+        with Listener(bus.broker, "general/assistant_response/#") as others:
+            ask_until_accepted(others, 2)
+            open_page(browser, bus)
+            browser.ask("after them")
+            browser.see("#queue", "Waiting: 1 request before this one")
+            browser.do("press", key="Escape")
+            browser.see("#messages .meta", "Stopped.")
+            ask_until_accepted(others, 1)
+            browser.ask("no room for this")
+            browser.see("#messages .failure", "overloaded")
+            browser.see("#messages .failure button", "Try again")
+        browser.is_well("503")
+
+
+class TestFaults:
+    def test_a_worker_that_is_killed_and_comes_back(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus, "#bus")
+        browser.see("#link", "One worker; all is well.")
+        bus.worker.kill()
+        browser.see("#troubles [data-level=fault]", "gpu-1 went without a word", SEEN)
+        browser.see("#told", "gpu-1 went without a word")
+        browser.see("#events", "gpu-1 is gone without a word")
+        assert browser.do("axe") == []
+        bus.worker.start()
+        browser.see("#link", "One worker; all is well.", SEEN)
+        browser.see("#events", "gpu-1 came: it is")
+        browser.is_well()
+
+    def test_a_broker_that_is_lost_and_comes_back(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus, "#bus")
+        bus.broker.kill()
+        browser.see("#link", "The gateway has no connection to the broker.", SEEN)
+        browser.see("#troubles [data-level=fault]", "what stands here was before", SEEN)
+        bus.broker.start()
+        browser.see("#events", "The connection to the broker is back", 60)
+        browser.is_well()
+
+    def test_a_client_that_floods(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus, "#bus")
+        with Listener(bus.broker, "nothing") as flood:
+            for number in range(80):
+                flood.publish(f"robots/user_input/flood-{number}", "word " * 50, qos=0)
+            browser.see("#troubles [data-level=fault]", "gpu-1 has refused", SEEN)
+            browser.see("#troubles [data-level=fault]", "of them project robots's", SEEN)
+            browser.see("#queues", "robots")
+        browser.is_well()
+
+    def test_a_model_that_becomes_slow(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus, "#bus")
+        with Listener(bus.broker, "general/assistant_response/#") as heard:
+            for number in range(8):
+                heard.publish(f"general/user_input/s{number}", "quick")
+            heard.wait(8)
+            heard.publish("general/user_input/s9", "word " * 2000)
+            browser.see("#troubles [data-level=fault]", "The model is slow.", SEEN)
+        browser.is_well()
+
+    def test_a_worker_that_hangs(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus, "#bus")
+        bus.worker.process.send_signal(signal.SIGSTOP)
+        try:
+            browser.see("#troubles [data-level=fault]", "gpu-1 has not answered for", SEEN)
+        finally:
+            bus.worker.process.send_signal(signal.SIGCONT)
+        browser.see("#link", "all is well", 60)
+
+    def test_an_engine_that_is_dead(self, bus: Any, browser: Browser, start_worker: Any, tmp_path: Path) -> None:
+        with StubBackend("vllm") as stub:
+            file = models_file(tmp_path, {"phi": stub_slot(stub.url)}, {"lab": {"model": "phi"}})
+            start_worker(broker=bus.broker, worker_id="gpu-2", config=file, rate_limit="off")
+            open_page(browser, bus, "#bus")
+            browser.see("#slots", "on gpu-2")
+            stub.always = Fault(reset=True)
+            with Listener(bus.broker, "lab/assistant_response/#") as heard:
+                for number in range(8):
+                    heard.publish(f"lab/user_input/s{number}", f"hello {number}")
+                browser.see("#troubles [data-level=fault]", "of gpu-2 is", SEEN)
+        browser.see("#events [data-kind=bad]", "of gpu-2 is")
+        browser.is_well()
+
+    def test_a_link_that_loses(self, bus: Any, browser: Browser, start_worker: Any) -> None:
+        with FaultProxy(bus.broker.port) as proxy:
+            start_worker(
+                broker=cast("Mosquitto", proxy), worker_id="gpu-2", project="far", rate_limit="off", keepalive=5
+            )
+            open_page(browser, bus, "#bus")
+            browser.see("#workers", "gpu-2")
+            proxy.reset_all()
+            browser.see("#troubles [data-level=fault]", "gpu-2", SEEN)
+            browser.see("#troubles [data-level=fault]", "The link of gpu-2 is bad: it lost the broker", SEEN)
+            proxy.fault = NetworkFault(swallow=True)
+            browser.see("#troubles [data-level=fault]", "gpu-2 has not answered for", SEEN)
+            proxy.fault = NetworkFault()
+        browser.is_well()
+
+    def test_a_gateway_that_is_away(self, bus: Any, browser: Browser) -> None:
+        open_page(browser, bus)
+        browser.do("evaluate", code="window.fetch = () => Promise.reject(new TypeError('no')), null")
+        browser.ask("anybody")
+        browser.see("#messages .failure", "No connection to the gateway.")
+        browser.see("#messages .failure button", "Try again")
+        browser.do("evaluate", code="location.hash = '#bus'")
+        browser.see("#link", "No connection to the gateway; trying again.", SEEN)
