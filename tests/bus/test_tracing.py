@@ -14,8 +14,10 @@ from paho.mqtt.properties import Properties
 
 from inferbus_client import Client, RequestFailedError, Stream
 from inferbus_client.tracing import spans
+from support.gateway import GatewayProcess, question
 from support.listener import Heard, Listener
 from support.mosquitto import Mosquitto
+from support.needs import needs_module
 from support.otlp import Collector, Mood, Told
 from support.waiting import PATIENCE, until
 from support.worker import WorkerProcess
@@ -238,3 +240,21 @@ def test_a_dead_collector_delays_no_answer_and_no_stop_and_is_said_once(
     if mood == "hangs":
         assert not made.stop(0.1)
     collector._free.set()
+
+
+def test_the_gateway_s_span_stands_around_them_and_below_whoever_asks(broker: Mosquitto, traced: Traced) -> None:
+    needs_module("uvicorn")
+    collector, _ = traced(**QUICKLY, project_rate_limit="1/10m")
+    with GatewayProcess(broker, waits_for=["traced"]) as gateway:
+        asked = question(PRIVATE, model="traced")
+        assert gateway.post("/v1/chat/completions", asked, traceparent=PARENT).status == 200
+        collector.wait("http", "bus", "request", "engine")
+        http, bus, request = (
+            next(span for span in collector.spans if span.name == name) for name in ("http", "bus", "request")
+        )
+        assert (http.trace, http.parent) == (TRACE, "00f067aa0ba902b7")
+        assert (bus.parent, request.parent) == (http.id, bus.id)
+        assert gateway.post("/v1/chat/completions", asked).status == 429
+    failed = [None, "rate_limited"]
+    until(lambda: [span.attributes.get("error.type") for span in collector.spans if span.name == "http"] == failed)
+    assert all(PRIVATE not in str(span) for span in collector.spans)

@@ -47,6 +47,7 @@ class Question:
         client_id: for whom; None: for ourselves.
         shape: how it is answered.
         headers: what its answer says besides.
+        trace_headers: where it stands in a trace.
     """
 
     asked: Asked
@@ -56,6 +57,7 @@ class Question:
     client_id: str | None
     shape: Shape
     headers: Mapping[str, str]
+    trace_headers: Mapping[str, str] | None = None
 
     def options(self) -> AskOptions:
         options: AskOptions = {
@@ -65,6 +67,7 @@ class Question:
             "request_id": self.request_id,
             # A refusal goes to the requester at once, who has retries of his own.
             "retries": 0,
+            "trace_headers": self.trace_headers,
         }
         if self.place.model is not None:
             options["model"] = self.place.model

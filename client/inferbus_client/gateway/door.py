@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +21,8 @@ from inferbus_client.gateway.metrics import Metrics, Passage
 from inferbus_client.gateway.places import Places
 from inferbus_client.gateway.shapes import Shape
 from inferbus_client.gateway.visitors import Visitors
+from inferbus_client.tracing.http import http_span
+from inferbus_client.tracing.spans import Tracer
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -38,6 +41,7 @@ class Rooms:
         bodies: how much may be held.
         metrics: what is counted.
         max_requests: at once.
+        tracer: where there is tracing.
         is_closing: whether nothing new is taken.
     """
 
@@ -47,6 +51,7 @@ class Rooms:
     bodies: Bodies
     metrics: Metrics
     max_requests: int
+    tracer: Tracer | None = None
     is_closing: bool = False
     # Sessions hold no conversation here. Each key has one, which nobody can guess: whoever shares it shares the
     # engine's cache of prefixes, whose timing tells what others have said.
@@ -91,8 +96,13 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.datastructures import Headers  # noqa: PLC0415
 
-        with self._rooms.metrics.request(scope["path"]) as passage:
-            visit = _Visit(self._rooms, self._shape, Body(Headers(scope=scope), receive), receive, send, passage)
+        headers, path = Headers(scope=scope), scope["path"]
+        with (
+            self._rooms.metrics.request(path) as passage,
+            http_span(self._rooms.tracer, "POST", path, headers.items()) as span,
+        ):
+            body = Body(headers, receive)
+            visit = _Visit(self._rooms, self._shape, body, receive, send, passage, span.trace_headers)
             try:
                 await visit.run()
             except LeftError:
@@ -101,15 +111,27 @@ class Door:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester hears that it is our fault
                 await visit.refuse(_refused(error, self._shape))
+            finally:
+                span.answered(passage.status, passage.code)
 
 
 class _Visit:
     """One request, on its way through the rooms."""
 
-    def __init__(self, rooms: Rooms, shape: Shape, body: Body, receive: Receive, send: Send, passage: Passage) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        shape: Shape,
+        body: Body,
+        receive: Receive,
+        send: Send,
+        passage: Passage,
+        trace_headers: Mapping[str, str] | None,
+    ) -> None:
         self._rooms = rooms
         self._shape = shape
         self._body = body
+        self._trace_headers = trace_headers
         self._receive = receive
         self._send = send
         self._passage = passage
@@ -136,6 +158,7 @@ class _Visit:
                     client_id=None if key is None else key.name,
                     shape=self._shape,
                     headers=identified(self._id),
+                    trace_headers=self._trace_headers,
                 )
                 self._reply = Reply(rooms.client, rooms.places, question, self._send, self._passage.token)
                 self._passage.answer = await self._reply.run(self._receive)

@@ -21,6 +21,7 @@ from inferbus_client.gateway.metrics import Metrics
 from inferbus_client.gateway.places import Places
 from inferbus_client.gateway.visitors import Visitors
 from inferbus_client.settings.gateway import GatewaySettings
+from inferbus_client.tracing.spans import Tracer, process_tracer
 from inferbus_client.web.server import WebServer
 
 log = logging.getLogger("inferbus.gateway")
@@ -45,11 +46,12 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
         BrokerError: the broker cannot be reached at the start, or refuses us for good.
     """
     keys = None if settings.api_keys is None else ApiKeys(settings.api_keys)
+    tracer = process_tracer("inferbus-gateway")  # before the client: who asks first names the service
     client = AsyncClient(settings)
     with _stopped_by_signals() as stop:
         asyncio.run(client.connect())
         try:
-            server, rooms = _make(settings, client, keys)
+            server, rooms = _make(settings, client, keys, tracer)
             server.start()
             try:
                 started(server.port, [model["id"] for model in rooms.places.models(None)])
@@ -60,9 +62,13 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
                 server.stop(_STOP)
         finally:
             asyncio.run(client.close())
+            if tracer is not None:
+                tracer.stop(_STOP)
 
 
-def _make(settings: GatewaySettings, client: AsyncClient, keys: ApiKeys | None) -> tuple[WebServer, Rooms]:
+def _make(
+    settings: GatewaySettings, client: AsyncClient, keys: ApiKeys | None, tracer: Tracer | None
+) -> tuple[WebServer, Rooms]:
     from inferbus_client.gateway.app import make_app, workers_by_state  # noqa: PLC0415
 
     announced = asyncio.run(client.follow_workers())
@@ -81,6 +87,7 @@ def _make(settings: GatewaySettings, client: AsyncClient, keys: ApiKeys | None) 
             bodies=bodies,
             metrics=metrics,
             max_requests=settings.max_requests,
+            tracer=tracer,
         )
         app = make_app(rooms, announced, settings.cors_origins)
         server = WebServer(app, settings.listen, "http", max_connections=settings.max_connections)
