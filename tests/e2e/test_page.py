@@ -11,12 +11,15 @@ from typing import Any, Final, cast
 
 import pytest
 
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
 from support.browser import Browser
 from support.fault_proxy import Fault as NetworkFault
 from support.fault_proxy import FaultProxy
+from support.inferbus import inferbus
 from support.listener import Listener
 from support.models import models_file, stub_slot
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, mosquitto_pub
 from support.node import run_node
 from support.scripts import ROOT
 from support.stub_backend import Fault, StubBackend
@@ -208,6 +211,52 @@ class TestOverload:
             browser.see("#messages .failure", "overloaded")
             browser.see("#messages .failure button", "Try again")
         browser.is_well("503")
+
+
+def test_what_strangers_announce_is_text(bus: Any, browser: Browser) -> None:
+    evil = "<img src=x onerror=window.taken=true>"
+    mosquitto_pub(
+        bus.broker, topics.presence("evil"), Presence(worker="evil", state="ready", model=evil).encode(), "-r"
+    )
+    mosquitto_pub(bus.broker, f"inferbus/workers/{evil}/status", Presence(worker=evil, state="ready").encode(), "-r")
+    open_page(browser, bus, "#bus")
+    browser.see("#workers tbody th", evil)
+    browser.see("#workers tbody td", evil)
+    assert browser.do("count", at="#bus-view img") == 0
+    assert browser.do("evaluate", code="window.taken") is False
+    browser.is_well()
+
+
+class TestKeys:
+    @pytest.fixture
+    def key(self, tmp_path: Path) -> str:
+        made = inferbus("keys", "add", "ops", "--file", str(tmp_path / "keys.yaml"), "--operator")
+        return next(word for word in (made.stdout + made.stderr).split() if word.startswith("ib-"))
+
+    @pytest.fixture
+    def gateway_options(self, key: str, tmp_path: Path) -> list[str]:
+        assert key
+        return ["--api-keys", str(tmp_path / "keys.yaml")]
+
+    def test_the_page_asks_for_a_key_and_keeps_it_for_this_tab_alone(
+        self, bus: Any, browser: Browser, key: str
+    ) -> None:
+        browser.do("open", url=bus.url)
+        browser.see("#key-why", "This gateway asks for a key.")
+        assert browser.do("axe") == []
+        browser.do("fill", at="#key", text="ib-wrong")
+        browser.do("press", key="Enter")
+        browser.see("#key-why", "The gateway does not know this key.")
+        browser.do("fill", at="#key", text=key)
+        browser.do("press", key="Enter")
+        until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
+        browser.ask("hello there")
+        browser.see("#messages .meta", "2 tokens")
+        browser.do("evaluate", code="location.hash = '#bus'")
+        browser.see("#link", "all is well")
+        kept = browser.do("evaluate", code="JSON.stringify(localStorage) + document.cookie + location.href")
+        assert key not in kept
+        browser.is_well("401")
 
 
 class TestFaults:
