@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import signal
 import uuid
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
-from support.browser import Browser
-from support.fault_proxy import Fault as NetworkFault
-from support.fault_proxy import FaultProxy
+from inferbus_client.contract import topics
+from inferbus_client.contract.presence import Presence
+from support.browser import Browser, open_page
+from support.inferbus import inferbus
 from support.listener import Listener
-from support.models import models_file, stub_slot
-from support.mosquitto import Mosquitto
+from support.mosquitto import mosquitto_pub
 from support.node import run_node
 from support.scripts import ROOT
-from support.stub_backend import Fault, StubBackend
 from support.waiting import until
 
 pytestmark = [pytest.mark.timeout(700), pytest.mark.slow]  # npm may have to install what the tests need
 
 MODULES: Final = ROOT / "client/inferbus_client/gateway/page"
-#: Seconds within which what goes wrong is said.
-SEEN: Final = 10.0
 LONG: Final = "on and on " * 400
 HOSTILE: Final = (
     '<img src=x onerror="window.taken=true"> <script>window.taken=true</script> '
@@ -41,14 +37,6 @@ PICTURE: Final = base64.b64decode(
 
 def test_its_markdown_is_safe_and_linear() -> None:
     assert "# fail 0" in run_node("markdown_test.mjs", MODULES, timeout=300)
-
-
-def open_page(browser: Browser, bus: Any, view: str = "", **how: Any) -> None:
-    browser.do("open", url=bus.url + view, **how)
-    if view == "#bus":
-        browser.see("#workers tbody", "0/2")  # it has told its figures
-    else:
-        until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
 
 
 def active(browser: Browser) -> str:
@@ -210,92 +198,47 @@ class TestOverload:
         browser.is_well("503")
 
 
-class TestFaults:
-    def test_a_worker_that_is_killed_and_comes_back(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus, "#bus")
-        browser.see("#link", "One worker; all is well.")
-        bus.worker.kill()
-        browser.see("#troubles [data-level=fault]", "gpu-1 went without a word", SEEN)
-        browser.see("#told", "gpu-1 went without a word")
-        browser.see("#events", "gpu-1 is gone without a word")
+def test_what_strangers_announce_is_text(bus: Any, browser: Browser) -> None:
+    evil = "<img src=x onerror=window.taken=true>"
+    mosquitto_pub(
+        bus.broker, topics.presence("evil"), Presence(worker="evil", state="ready", model=evil).encode(), "-r"
+    )
+    mosquitto_pub(bus.broker, f"inferbus/workers/{evil}/status", Presence(worker=evil, state="ready").encode(), "-r")
+    open_page(browser, bus, "#bus")
+    browser.see("#workers tbody th", evil)
+    browser.see("#workers tbody td", evil)
+    assert browser.do("count", at="#bus-view img") == 0
+    assert browser.do("evaluate", code="window.taken") is False
+    browser.is_well()
+
+
+class TestKeys:
+    @pytest.fixture
+    def key(self, tmp_path: Path) -> str:
+        made = inferbus("keys", "add", "ops", "--file", str(tmp_path / "keys.yaml"), "--operator")
+        return next(word for word in (made.stdout + made.stderr).split() if word.startswith("ib-"))
+
+    @pytest.fixture
+    def gateway_options(self, key: str, tmp_path: Path) -> list[str]:
+        assert key
+        return ["--api-keys", str(tmp_path / "keys.yaml")]
+
+    def test_the_page_asks_for_a_key_and_keeps_it_for_this_tab_alone(
+        self, bus: Any, browser: Browser, key: str
+    ) -> None:
+        browser.do("open", url=bus.url)
+        browser.see("#key-why", "This gateway asks for a key.")
         assert browser.do("axe") == []
-        bus.worker.start()
-        browser.see("#link", "One worker; all is well.", SEEN)
-        browser.see("#events", "gpu-1 came: it is")
-        browser.is_well()
-
-    def test_a_broker_that_is_lost_and_comes_back(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus, "#bus")
-        bus.broker.kill()
-        browser.see("#link", "The gateway has no connection to the broker.", SEEN)
-        browser.see("#troubles [data-level=fault]", "what stands here was before", SEEN)
-        bus.broker.start()
-        browser.see("#events", "The connection to the broker is back", 60)
-        browser.is_well()
-
-    def test_a_client_that_floods(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus, "#bus")
-        with Listener(bus.broker, "nothing") as flood:
-            for number in range(80):
-                flood.publish(f"robots/user_input/flood-{number}", "word " * 50, qos=0)
-            browser.see("#troubles [data-level=fault]", "gpu-1 has refused", SEEN)
-            browser.see("#troubles [data-level=fault]", "of them project robots's", SEEN)
-            browser.see("#queues", "robots")
-        browser.is_well()
-
-    def test_a_model_that_becomes_slow(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus, "#bus")
-        with Listener(bus.broker, "general/assistant_response/#") as heard:
-            for number in range(8):
-                heard.publish(f"general/user_input/s{number}", "quick")
-            heard.wait(8)
-            heard.publish("general/user_input/s9", "word " * 2000)
-            browser.see("#troubles [data-level=fault]", "The model is slow.", SEEN)
-        browser.is_well()
-
-    def test_a_worker_that_hangs(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus, "#bus")
-        bus.worker.process.send_signal(signal.SIGSTOP)
-        try:
-            browser.see("#troubles [data-level=fault]", "gpu-1 has not answered for", SEEN)
-        finally:
-            bus.worker.process.send_signal(signal.SIGCONT)
-        browser.see("#link", "all is well", 60)
-
-    def test_an_engine_that_is_dead(self, bus: Any, browser: Browser, start_worker: Any, tmp_path: Path) -> None:
-        with StubBackend("vllm") as stub:
-            file = models_file(tmp_path, {"phi": stub_slot(stub.url)}, {"lab": {"model": "phi"}})
-            start_worker(broker=bus.broker, worker_id="gpu-2", config=file, rate_limit="off")
-            open_page(browser, bus, "#bus")
-            browser.see("#slots", "on gpu-2")
-            stub.always = Fault(reset=True)
-            with Listener(bus.broker, "lab/assistant_response/#") as heard:
-                for number in range(8):
-                    heard.publish(f"lab/user_input/s{number}", f"hello {number}")
-                browser.see("#troubles [data-level=fault]", "of gpu-2 is", SEEN)
-        browser.see("#events [data-kind=bad]", "of gpu-2 is")
-        browser.is_well()
-
-    def test_a_link_that_loses(self, bus: Any, browser: Browser, start_worker: Any) -> None:
-        with FaultProxy(bus.broker.port) as proxy:
-            start_worker(
-                broker=cast("Mosquitto", proxy), worker_id="gpu-2", project="far", rate_limit="off", keepalive=5
-            )
-            open_page(browser, bus, "#bus")
-            browser.see("#workers", "gpu-2")
-            proxy.reset_all()
-            browser.see("#troubles [data-level=fault]", "gpu-2", SEEN)
-            browser.see("#troubles [data-level=fault]", "The link of gpu-2 is bad: it lost the broker", SEEN)
-            proxy.fault = NetworkFault(swallow=True)
-            browser.see("#troubles [data-level=fault]", "gpu-2 has not answered for", SEEN)
-            proxy.fault = NetworkFault()
-        browser.is_well()
-
-    def test_a_gateway_that_is_away(self, bus: Any, browser: Browser) -> None:
-        open_page(browser, bus)
-        browser.do("evaluate", code="window.fetch = () => Promise.reject(new TypeError('no')), null")
-        browser.ask("anybody")
-        browser.see("#messages .failure", "No connection to the gateway.")
-        browser.see("#messages .failure button", "Try again")
+        browser.do("fill", at="#key", text="ib-wrong")
+        browser.do("press", key="Enter")
+        browser.see("#key-why", "The gateway does not know this key.")
+        browser.do("fill", at="#key", text=key)
+        browser.do("press", key="Enter")
+        until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
+        browser.ask("hello there")
+        browser.see("#messages .meta", "2 tokens")
         browser.do("evaluate", code="location.hash = '#bus'")
-        browser.see("#link", "No connection to the gateway; trying again.", SEEN)
+        browser.see("#link", "all is well")
+        kept = browser.do("evaluate", code="JSON.stringify(localStorage) + document.cookie + location.href")
+        assert key not in kept
+        browser.is_well("401")

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from support.needs import needs_program
 from support.node import with_packages
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, until
 
 
 class Browser:
@@ -52,3 +52,12 @@ class Browser:
         """Nothing was complained of, but for lines that contain one of these."""
         problems = [one for one in self.do("problems") if not any(word in one for word in but)]
         assert problems == []
+
+
+def open_page(browser: Browser, bus: Any, view: str = "", **how: Any) -> None:
+    """The chat, or the view that is named, once there is something in it."""
+    browser.do("open", url=bus.url + view, **how)
+    if view == "#bus":
+        browser.see("#workers tbody", "0/2")  # it has told its figures
+    else:
+        until(lambda: browser.do("evaluate", code="document.getElementById('target').value") == "general")
