@@ -152,6 +152,17 @@ class TestModels:
             missing = gateway.ask(model="shop/small")
             assert (missing.status, missing.json["error"]["code"]) == (404, "model_not_found")
 
+    def test_one_who_errs_hears_where_they_stand(self, gateway: GatewayProcess) -> None:
+        message = gateway.ask(model="gpt-4o").json["error"]["message"]
+        assert message == "model: there is no 'gpt-4o' here; GET /v1/models lists what there is."
+
+    @pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/messages", "/v1/responses"])
+    def test_so_does_one_whose_base_url_is_wrong(self, gateway: GatewayProcess, path: str) -> None:
+        refused = gateway.post(path, {})
+        assert (refused.status, refused.json["error"]["code"]) == (404, "not_found")
+        there_are = "there is no such path; requests go to POST /v1/chat/completions or /v1/messages."
+        assert refused.json["error"]["message"] == f"POST {path}: {there_are}"
+
     def test_that_nobody_serves_are_not_found(self, gateway: GatewayProcess) -> None:
         for model in (
             "gpt-4o",

@@ -174,8 +174,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException  # noqa: PLC0415
 
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
-    message = f"{request.method} {request.url.path[:128]}: {error.detail}."
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"  # noqa: PLR2004
+    is_path = error.status_code == 405  # noqa: PLR2004
+    why = error.detail if is_path else "there is no such path; requests go to POST /v1/chat/completions or /v1/messages"
+    message = f"{request.method} {request.url.path[:128]}: {why}."
+    code = "method_not_allowed" if is_path else "not_found"
     return _json(openai_answer.error(message, code, error.status_code), error.status_code, error.headers or {})
 
 

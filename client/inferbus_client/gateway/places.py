@@ -17,6 +17,7 @@ from inferbus_client.settings.client import ClientSettings
 
 #: Seconds after which to ask again for a model whose worker is loading, or away.
 _BACK: Final = 5.0
+_LISTED: Final = "; GET /v1/models lists what there is."
 
 
 class Place(NamedTuple):
@@ -85,7 +86,9 @@ class Places:
             raise RefusedError(400, "invalid_request", "model: must be a text.", param="model")
         asked = name or self._settings.project
         project, slash, model = asked.partition("/")
-        unknown = RefusedError(404, "model_not_found", f"model: there is no {asked[:128]!r} here.", param="model")
+        unknown = RefusedError(
+            404, "model_not_found", f"model: there is no {asked[:128]!r} here{_LISTED}", param="model"
+        )
         if key is not None and not key.may_use(project):
             raise unknown
         workers = self.serving(project)
