@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -310,6 +311,24 @@ class TestTheBroker:
         until(lambda: gateway.get("/readyz").status == 200)
         until(lambda: gateway.ask().status == 200)
 
+    def test_that_drops_two_with_one_id_in_turn_is_not_asked_without_end(self, own_broker: Mosquitto) -> None:
+        """Each of them would take it from the other several times a second, for ever."""
+        two = [GatewayProcess(own_broker, "--id", "same", waits_for=[]) for _ in range(2)]
+        with two[0], two[1]:
+            until(lambda: any("given up" in one.log for one in two))
+            weary = next(one for one in two if "given up" in one.log)
+            said = weary.log
+            time.sleep(3)
+            assert weary.log == said
+
+    def test_whose_workers_all_serve_other_topics_is_not_ready(self, own_broker: Mosquitto, worker: Any) -> None:  # noqa: ARG002
+        topics = ("--identity", "topic", "--user", "door")
+        with GatewayProcess(own_broker, *topics, waits_for=[]) as gateway:
+            until(lambda: gateway.get("/api/health").json["workers"])
+            answer = gateway.get("/readyz")
+            assert (answer.status, answer.json["ready"]) == (503, False)
+            assert answer.json["missing"] == ["the workers that are ready serve none of the topics of --identity topic"]
+
     def test_that_is_not_there_at_the_start_ends_it(self) -> None:
         done = inferbus("gateway", "--broker", "mqtt://127.0.0.1:1", "--listen", "0", "--connect-timeout", "1s")
         assert done.returncode == 3
@@ -344,6 +363,10 @@ class TestTheEnd:
             gateway.process.send_signal(signal.SIGTERM)
             assert said + "".join(texts) == "one two three four five"
             assert gateway.process.wait(PATIENCE) == 0
+            assert re.findall(r"INFO (.*)", gateway.log)[-2:] == [
+                "draining: 1 under way, for at most 30s; a second signal ends at once",
+                "stopped",
+            ]
 
     def test_is_at_once_where_it_is_wished_twice(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
         with GatewayProcess(own_broker) as gateway, gateway.stream() as stream:

@@ -144,8 +144,12 @@ class _Pages:
         closing = ["the gateway is shutting down"] if rooms.is_closing else []
         if not rooms.client.is_connected:
             return [*closing, "there is no connection to the broker"]
-        ready = any(one.state == "ready" for one in self._announced.presences.values())
-        return closing if ready else [*closing, "no worker is ready"]
+        if rooms.places.is_any_ready():
+            return closing
+        if any(one.state == "ready" for one in self._announced.presences.values()):
+            topics = f"--identity {rooms.places.identity}"
+            return [*closing, f"the workers that are ready serve none of the topics of {topics}"]
+        return [*closing, "no worker is ready"]
 
     async def _ask(self) -> None:
         """Ask the workers for figures, unless somebody just has; they answer once a second at most."""

@@ -60,11 +60,23 @@ class Places:
 
     # --- who serves what ---
 
+    @property
+    def identity(self) -> str:
+        """Whether there is a user in the topics that we ask on, as `--identity` says it."""
+        return self._settings.identity
+
     def serving(self, project: str) -> list[Presence]:
         """The workers that serve a project or will, those that are ready first."""
         everybody = self._announced.presences.values()
         found = [one for one in everybody if one.state != "offline" and serves(one, self._settings, project)]
         return sorted(found, key=lambda one: one.state != "ready")
+
+    def is_any_ready(self) -> bool:
+        """Whether a worker is ready whose topics are those that we ask on."""
+        return any(
+            one.state == "ready" and any(serves(one, self._settings, project) for project in one.projects)
+            for one in self._announced.presences.values()
+        )
 
     def models(self, key: ApiKey | None) -> Iterator[dict[str, Any]]:
         """What `/v1/models` lists, for whoever has this key."""
