@@ -83,6 +83,12 @@ class TestAnAnswer:
         with gateway.stream() as stream:
             assert list(stream.lines())[-1] == "data: [DONE]"
 
+    def test_is_counted_and_no_gauge_says_since_when(self, gateway: GatewayProcess) -> None:
+        gateway.ask()
+        figures = gateway.get("/metrics").text
+        assert 'requests_total{path="/v1/chat/completions",status="200"} 1.0' in figures
+        assert "_created" not in figures
+
     def test_keeps_to_what_was_asked_for(self, gateway: GatewayProcess) -> None:
         assert gateway.ask("one two three", max_tokens=2).json["choices"][0]["finish_reason"] == "length"
         assert gateway.ask("one two three", max_completion_tokens=2).json["usage"]["completion_tokens"] == 2
