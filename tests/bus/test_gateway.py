@@ -240,6 +240,7 @@ class TestARefusal:
                 assert refused.headers["x-should-retry"] == "true"
                 assert 500 < int(refused.headers["retry-after"]) <= 600
                 assert int(refused.headers["retry-after-ms"]) <= int(refused.headers["retry-after"]) * 1000
+                assert refused.json["error"]["message"] == "Rate limit exceeded. Please slow down your requests."
             assert "secret" not in gateway.log
 
     def test_of_a_full_queue_comes_at_once(self, own_broker: Mosquitto, start_worker: StartWorker) -> None:
@@ -313,6 +314,9 @@ class TestTheBroker:
         until(lambda: gateway.get("/readyz").status == 503)
         assert gateway.get("/readyz").json["missing"] == ["there is no connection to the broker"]
         assert gateway.get("/healthz").status == 200
+        refused = gateway.ask()
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json["error"]["message"] == "The gateway has no connection to the broker."
         own_broker.start()
         until(lambda: gateway.get("/readyz").status == 200)
         until(lambda: gateway.ask().status == 200)

@@ -15,8 +15,8 @@ from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.settings.client import ClientSettings
 
-#: Seconds after which to ask again for a model whose worker is loading, or away.
-_BACK: Final = 5.0
+#: Seconds after which to ask again where the worker is loading or away, or the broker is.
+BACK: Final = 5.0
 _LISTED: Final = "; GET /v1/models lists what there is."
 
 
@@ -106,13 +106,13 @@ class Places:
         workers = self.serving(project)
         if not workers:
             if any(serves(one, self._settings, project) for one in self._announced.presences.values()):
-                raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=_BACK)
+                raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=BACK)
             raise unknown
         if slash and not any(model in one.choices.get(project, ()) for one in workers):
             raise unknown
         if workers[0].state != "ready":
             doing = "shutting down" if workers[0].state == "draining" else "loading"
-            raise RefusedError.failed("engine_unavailable", f"The worker is {doing}.", retry_after=_BACK)
+            raise RefusedError.failed("engine_unavailable", f"The worker is {doing}.", retry_after=BACK)
         return Place(project, model or None, asked)
 
     # --- who goes meanwhile ---
