@@ -15,6 +15,7 @@ import pytest
 from inferbus_client.exits import Exit
 from inferbus_client.gateway.keys import ApiKeys
 from support.inferbus import inferbus
+from support.terminal import in_terminal
 
 TOKEN: Final = re.compile(r"ib-[0-9a-f]{48}\n")
 
@@ -62,6 +63,13 @@ def test_the_list_shows_what_each_may_do_and_no_hash(file: Path) -> None:
         "board": {"projects": None, "rateLimit": None, "maxConcurrent": None, "operator": True},
     }
     assert "sha256" not in shown.stdout + as_json.stdout
+
+
+def test_a_dumb_terminal_gets_a_list_as_narrow_as_it_is(file: Path) -> None:
+    add(file, "alice", "--project", "general", "--project", "another-project", "--rate-limit", "60/60s")
+    seen = in_terminal("keys", "list", "--file", str(file), columns=40, env={"TERM": "dumb"})
+    assert "alice" in seen.text
+    assert max(map(len, seen.text.splitlines())) <= 40
 
 
 def test_a_removed_key_is_gone_and_the_others_stay(file: Path) -> None:

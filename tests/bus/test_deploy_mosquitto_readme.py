@@ -16,7 +16,7 @@ import pytest
 
 from support.inferbus import environment
 from support.mosquitto import Mosquitto, free_port
-from support.needs import needs_program
+from support.needs import needs_module, needs_program
 from support.readme import all_blocks
 from support.scripts import ROOT, Running
 from support.shipped_mosquitto import SHIPPED
@@ -112,7 +112,7 @@ def _type(broker: DocumentedMosquitto, block: str, start: Callable[[], object]) 
 
 
 def test_every_block_is_tried(blocks: Mapping[str, str]) -> None:
-    assert set(blocks) == {"broker", "worker", "user"}
+    assert set(blocks) == {"broker", "worker", "user", "gateway"}
 
 
 def test_a_worker_and_a_user_need_nothing_but_their_files(
@@ -131,6 +131,19 @@ def test_a_worker_and_a_user_need_nothing_but_their_files(
         assert (asked.stdout, asked.stderr) == ("hello\n", "")
         worker.press_ctrl_c()
         assert worker.wait(60) == 0, worker.err
+
+
+def test_nor_does_a_gateway(shipped: DocumentedMosquitto, blocks: Mapping[str, str]) -> None:
+    needs_module("uvicorn")
+    _type(shipped, f"export BROKER=localhost:{shipped.port} LOGINS=~/gateway; ./provision gateway", start=lambda: None)
+    start = f"cd {shipped.root}/home/gateway\n{shipped.translated(blocks['gateway'])}"
+    env = {**shipped.env, "INFERBUS_LISTEN": "127.0.0.1:0"}
+    with (
+        Running(["bash", "-euc", _there(shipped, blocks["worker"])], shipped.env) as worker,
+        Running(["bash", "-euc", start], env) as gateway,
+    ):
+        worker.says("ready: serving")
+        gateway.says("inferbus gateway at")
 
 
 def _there(shipped: DocumentedMosquitto, block: str) -> str:

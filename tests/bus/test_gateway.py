@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,12 @@ class TestAnAnswer:
         with gateway.stream() as stream:
             assert list(stream.lines())[-1] == "data: [DONE]"
 
+    def test_is_counted_and_no_gauge_says_since_when(self, gateway: GatewayProcess) -> None:
+        gateway.ask()
+        figures = gateway.get("/metrics").text
+        assert 'requests_total{path="/v1/chat/completions",status="200"} 1.0' in figures
+        assert "_created" not in figures
+
     def test_keeps_to_what_was_asked_for(self, gateway: GatewayProcess) -> None:
         assert gateway.ask("one two three", max_tokens=2).json["choices"][0]["finish_reason"] == "length"
         assert gateway.ask("one two three", max_completion_tokens=2).json["usage"]["completion_tokens"] == 2
@@ -151,6 +158,17 @@ class TestModels:
             assert gateway.ask(model="lab/large").status == 200
             missing = gateway.ask(model="shop/small")
             assert (missing.status, missing.json["error"]["code"]) == (404, "model_not_found")
+
+    def test_one_who_errs_hears_where_they_stand(self, gateway: GatewayProcess) -> None:
+        message = gateway.ask(model="gpt-4o").json["error"]["message"]
+        assert message == "model: there is no 'gpt-4o' here; GET /v1/models lists what there is."
+
+    @pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/messages", "/v1/responses"])
+    def test_so_does_one_whose_base_url_is_wrong(self, gateway: GatewayProcess, path: str) -> None:
+        refused = gateway.post(path, {})
+        assert (refused.status, refused.json["error"]["code"]) == (404, "not_found")
+        there_are = "there is no such path; requests go to POST /v1/chat/completions or /v1/messages."
+        assert refused.json["error"]["message"] == f"POST {path}: {there_are}"
 
     def test_that_nobody_serves_are_not_found(self, gateway: GatewayProcess) -> None:
         for model in (
@@ -223,6 +241,7 @@ class TestARefusal:
                 assert refused.headers["x-should-retry"] == "true"
                 assert 500 < int(refused.headers["retry-after"]) <= 600
                 assert int(refused.headers["retry-after-ms"]) <= int(refused.headers["retry-after"]) * 1000
+                assert refused.json["error"]["message"] == "Rate limit exceeded. Please slow down your requests."
             assert "secret" not in gateway.log
 
     def test_of_a_full_queue_comes_at_once(self, own_broker: Mosquitto, start_worker: StartWorker) -> None:
@@ -296,9 +315,30 @@ class TestTheBroker:
         until(lambda: gateway.get("/readyz").status == 503)
         assert gateway.get("/readyz").json["missing"] == ["there is no connection to the broker"]
         assert gateway.get("/healthz").status == 200
+        refused = gateway.ask()
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json["error"]["message"] == "The gateway has no connection to the broker."
         own_broker.start()
         until(lambda: gateway.get("/readyz").status == 200)
         until(lambda: gateway.ask().status == 200)
+
+    def test_that_drops_two_with_one_id_in_turn_is_not_asked_without_end(self, own_broker: Mosquitto) -> None:
+        """Each of them would take it from the other several times a second, for ever."""
+        two = [GatewayProcess(own_broker, "--id", "same", waits_for=[]) for _ in range(2)]
+        with two[0], two[1]:
+            until(lambda: any("given up" in one.log for one in two))
+            weary = next(one for one in two if "given up" in one.log)
+            said = weary.log
+            time.sleep(3)
+            assert weary.log == said
+
+    def test_whose_workers_all_serve_other_topics_is_not_ready(self, own_broker: Mosquitto, worker: Any) -> None:  # noqa: ARG002
+        topics = ("--identity", "topic", "--user", "door")
+        with GatewayProcess(own_broker, *topics, waits_for=[]) as gateway:
+            until(lambda: gateway.get("/api/health").json["workers"])
+            answer = gateway.get("/readyz")
+            assert (answer.status, answer.json["ready"]) == (503, False)
+            assert answer.json["missing"] == ["the workers that are ready serve none of the topics of --identity topic"]
 
     def test_that_is_not_there_at_the_start_ends_it(self) -> None:
         done = inferbus("gateway", "--broker", "mqtt://127.0.0.1:1", "--listen", "0", "--connect-timeout", "1s")
@@ -334,6 +374,10 @@ class TestTheEnd:
             gateway.process.send_signal(signal.SIGTERM)
             assert said + "".join(texts) == "one two three four five"
             assert gateway.process.wait(PATIENCE) == 0
+            assert re.findall(r"INFO (.*)", gateway.log)[-2:] == [
+                "draining: 1 under way, for at most 30s; a second signal ends at once",
+                "stopped",
+            ]
 
     def test_is_at_once_where_it_is_wished_twice(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
         with GatewayProcess(own_broker) as gateway, gateway.stream() as stream:

@@ -76,6 +76,16 @@ def test_without_a_key_nobody_sees_anything_of_the_bus(gateway: GatewayProcess) 
     assert gateway.get("/v1/models", x_api_key=str(alices)).status == 200
 
 
+def test_a_key_that_is_not_known_is_told_from_none(gateway: GatewayProcess) -> None:
+    gateway.key = None
+    shown: list[dict[str, Any]] = [{}, {"authorization": "Bearer ib-" + "0" * 48}, {"x_api_key": "x"}]
+    assert [gateway.get("/v1/models", **headers).json["error"]["message"] for headers in shown] == [
+        "An API key is needed: Authorization: Bearer KEY.",
+        "This API key is not known here.",
+        "This API key is not known here.",
+    ]
+
+
 def test_a_key_has_its_projects_alone(gateway: GatewayProcess) -> None:
     assert gateway.models() == ["a", "a/simulated"]
     assert gateway.ask(model="a").status == 200

@@ -66,10 +66,17 @@ def test_where_it_listens(text: object, at: str) -> None:
     assert listening_at(text) == at
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "::1:9100", "host:65536", "host:-1", "host:٣", "host:9100/"])
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "::1:9100", "host:65536", "host:-1", "host:٣", "host:9100/", "http://host:1/"]
+)
 def test_where_nobody_can(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT|brackets"):
         listening_at(text)
+
+
+def test_an_address_of_a_page_is_told_what_it_should_be() -> None:
+    with pytest.raises(ValueError, match=r"^must be HOST:PORT, without http://$"):
+        listening_at("http://localhost:8080")
 
 
 def test_what_stays_on_this_machine() -> None:

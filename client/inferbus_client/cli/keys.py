@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from inferbus_client.cli.terminal import dumb_size
 from inferbus_client.contract.topics import is_user
 from inferbus_client.errors import SettingsError
 from inferbus_client.exits import Exit
@@ -95,7 +96,8 @@ def list_(file: Path, *, as_json: bool) -> int:
         projects = "all" if key.projects is None else ", ".join(key.projects) or "none"
         limits = (_rate(key) or "off", str(key.max_concurrent or "any"))
         table.add_row(name, projects, *limits, "yes" if key.operator else "no")
-    Console(width=None if sys.stdout.isatty() else _PIPE, highlight=False, markup=False).print(table)
+    width, height = dumb_size() if sys.stdout.isatty() else (_PIPE, None)
+    Console(width=width, height=height, highlight=False, markup=False).print(table)
     return Exit.OK
 
 

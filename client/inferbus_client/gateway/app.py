@@ -152,8 +152,12 @@ class _Pages:
         closing = ["the gateway is shutting down"] if rooms.is_closing else []
         if not rooms.client.is_connected:
             return [*closing, "there is no connection to the broker"]
-        ready = any(one.state == "ready" for one in self._announced.presences.values())
-        return closing if ready else [*closing, "no worker is ready"]
+        if rooms.places.is_any_ready():
+            return closing
+        if any(one.state == "ready" for one in self._announced.presences.values()):
+            topics = f"--identity {rooms.places.identity}"
+            return [*closing, f"the workers that are ready serve none of the topics of {topics}"]
+        return [*closing, "no worker is ready"]
 
     async def _ask(self) -> None:
         """Ask the workers for figures, unless somebody just has; they answer once a second at most."""
@@ -182,9 +186,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException  # noqa: PLC0415
 
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
-    message = f"{request.method} {request.url.path[:128]}: {error.detail}."
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"  # noqa: PLR2004
-    refused = RefusedError(error.status_code, code, message)
+    is_path = error.status_code == 405  # noqa: PLR2004
+    why = error.detail if is_path else "there is no such path; requests go to POST /v1/chat/completions or /v1/messages"
+    code = "method_not_allowed" if is_path else "not_found"
+    refused = RefusedError(error.status_code, code, f"{request.method} {request.url.path[:128]}: {why}.")
     shape = ANTHROPIC if request.url.path.startswith("/v1/messages") else OPENAI
     return _json(shape.error(refused, secrets.token_hex(12)), error.status_code, error.headers or {})
 

@@ -18,7 +18,7 @@ from inferbus_client.gateway.bodies import Bodies, Body, LeftError
 from inferbus_client.gateway.errors import KeyLimitError, RefusedError, identified
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.gateway.metrics import Metrics, Passage
-from inferbus_client.gateway.places import Places
+from inferbus_client.gateway.places import BACK, Places
 from inferbus_client.gateway.shapes import Shape
 from inferbus_client.gateway.visitors import Visitors
 from inferbus_client.tracing.http import http_span
@@ -71,6 +71,9 @@ class Rooms:
         """
         if self.is_closing:
             raise RefusedError.failed("shutting_down", "The gateway is shutting down.")
+        if not self.client.is_connected:
+            away = "The gateway has no connection to the broker."
+            raise RefusedError.failed("engine_unavailable", away, retry_after=BACK)
         if self.metrics.running > self.max_requests:
             raise RefusedError.failed("overloaded", "As many requests as may be are under way.")
         if key is None or self.visitors.keys is None:

@@ -27,6 +27,8 @@ _OTHERS: Final[tuple[tuple[type[InferbusError], Code, str], ...]] = (
     (RequestTimeoutError, "engine_unavailable", "The worker keeps silent: {error}."),
     (MisuseError, "invalid_request", "{error}."),
 )
+#: What the sentences of the contract begin with for those who get text: over HTTP it is plain that it is an error.
+_TEXT_ONLY: Final = "Error: "
 #: A code may be HTTP's, too.
 _KINDS: Final[Mapping[str, FailureKind]] = {str(code): kind for code, kind in FAILURES.items()}
 
@@ -83,6 +85,7 @@ class RefusedError(InferbusError):
             failure = error.failure
             detail = spelled(failure.detail)
             message = detail if failure.code == "invalid_request" and detail else Failure(failure.code, detail).message
+            message = message.removeprefix(_TEXT_ONLY)
             return cls(error.status, error.code, message, retry_after=error.retry_after, param=where(detail))
         for kind, code, message in _OTHERS:
             if isinstance(error, kind):

@@ -16,8 +16,9 @@ from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.settings.client import ClientSettings
 
-#: Seconds after which to ask again for a model whose worker is loading, or away.
-_BACK: Final = 5.0
+#: Seconds after which to ask again where the worker is loading or away, or the broker is.
+BACK: Final = 5.0
+_LISTED: Final = "; GET /v1/models lists what there is."
 
 
 class Place(NamedTuple):
@@ -60,11 +61,23 @@ class Places:
 
     # --- who serves what ---
 
+    @property
+    def identity(self) -> str:
+        """Whether there is a user in the topics that we ask on, as `--identity` says it."""
+        return self._settings.identity
+
     def serving(self, project: str) -> list[Presence]:
         """The workers that serve a project or will, those that are ready first."""
         everybody = self._announced.presences.values()
         found = [one for one in everybody if one.state != "offline" and serves(one, self._settings, project)]
         return sorted(found, key=lambda one: one.state != "ready")
+
+    def is_any_ready(self) -> bool:
+        """Whether a worker is ready whose topics are those that we ask on."""
+        return any(
+            one.state == "ready" and any(serves(one, self._settings, project) for project in one.projects)
+            for one in self._announced.presences.values()
+        )
 
     def models(self, key: ApiKey | None) -> Iterator[dict[str, Any]]:
         """What `/v1/models` lists, for whoever has this key."""
@@ -84,19 +97,21 @@ class Places:
             raise RefusedError(400, "invalid_request", "model: must be a text.", param="model")
         asked = name or self._settings.project
         project, slash, model = asked.partition("/")
-        unknown = RefusedError(404, "model_not_found", f"model: there is no {asked[:128]!r} here.", param="model")
+        unknown = RefusedError(
+            404, "model_not_found", f"model: there is no {asked[:128]!r} here{_LISTED}", param="model"
+        )
         if key is not None and not key.may_use(project):
             raise unknown
         workers = self.serving(project)
         if not workers:
             if any(serves(one, self._settings, project) for one in self._announced.presences.values()):
-                raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=_BACK)
+                raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=BACK)
             raise unknown
         if slash and not any(model in _choices(one, project) for one in workers):
             raise unknown
         if workers[0].state != "ready":
             doing = "shutting down" if workers[0].state == "draining" else "loading"
-            raise RefusedError.failed("engine_unavailable", f"The worker is {doing}.", retry_after=_BACK)
+            raise RefusedError.failed("engine_unavailable", f"The worker is {doing}.", retry_after=BACK)
         return Place(project, model or None, asked)
 
     # --- who goes meanwhile ---

@@ -22,12 +22,13 @@ from inferbus_client.gateway.places import Places
 from inferbus_client.gateway.visitors import Visitors
 from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.tracing.spans import Tracer, process_tracer
+from inferbus_client.units import format_duration
 from inferbus_client.web.server import WebServer
 
 log = logging.getLogger("inferbus.gateway")
 
 _TICK: Final = 0.5
-#: Seconds until a broker that does not want us any more, for no reason that lasts, is asked again.
+#: Seconds until a broker is asked again that has dropped us again and again, or cannot be reached.
 _AGAIN: Final = 5.0
 _STOP: Final = 3.0
 #: Seconds for what the workers have said already.
@@ -64,6 +65,7 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
             asyncio.run(client.close())
             if tracer is not None:
                 tracer.stop(_STOP)
+    log.info("stopped")
 
 
 def _make(
@@ -100,19 +102,23 @@ def _watch(client: AsyncClient, stop: threading.Event) -> None:
     """Wait for the end. A connection that was lost is repaired by itself; one that was given up is made anew."""
     while not stop.wait(_TICK):
         if not client.is_open:
-            log.warning("the connection to the broker was given up; trying again")
+            log.warning("the connection to the broker was given up; trying again in %s", format_duration(_AGAIN))
+            # Two who have one id would else take it from each other without a pause.
+            if stop.wait(_AGAIN):
+                return
             try:
                 asyncio.run(client.connect())
             except (IdTakenError, BrokerRefusedError):
                 raise
             except BrokerError as error:
                 log.warning("%s", error)
-                stop.wait(_AGAIN)
 
 
 def _let_end(rooms: Rooms, seconds: float, stop: threading.Event) -> None:
     """Let requests under way end. Those that come meanwhile hear that we are going."""
     stop.clear()
+    waits = "draining: %d under way, for at most %s; a second signal ends at once"
+    log.info(waits, rooms.metrics.running, format_duration(seconds))
     until = time.monotonic() + seconds
     while rooms.metrics.running and time.monotonic() < until and not stop.wait(_TICK / 5):
         pass

@@ -53,9 +53,11 @@ class Visitors:
         if self.keys is None:
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
-        key = self.keys.find(token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", ""))
+        shown = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        key = self.keys.find(shown)
         if key is None:
-            raise RefusedError(401, "invalid_api_key", "An API key is needed: Authorization: Bearer KEY.")
+            why = "This API key is not known here." if shown else "An API key is needed: Authorization: Bearer KEY."
+            raise RefusedError(401, "invalid_api_key", why)
         if for_operators and not key.is_operator:
             raise RefusedError(403, "not_an_operator", "This is for the keys of operators.")
         return key

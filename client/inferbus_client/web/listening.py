@@ -18,6 +18,8 @@ def listening_at(text: object) -> str:
     Raises:
         ValueError: it is neither.
     """
+    if (scheme := str(text).strip().lower().partition("://")[0]) in {"http", "https"}:
+        raise ValueError(f"must be HOST:PORT, without {scheme}://")
     host, _, port = str(text).strip().rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= _MOST):
         raise ValueError("must be HOST:PORT, or a port on 127.0.0.1")

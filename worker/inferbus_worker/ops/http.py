@@ -17,6 +17,7 @@ from inferbus_worker.ops.metrics import exposition
 from inferbus_worker.settings.worker import Settings
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -44,14 +45,17 @@ def make_http(settings: Settings, figures: Figures, missing: Missing, threads: C
     """
     if settings.http is None:
         return None
+    token = None if settings.http_token_file is None else _read_token(settings.http_token_file)
     try:
-        from starlette.applications import Starlette  # noqa: PLC0415
-        from starlette.routing import Route  # noqa: PLC0415
+        return WebServer(_app(_Pages(figures, missing, threads), token), settings.http, "http")
     except ModuleNotFoundError as error:
         raise SettingsError(f"--http needs {error.name}: pip install 'inferbus-worker[http]'") from None
 
-    pages = _Pages(figures, missing, threads)
-    token = None if settings.http_token_file is None else _read_token(settings.http_token_file)
+
+def _app(pages: _Pages, token: bytes | None) -> Starlette:
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.routing import Route  # noqa: PLC0415
+
     endpoints: dict[str, Endpoint] = {
         "/healthz": pages.healthz,
         "/readyz": pages.readyz,
@@ -63,7 +67,7 @@ def make_http(settings: Settings, figures: Figures, missing: Missing, threads: C
     routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # it would go wherever the requester's Host says
-    return WebServer(app, settings.http, "http")
+    return app
 
 
 class _Pages:
