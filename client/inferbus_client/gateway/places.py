@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
-from inferbus_client.exchange.announced import Announced, serves
+from inferbus_client.exchange.announced import Announced, is_reached, serves
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.settings.client import ClientSettings
@@ -67,13 +68,18 @@ class Places:
 
     def models(self, key: ApiKey | None) -> Iterator[dict[str, Any]]:
         """What `/v1/models` lists, for whoever has this key."""
-        names = {project for one in self._announced.presences.values() for project in one.projects}
-        for project in sorted(names):
-            if (key is None or key.may_use(project)) and (workers := self.serving(project)):
-                choices = workers[0].choices.get(project, ())
-                for name in (project, *(f"{project}/{model}" for model in choices)):
-                    created = int(workers[0].since or 0)
-                    yield {"id": name, "object": "model", "created": created, "owned_by": workers[0].worker}
+        found: dict[str, Presence] = {}
+        # Each is looked at once, however many of them a stranger has announced.
+        for one in self._announced.presences.values():
+            if one.state != "offline" and is_reached(one, self._settings):
+                for project in one.projects:
+                    if project not in found or found[project].state != "ready" == one.state:
+                        found[project] = one
+        for project, worker in sorted(found.items()):
+            if topics.is_project(project) and (key is None or key.may_use(project)):
+                for name in (project, *(f"{project}/{model}" for model in worker.choices.get(project, ()))):
+                    created = int(worker.since or 0)
+                    yield {"id": name, "object": "model", "created": created, "owned_by": worker.worker}
 
     def find(self, name: object, key: ApiKey | None) -> Place:
         """Where the model of this name is served; without a name, the gateway's own project.
@@ -105,22 +111,30 @@ class Places:
     @contextmanager
     def asked(self, project: str) -> Iterator[asyncio.Event]:
         """While inside, the event tells that every worker which may have the request is gone."""
-        runs = {one.worker: _mark(one) for one in self.serving(project) if one.state == "ready"}
+        # By the ids in the topics, which a broker may protect; what an announcement calls itself is a word.
+        presences = self._announced.presences.items()
+        ready = {name: one for name, one in presences if one.state == "ready" and serves(one, self._settings, project)}
+        runs = {name: _mark(one) for name, one in ready.items()}
         asked = _Asked(runs, asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._under_way.add(asked)
+        self._tell([asked])  # who has gone before is told of by nobody any more
         try:
             yield asked.gone
         finally:
             with self._lock:
                 self._under_way.discard(asked)
 
-    def _heard(self, _worker: str, _presence: Presence | None) -> None:
-        presences = self._announced.presences
+    def _heard(self, worker: str, _presence: Presence | None) -> None:
         with self._lock:
-            for asked in self._under_way:
-                if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
-                    asked.loop.call_soon_threadsafe(asked.gone.set)
+            concerned = [asked for asked in self._under_way if worker in asked.runs]
+        self._tell(concerned)
+
+    def _tell(self, under_way: Iterable[_Asked]) -> None:
+        presences = self._announced.presences
+        for asked in under_way:
+            if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
+                asked.loop.call_soon_threadsafe(asked.gone.set)
 
 
 def _mark(presence: Presence) -> str | None:
