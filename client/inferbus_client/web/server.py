@@ -83,8 +83,7 @@ class WebServer:
 
 
 class _Patience:
-    """What uvicorn's HTTP lacks: a time for a request to come in whole, one for an answer to be taken, and a bound on
-    connections.
+    """What uvicorn's HTTP lacks: a time for a request to come in, one for answers to be taken, a bound on connections.
 
     Stands before its protocol among the bases of a class.
     """
