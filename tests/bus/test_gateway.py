@@ -15,7 +15,7 @@ import pytest
 
 from support.gateway import GatewayProcess, question
 from support.inferbus import inferbus
-from support.mosquitto import HOST, Mosquitto
+from support.mosquitto import HOST, Mosquitto, mosquitto_pub
 from support.needs import needs_module
 from support.waiting import PATIENCE, until
 
@@ -245,6 +245,19 @@ class TestARefusal:
             assert gateway.ask().headers["x-inferbus-reason"] == "overloaded"
 
 
+class TestTheQueuesState:
+    def test_keeps_nobody_waiting_who_asks_a_model(self, own_broker: Mosquitto, gateway: GatewayProcess) -> None:
+        silent = json.dumps({"worker": "silent", "state": "ready", "projects": ["silent"]})
+        mosquitto_pub(own_broker, "inferbus/workers/silent/status", silent)
+        until(lambda: "silent" in gateway.models())
+        with ThreadPoolExecutor(40, "looking") as looking:
+            looks = [looking.submit(gateway.get, "/api/queue-status") for _ in range(40)]
+            began = time.monotonic()
+            assert gateway.ask(metadata={"note": "x" * 100_000}).status == 200  # read in a thread
+            assert time.monotonic() - began < 4  # in turns of four they took 15 s
+            assert {look.result(PATIENCE).json["activeRequests"] for look in looks} == {0}
+
+
 class TestWhoeverLeaves:
     def test_of_a_stream_ends_its_generation(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
         with GatewayProcess(own_broker) as gateway:
@@ -341,3 +354,19 @@ class TestTheEnd:
             time.sleep(0.2)
             gateway.process.send_signal(signal.SIGINT)
             assert gateway.process.wait(PATIENCE) == 0
+
+    def test_is_told_to_whoever_is_cut_off(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
+        with (
+            GatewayProcess(own_broker, "--drain-timeout", "1s") as gateway,
+            gateway.stream() as stream,
+            ThreadPoolExecutor(1, "asking") as asking,
+        ):
+            events = stream.events()
+            assert next(events)["choices"]
+            asked = asking.submit(gateway.ask)
+            until(lambda: running(gateway) == 2)
+            gateway.process.send_signal(signal.SIGTERM)
+            assert list(events)[-1]["error"]["code"] == "shutting_down"
+            assert asked.result(PATIENCE).headers["x-inferbus-reason"] == "shutting_down"
+            assert gateway.process.wait(PATIENCE) == 0
+            assert "Traceback" not in gateway.log

@@ -36,11 +36,15 @@ class Place(NamedTuple):
 
 @dataclass(eq=False)
 class _Asked:
-    """A request under way: which runs of which workers may have it, and what ends its waiting."""
+    """A request under way: which runs of which workers may have it, and why its waiting ends."""
 
     runs: Mapping[str, str | None]
     loop: asyncio.AbstractEventLoop
-    gone: asyncio.Event
+    end: asyncio.Future[RefusedError]
+
+    def tell(self, why: RefusedError) -> None:
+        """End it, once; from any thread."""
+        self.loop.call_soon_threadsafe(lambda: None if self.end.done() else self.end.set_result(why))
 
 
 class Places:
@@ -109,21 +113,29 @@ class Places:
     # --- who goes meanwhile ---
 
     @contextmanager
-    def asked(self, project: str) -> Iterator[asyncio.Event]:
-        """While inside, the event tells that every worker which may have the request is gone."""
+    def asked(self, project: str) -> Iterator[asyncio.Future[RefusedError]]:
+        """While inside, the future tells why there is no answer: all who may have the request are gone, or we go."""
         # By the ids in the topics, which a broker may protect; what an announcement calls itself is a word.
         presences = self._announced.presences.items()
         ready = {name: one for name, one in presences if one.state == "ready" and serves(one, self._settings, project)}
         runs = {name: _mark(one) for name, one in ready.items()}
-        asked = _Asked(runs, asyncio.get_running_loop(), asyncio.Event())
+        loop = asyncio.get_running_loop()
+        asked = _Asked(runs, loop, loop.create_future())
         with self._lock:
             self._under_way.add(asked)
         self._tell([asked])  # who has gone before is told of by nobody any more
         try:
-            yield asked.gone
+            yield asked.end
         finally:
             with self._lock:
                 self._under_way.discard(asked)
+
+    def end(self) -> None:
+        """Whatever is under way ends; from any thread."""
+        with self._lock:
+            under_way = list(self._under_way)
+        for asked in under_way:
+            asked.tell(RefusedError.failed("shutting_down", "The gateway is shutting down."))
 
     def _heard(self, worker: str, _presence: Presence | None) -> None:
         with self._lock:
@@ -134,7 +146,7 @@ class Places:
         presences = self._announced.presences
         for asked in under_way:
             if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
-                asked.loop.call_soon_threadsafe(asked.gone.set)
+                asked.tell(RefusedError.failed("engine_unavailable", "The worker has gone."))
 
 
 def _mark(presence: Presence) -> str | None:

@@ -59,6 +59,7 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
             finally:
                 rooms.is_closing = True
                 _let_end(rooms, settings.drain_timeout, stop)
+                rooms.places.end()  # whoever is still here hears why
                 server.stop(_STOP)
         finally:
             asyncio.run(client.close())
@@ -114,7 +115,7 @@ def _let_end(rooms: Rooms, seconds: float, stop: threading.Event) -> None:
     """Let requests under way end. Those that come meanwhile hear that we are going."""
     stop.clear()
     until = time.monotonic() + seconds
-    while rooms.metrics.running and time.monotonic() < until and not stop.wait(_TICK / 5):
+    while rooms.under_way and time.monotonic() < until and not stop.wait(_TICK / 5):
         pass
 
 

@@ -64,12 +64,12 @@ def test_nobody_speaks_for_a_worker_but_on_its_own_topic() -> None:
     bus.says("stranger", worker="w", instance=run("another"))
 
     async def look() -> None:
-        with bus.places.asked("general") as gone:
+        with bus.places.asked("general") as end:
             bus.says("somebody", projects=["else"])
             await asyncio.sleep(0)
-            assert not gone.is_set()
+            assert not end.done()
             bus.says("w", state="offline", instance=run("one"))
             bus.says("stranger", worker="w", state="offline")
-            await asyncio.wait_for(gone.wait(), 5)
+            assert (await asyncio.wait_for(end, 5)).code == "engine_unavailable"
 
     asyncio.run(look())
