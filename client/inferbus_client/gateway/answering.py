@@ -113,7 +113,8 @@ class Reply:
                 asyncio.ensure_future(self._attend()),
             }
             try:
-                await asyncio.wait({answering, end, *leaving}, return_when=asyncio.FIRST_COMPLETED)
+                waited_for: set[asyncio.Future[Any]] = {answering, end, *leaving}
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
                 if answering.done():
                     return answering.result()
                 raise end.result() if end.done() else LeftError
