@@ -191,6 +191,10 @@ class TestWhatCannotBeDone:
         assert refused.headers["x-should-retry"] == "false"
         assert "retry-after" not in refused.headers
 
+    def test_is_refused_where_it_is_more_than_is_looked_at(self, gateway: GatewayProcess) -> None:
+        refused = gateway.ask(tools=[{}] * 90_000)
+        assert (refused.status, refused.json["error"]["message"]) == (400, "A body may hold 80000 values.")
+
     @pytest.mark.parametrize(
         "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"messages": NaN}', b"[" * 100_000, b'"\\ud800"']
     )
