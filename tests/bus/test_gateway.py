@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from support.bare_paho import leave
 from support.gateway import GatewayProcess, question
 from support.inferbus import inferbus
 from support.mosquitto import HOST, Mosquitto, mosquitto_pub
@@ -315,6 +318,22 @@ class TestTheBroker:
         own_broker.start()
         until(lambda: gateway.get("/readyz").status == 200)
         until(lambda: gateway.ask().status == 200)
+
+    def test_that_was_given_up_is_heard_again(self, own_broker: Mosquitto, worker: Any) -> None:  # noqa: ARG002
+        with GatewayProcess(own_broker, "--client-id", "twice") as gateway:
+            while "given up" not in gateway.log:
+                other = PahoClient(CallbackAPIVersion.VERSION2, "twice", protocol=MQTTProtocolVersion.MQTTv5)
+                other.connect(HOST, own_broker.port)
+                other.loop_start()
+                until(other.is_connected)
+                leave(other)
+                until(lambda: gateway.get("/readyz").status == 200)
+            fresh = json.dumps({"worker": "fresh", "state": "ready", "projects": ["fresh"]})
+            until(lambda: gateway.get("/readyz").status == 200)
+            mosquitto_pub(own_broker, "inferbus/workers/fresh/status", fresh, "-r")
+            until(lambda: "fresh" in gateway.models())
+            mosquitto_pub(own_broker, "inferbus/workers/fresh/status", None, "-r")
+            until(lambda: running(gateway) == 0)
 
     def test_that_is_not_there_at_the_start_ends_it(self) -> None:
         done = inferbus("gateway", "--broker", "mqtt://127.0.0.1:1", "--listen", "0", "--connect-timeout", "1s")

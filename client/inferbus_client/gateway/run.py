@@ -14,6 +14,7 @@ from typing import Final
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.errors import BrokerError, BrokerRefusedError, IdTakenError, SettingsError
+from inferbus_client.exchange.announced import Announced
 from inferbus_client.gateway.bodies import Bodies
 from inferbus_client.gateway.door import Rooms
 from inferbus_client.gateway.keys import ApiKeys
@@ -51,11 +52,12 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
     with _stopped_by_signals() as stop:
         asyncio.run(client.connect())
         try:
-            server, rooms = _make(settings, client, keys, tracer)
+            announced = asyncio.run(client.follow_workers())
+            server, rooms = _make(settings, client, announced, keys, tracer)
             server.start()
             try:
                 started(server.port, [model["id"] for model in rooms.places.models(None)])
-                _watch(client, stop)
+                _watch(client, announced, stop)
             finally:
                 rooms.is_closing = True
                 _let_end(rooms, settings.drain_timeout, stop)
@@ -68,11 +70,10 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
 
 
 def _make(
-    settings: GatewaySettings, client: AsyncClient, keys: ApiKeys | None, tracer: Tracer | None
+    settings: GatewaySettings, client: AsyncClient, announced: Announced, keys: ApiKeys | None, tracer: Tracer | None
 ) -> tuple[WebServer, Rooms]:
     from inferbus_client.gateway.app import make_app, workers_by_state  # noqa: PLC0415
 
-    announced = asyncio.run(client.follow_workers())
     announced.wait_for(bool, _GATHER)
     bodies = Bodies(settings.max_body_bytes, settings.max_held_bytes)
     try:
@@ -97,18 +98,27 @@ def _make(
     return server, rooms
 
 
-def _watch(client: AsyncClient, stop: threading.Event) -> None:
+def _watch(client: AsyncClient, announced: Announced, stop: threading.Event) -> None:
     """Wait for the end. A connection that was lost is repaired by itself; one that was given up is made anew."""
     while not stop.wait(_TICK):
         if not client.is_open:
             log.warning("the connection to the broker was given up; trying again")
             try:
-                asyncio.run(client.connect())
+                asyncio.run(_connect_again(client, announced))
             except (IdTakenError, BrokerRefusedError):
                 raise
             except BrokerError as error:
                 log.warning("%s", error)
                 stop.wait(_AGAIN)
+
+
+async def _connect_again(client: AsyncClient, announced: Announced) -> None:
+    await client.connect()
+    try:
+        await client.follow_workers(announced)
+    except BrokerError:
+        await client.close()  # deaf it is of no use
+        raise
 
 
 def _let_end(rooms: Rooms, seconds: float, stop: threading.Event) -> None:
