@@ -16,6 +16,7 @@ from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from support.bare_paho import leave
+from support.fake_worker import FakeWorker, Say
 from support.gateway import GatewayProcess, question
 from support.inferbus import inferbus
 from support.mosquitto import HOST, Mosquitto, mosquitto_pub
@@ -250,6 +251,21 @@ class TestARefusal:
     def test_of_more_requests_than_the_gateway_takes(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
         with GatewayProcess(own_broker, "--max-requests", "2") as gateway, gateway.stream(), gateway.stream():
             assert gateway.ask().headers["x-inferbus-reason"] == "overloaded"
+
+
+def test_what_a_worker_says_of_tokens_is_no_fault_of_ours(own_broker: Mosquitto) -> None:
+    def answer(_request: Any) -> list[Say]:
+        usage = {"promptTokens": -1, "completionTokens": -2}
+        timing = {"queueMs": 1.0, "firstTokenMs": 2.0, "totalMs": 3.0}
+        return [Say({"type": "done", "text": "a", "finishReason": "stop", "usage": usage, "timing": timing})]
+
+    with FakeWorker(own_broker.port, answer) as worker, GatewayProcess(own_broker, waits_for=()) as gateway:
+        presence = {"worker": "fake", "state": "ready", "projects": ["general"]}
+        worker.publish("inferbus/workers/fake/status", json.dumps(presence))
+        until(lambda: gateway.models() == ["general"])
+        assert gateway.ask().status == 200
+        assert 'inferbus_gateway_tokens_total{kind="prompt"} 0.0' in gateway.get("/metrics").text
+        assert "Traceback" not in gateway.log
 
 
 class TestTheQueuesState:
