@@ -140,11 +140,15 @@ class AsyncClient(CoreProperties):
         await in_own_thread(lambda: found.update(hear(timeout).presences), f"workers-{self.client_id}")
         return found
 
-    async def follow_workers(self) -> Announced:
-        """What every worker says of its state and its figures, kept up to date while this connection lasts."""
+    async def follow_workers(self, known: Announced | None = None) -> Announced:
+        """What every worker says of its state and its figures, kept up to date while this connection lasts.
+
+        Args:
+            known: what was followed on a connection before, to go on with.
+        """
         hear, found = self._core.hear_announcements, list[Announced]()
         timeout = self.settings.connect_timeout
-        await in_own_thread(lambda: found.append(hear(timeout, stats=True)), f"workers-{self.client_id}")
+        await in_own_thread(lambda: found.append(hear(timeout, stats=True, known=known)), f"workers-{self.client_id}")
         return found[0]
 
     def ask_for_stats(self) -> None:

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from support.bare_paho import leave
+from support.fake_worker import FakeWorker, Say
 from support.gateway import GatewayProcess, question
 from support.inferbus import inferbus
-from support.mosquitto import HOST, Mosquitto
+from support.mosquitto import HOST, Mosquitto, mosquitto_pub
 from support.needs import needs_module
 from support.waiting import PATIENCE, until
 
@@ -209,6 +213,10 @@ class TestWhatCannotBeDone:
         assert refused.headers["x-should-retry"] == "false"
         assert "retry-after" not in refused.headers
 
+    def test_is_refused_where_it_is_more_than_is_looked_at(self, gateway: GatewayProcess) -> None:
+        refused = gateway.ask(tools=[{}] * 90_000)
+        assert (refused.status, refused.json["error"]["message"]) == (400, "A body may hold 80000 values.")
+
     @pytest.mark.parametrize(
         "body", [b"", b"{", b"[]", b"null", b"\xff", b'{"messages": NaN}', b"[" * 100_000, b'"\\ud800"']
     )
@@ -263,6 +271,34 @@ class TestARefusal:
     def test_of_more_requests_than_the_gateway_takes(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
         with GatewayProcess(own_broker, "--max-requests", "2") as gateway, gateway.stream(), gateway.stream():
             assert gateway.ask().headers["x-inferbus-reason"] == "overloaded"
+
+
+def test_what_a_worker_says_of_tokens_is_no_fault_of_ours(own_broker: Mosquitto) -> None:
+    def answer(_request: Any) -> list[Say]:
+        usage = {"promptTokens": -1, "completionTokens": -2}
+        timing = {"queueMs": 1.0, "firstTokenMs": 2.0, "totalMs": 3.0}
+        return [Say({"type": "done", "text": "a", "finishReason": "stop", "usage": usage, "timing": timing})]
+
+    with FakeWorker(own_broker.port, answer) as worker, GatewayProcess(own_broker, waits_for=()) as gateway:
+        presence = {"worker": "fake", "state": "ready", "projects": ["general"]}
+        worker.publish("inferbus/workers/fake/status", json.dumps(presence))
+        until(lambda: gateway.models() == ["general"])
+        assert gateway.ask().status == 200
+        assert 'inferbus_gateway_tokens_total{kind="prompt"} 0.0' in gateway.get("/metrics").text
+        assert "Traceback" not in gateway.log
+
+
+class TestTheQueuesState:
+    def test_keeps_nobody_waiting_who_asks_a_model(self, own_broker: Mosquitto, gateway: GatewayProcess) -> None:
+        silent = json.dumps({"worker": "silent", "state": "ready", "projects": ["silent"]})
+        mosquitto_pub(own_broker, "inferbus/workers/silent/status", silent)
+        until(lambda: "silent" in gateway.models())
+        with ThreadPoolExecutor(40, "looking") as looking:
+            looks = [looking.submit(gateway.get, "/api/queue-status") for _ in range(40)]
+            began = time.monotonic()
+            assert gateway.ask(metadata={"note": "x" * 100_000}).status == 200  # read in a thread
+            assert time.monotonic() - began < 4  # in turns of four they took 15 s
+            assert {look.result(PATIENCE).json["activeRequests"] for look in looks} == {0}
 
 
 class TestWhoeverLeaves:
@@ -340,6 +376,22 @@ class TestTheBroker:
             assert (answer.status, answer.json["ready"]) == (503, False)
             assert answer.json["missing"] == ["the workers that are ready serve none of the topics of --identity topic"]
 
+    def test_that_was_given_up_is_heard_again(self, own_broker: Mosquitto, worker: Any) -> None:  # noqa: ARG002
+        with GatewayProcess(own_broker, "--client-id", "twice") as gateway:
+            while "given up" not in gateway.log:
+                other = PahoClient(CallbackAPIVersion.VERSION2, "twice", protocol=MQTTProtocolVersion.MQTTv5)
+                other.connect(HOST, own_broker.port)
+                other.loop_start()
+                until(other.is_connected)
+                leave(other)
+                until(lambda: gateway.get("/readyz").status == 200)
+            fresh = json.dumps({"worker": "fresh", "state": "ready", "projects": ["fresh"]})
+            until(lambda: gateway.get("/readyz").status == 200)
+            mosquitto_pub(own_broker, "inferbus/workers/fresh/status", fresh, "-r")
+            until(lambda: "fresh" in gateway.models())
+            mosquitto_pub(own_broker, "inferbus/workers/fresh/status", None, "-r")
+            until(lambda: running(gateway) == 0)
+
     def test_that_is_not_there_at_the_start_ends_it(self) -> None:
         done = inferbus("gateway", "--broker", "mqtt://127.0.0.1:1", "--listen", "0", "--connect-timeout", "1s")
         assert done.returncode == 3
@@ -386,3 +438,19 @@ class TestTheEnd:
             time.sleep(0.2)
             gateway.process.send_signal(signal.SIGINT)
             assert gateway.process.wait(PATIENCE) == 0
+
+    def test_is_told_to_whoever_is_cut_off(self, own_broker: Mosquitto, slow: Any) -> None:  # noqa: ARG002
+        with (
+            GatewayProcess(own_broker, "--drain-timeout", "1s") as gateway,
+            gateway.stream() as stream,
+            ThreadPoolExecutor(1, "asking") as asking,
+        ):
+            events = stream.events()
+            assert next(events)["choices"]
+            asked = asking.submit(gateway.ask)
+            until(lambda: running(gateway) == 2)
+            gateway.process.send_signal(signal.SIGTERM)
+            assert list(events)[-1]["error"]["code"] == "shutting_down"
+            assert asked.result(PATIENCE).headers["x-inferbus-reason"] == "shutting_down"
+            assert gateway.process.wait(PATIENCE) == 0
+            assert "Traceback" not in gateway.log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
@@ -162,6 +162,22 @@ def test_so_is_how_many_it_has_under_way(
                 return stream.status == 200
 
         until(is_let_in)
+
+
+def test_who_has_no_key_takes_nobody_s_place(
+    own_broker: Mosquitto, file: Path, serve: Callable[..., Any], add: Any
+) -> None:
+    serve()
+    options = ("--api-keys", str(file), "--max-requests", "2")
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n"
+    with ExitStack() as open_ones:
+        gateway = open_ones.enter_context(
+            GatewayProcess(own_broker, *options, key=add("alice"), waits_for=["a"]),
+        )
+        for _ in range(10):  # each is still told why not, and sends no body
+            stranger = open_ones.enter_context(socket.create_connection((HOST, gateway.port), PATIENCE))
+            stranger.sendall(head)
+        assert gateway.ask(model="a").status == 200
 
 
 def test_a_worker_s_limit_per_client_counts_each_key_apart(

@@ -15,7 +15,7 @@ from inferbus_client.web import server
 from inferbus_client.web.listening import is_loopback, listening_at
 from inferbus_client.web.server import MAX_HEAD, WebServer
 from support.needs import needs_module
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, until
 
 HOST = "127.0.0.1"
 
@@ -24,6 +24,12 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def large(_scope: Any, _receive: Any, send: Any) -> None:
+    """More than any socket's buffers hold."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": bytes(16_000_000)})
 
 
 @pytest.fixture
@@ -41,6 +47,13 @@ def asked(port: int, **headers: str) -> int:
     with closing(http.client.HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
         connection.request("GET", "/", headers=headers)
         return connection.getresponse().status
+
+
+def is_answered(port: int) -> bool:
+    try:
+        return asked(port) == 200
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def ended(connection: socket.socket) -> bool:
@@ -121,6 +134,33 @@ def test_a_second_request_on_one_connection_has_its_time_as_well(port: int) -> N
         kept.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-")
         assert ended(kept)
     assert asked(port) == 200
+
+
+def test_those_who_have_asked_and_say_nothing_more_take_nobodys_place(port: int) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(20):
+            idle = open_ones.enter_context(socket.create_connection((HOST, port), PATIENCE))
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+        assert asked(port) == 200
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["one answer", "a hundred, all asked for at once"])
+def test_who_takes_nothing_of_what_he_is_sent_goes(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    needs_module("uvicorn")
+    monkeypatch.setattr(server, "READING", 0.5)
+    monkeypatch.setattr(server, "_KEEP_ALIVE", 1)  # closing alone would wait for him
+    served = WebServer(large, f"{HOST}:0", "web", max_connections=20)
+    served.start()
+    try:
+        with ExitStack() as open_ones:
+            for _ in range(20):
+                deaf = open_ones.enter_context(socket.create_connection((HOST, served.port), PATIENCE))
+                deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * times)
+                assert deaf.recv(1)
+            until(lambda: is_answered(served.port))
+    finally:
+        served.stop(PATIENCE)
 
 
 def test_headers_without_end_are_refused(port: int) -> None:

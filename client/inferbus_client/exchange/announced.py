@@ -15,6 +15,10 @@ from inferbus_client.settings.client import ClientSettings
 
 #: Workers that are remembered: on a bus where anyone may announce one, there must be a bound.
 MAX_WORKERS: Final = 1000
+#: Bytes that all that is remembered takes, about: what was said, and so many more for each name in it.
+MAX_BYTES: Final = 32 * 1024 * 1024
+_NAME_BYTES: Final = 1000
+_GRAIN: Final = 1024
 #: A larger presence is none of ours.
 _MAX_BYTES: Final = 65536
 #: Names in one sentence.
@@ -34,11 +38,25 @@ class WorkerView:
         presence: what it last said of its state.
         readings: its figures of the last seconds, oldest first; at least the latest, once there has been one.
         stats_at: when that came, on the monotonic clock.
+        presence_bytes: what the presence takes.
+        readings_bytes: what each of the readings does.
     """
 
     presence: Presence | None = None
     readings: tuple[Stats, ...] = ()
     stats_at: float | None = None
+    presence_bytes: int = 0
+    readings_bytes: tuple[int, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes."""
+        return self.presence_bytes + sum(self.readings_bytes)
+
+    @property
+    def shortened(self) -> WorkerView:
+        """The same with the latest figures alone."""
+        return replace(self, readings=self.readings[-1:], readings_bytes=self.readings_bytes[-1:])
 
     @property
     def stats(self) -> Stats | None:
@@ -58,13 +76,23 @@ class WorkerView:
 class Announced:
     """Collects presences and stats as they come; thread-safe.
 
+    Whoever has gone makes room for who is there, and earlier figures for later ones; then what is new is not noted.
+
     Args:
         max_workers: that are remembered.
         clock: monotonic seconds.
+        max_bytes: that they may take.
     """
 
-    def __init__(self, max_workers: int = MAX_WORKERS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_workers: int = MAX_WORKERS,
+        clock: Callable[[], float] = time.monotonic,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._max_workers = max_workers
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._clock = clock
         self._changed = threading.Condition()
         self._workers: dict[str, WorkerView] = {}
@@ -92,14 +120,12 @@ class Announced:
             return False
         worker, _, kind = message.topic.split("/", 2)[-1].partition("/")
         with self._changed:
-            if worker not in self._workers and len(self._workers) >= self._max_workers:
-                return True
-            view = self._workers.get(worker, WorkerView())
+            view = self._workers.get(worker, _UNKNOWN)
             after = self._updated(view, kind, message.payload)
             if after is None:
-                self._workers.pop(worker, None)
-            else:
-                self._workers[worker] = after
+                self._forget(worker)
+            elif after is not view:
+                after = self._noted(worker, view, after)
             self._changed.notify_all()
         presence = None if after is None else after.presence
         if presence is not view.presence:
@@ -126,21 +152,63 @@ class Announced:
 
         return self.wait_for(all_have, timeout)
 
+    def _noted(self, worker: str, view: WorkerView, after: WorkerView) -> WorkerView:
+        """What is known of a worker then: what is new, as far as there is room for it."""
+        if after.presence is not None and not after.is_gone:
+            gone = (name for name, one in list(self._workers.items()) if one.is_gone or one.presence is None)
+            while not self._has_room(view, after) and (name := next(gone, None)) is not None:
+                if name != worker:
+                    self._forget(name)
+        for fitting in (after, after.shortened):
+            if self._has_room(view, fitting):
+                self._workers[worker] = fitting
+                self._bytes += fitting.bytes - view.bytes
+                return fitting
+        return view
+
+    def _has_room(self, view: WorkerView, after: WorkerView) -> bool:
+        more = after.bytes - view.bytes
+        is_full = view is _UNKNOWN and len(self._workers) >= self._max_workers
+        return not is_full and (more <= 0 or self._bytes + more <= self._max_bytes)
+
+    def _forget(self, worker: str) -> None:
+        self._bytes -= self._workers.pop(worker, _UNKNOWN).bytes
+
     def _updated(self, view: WorkerView, kind: str, payload: bytes) -> WorkerView | None:
         if kind == "stats":
             stats = decode_announcement(Stats, payload)
-            return view if stats is None else replace(view, readings=_with(view, stats), stats_at=self._clock())
+            return view if stats is None else _with(view, stats, _bytes(payload, _names_of(stats)), self._clock())
         # An empty retained message clears the topic: an operator has removed a worker that will not come back.
         if not payload:
             return None
         presence = decode_announcement(Presence, payload) if len(payload) <= _MAX_BYTES else None
-        return view if presence is None else replace(view, presence=presence)
+        if presence is None:
+            return view
+        names = len(presence.projects) + len(presence.models) + sum(map(len, presence.choices.values()))
+        return replace(view, presence=presence, presence_bytes=_bytes(payload, names))
 
 
-def _with(view: WorkerView, stats: Stats) -> tuple[Stats, ...]:
-    """The readings with one more; those of an earlier run of the worker, and old ones, go."""
-    kept = [before for before in view.readings if stats.uptime_s - _NOW <= before.uptime_s < stats.uptime_s]
-    return (*kept[-_READINGS + 1 :], stats)
+_UNKNOWN: Final = WorkerView()
+
+
+def _with(view: WorkerView, stats: Stats, size: int, now: float) -> WorkerView:
+    """The view with one reading more; those of an earlier run of the worker, and old ones, go."""
+    kept = [
+        (before, its)
+        for before, its in zip(view.readings, view.readings_bytes, strict=True)
+        if stats.uptime_s - _NOW <= before.uptime_s < stats.uptime_s
+    ]
+    readings, sizes = zip(*kept[-_READINGS + 1 :], (stats, size), strict=True)
+    return replace(view, readings=readings, readings_bytes=sizes, stats_at=now)
+
+
+def _names_of(stats: Stats) -> int:
+    return len(stats.models) + sum(len(model.slots) for model in stats.models.values())
+
+
+def _bytes(payload: bytes, names: int) -> int:
+    """What an announcement takes in memory, about. Another word for its state is no difference."""
+    return -(-len(payload) // _GRAIN) * _GRAIN + _NAME_BYTES * names
 
 
 def ready_for(settings: ClientSettings, presences: Iterable[Presence]) -> list[Presence]:
@@ -193,7 +261,12 @@ def serves(presence: Presence, settings: ClientSettings, project: str | None = N
 
     Another `project` may be meant than the settings' own.
     """
-    return (project or settings.project) in presence.projects and presence.identity in {None, settings.identity}
+    return (project or settings.project) in presence.projects and is_reached(presence, settings)
+
+
+def is_reached(presence: Presence, settings: ClientSettings) -> bool:
+    """Whether its topics are like those that these settings lead to."""
+    return presence.identity in {None, settings.identity}
 
 
 def _another_identity(settings: ClientSettings, presence: Presence) -> tuple[str, str]:

@@ -119,8 +119,8 @@ class ClientCore:
     def is_open(self) -> bool:
         return self._transport is not None and self._transport.is_open
 
-    def hear_announcements(self, timeout: float, *, stats: bool = False) -> Announced:
-        return self._connected.hear_announcements(timeout, stats=stats)
+    def hear_announcements(self, timeout: float, *, stats: bool = False, known: Announced | None = None) -> Announced:
+        return self._connected.hear_announcements(timeout, stats=stats, known=known)
 
     def ask_for_stats(self) -> None:
         if self._transport is not None:

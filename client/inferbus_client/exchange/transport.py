@@ -187,19 +187,20 @@ class Transport:
             finally:
                 self._cancel(waiter, qos=self._qos)
 
-    def hear_announcements(self, timeout: float, *, stats: bool = False) -> Announced:
+    def hear_announcements(self, timeout: float, *, stats: bool = False, known: Announced | None = None) -> Announced:
         """What workers say of themselves, heard on this connection from the first call on.
 
         Args:
             timeout: seconds that the broker has to grant it.
             stats: whether also their figures; said once.
+            known: what was heard on a connection before, to go on with.
 
         Raises:
             BrokerError: the broker refuses that, or does not answer.
         """
         if self._announced is None:
             filters = {topics.presence("+"): 1, **({topics.stats("+"): 0} if stats else {})}
-            self._announced = announced = Announced()
+            self._announced = announced = Announced() if known is None else known
             try:
                 self._link.subscribe(filters, timeout)
             except BrokerError:

@@ -107,19 +107,19 @@ class Reply:
             RefusedError, InferbusError: there is no answer; `fail` says so.
         """
         answering = asyncio.ensure_future(self._stream() if self._question.asked.stream else self._whole())
-        with self._places.asked(self._question.place.project) as gone:
-            ends = {
-                asyncio.ensure_future(_left(receive)): LeftError(),
-                asyncio.ensure_future(self._attend()): LeftError(),
-                asyncio.ensure_future(gone.wait()): RefusedError.failed("engine_unavailable", "The worker has gone."),
+        with self._places.asked(self._question.place.project) as end:
+            leaving: set[asyncio.Future[Any]] = {
+                asyncio.ensure_future(_left(receive)),
+                asyncio.ensure_future(self._attend()),
             }
             try:
-                await asyncio.wait({answering, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                waited_for: set[asyncio.Future[Any]] = {answering, end, *leaving}
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
                 if answering.done():
                     return answering.result()
-                raise next(ends[end] for end in ends if end.done())
+                raise end.result() if end.done() else LeftError
             finally:
-                for task in (answering, *ends):
+                for task in (answering, *leaving):
                     task.cancel()
                 if not answering.done():
                     await asyncio.wait({answering})

@@ -104,6 +104,7 @@ class _Pages:
         self._rooms = rooms
         self._announced = announced
         self._asked = -_FRESH
+        self._answers: asyncio.Task[bool] | None = None
 
     async def healthz(self, _request: Request) -> Response:
         return _json({"status": "ok"})
@@ -160,13 +161,16 @@ class _Pages:
         return [*closing, "no worker is ready"]
 
     async def _ask(self) -> None:
-        """Ask the workers for figures, unless somebody just has; they answer once a second at most."""
+        """Ask the workers for figures, unless somebody just has; they answer once a second at most.
+
+        All who want to know wait together, in one thread: there are few, and bodies are read in them.
+        """
         now = time.monotonic()
-        if now - self._asked >= _FRESH:
+        if self._answers is None or (self._answers.done() and now - self._asked >= _FRESH):
             self._asked = now
             self._rooms.client.ask_for_stats()
-        asked = self._asked
-        await asyncio.to_thread(self._announced.answered, asked, max(asked + _ANSWERS - now, 0))
+            self._answers = asyncio.create_task(asyncio.to_thread(self._announced.answered, now, _ANSWERS))
+        await asyncio.shield(self._answers)
 
 
 def workers_by_state(presences: Mapping[str, Presence]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
 
+from inferbus_client.contract.wire.messages import MAX_VALUES, holds_more_than
 from inferbus_client.gateway.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _DISCARDED: Final = 4 * 1024 * 1024
 _DISCARDING: Final = 2.0
 #: Bytes from which on a body is read as JSON in a thread: some milliseconds that others would wait for.
 _LONG: Final = 64 * 1024
+#: Values in one: as many as its messages, tools and parameters may hold each. More would be looked at in the loop.
+_MOST_VALUES: Final = 4 * MAX_VALUES
 
 
 class LeftError(Exception):
@@ -120,10 +123,13 @@ class Bodies:
 
 async def _value(body: bytes) -> object:
     try:
-        return from_json(body, allow_inf_nan=False) if len(body) < _LONG else await asyncio.to_thread(_strict, body)
+        return _strict(body) if len(body) < _LONG else await asyncio.to_thread(_strict, body)
     except ValueError as error:
         raise RefusedError(400, "invalid_request", f"The body is no JSON: {error}.") from None
 
 
 def _strict(body: bytes) -> object:
-    return from_json(body, allow_inf_nan=False)
+    value = from_json(body, allow_inf_nan=False)
+    if holds_more_than(_MOST_VALUES, value):
+        raise RefusedError(400, "invalid_request", f"A body may hold {_MOST_VALUES} values.")
+    return value

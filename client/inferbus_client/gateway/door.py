@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -45,6 +45,7 @@ class Rooms:
         max_requests: at once.
         tracer: where there is tracing.
         is_closing: whether nothing new is taken.
+        under_way: requests that have been let in. Who has no key is none of them, however long he is told so.
     """
 
     client: AsyncClient
@@ -55,6 +56,7 @@ class Rooms:
     max_requests: int
     tracer: Tracer | None = None
     is_closing: bool = False
+    under_way: int = 0
     # Sessions hold no conversation here. Each key has one, which nobody can guess: whoever shares it shares the
     # engine's cache of prefixes, whose timing tells what others have said.
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -63,7 +65,8 @@ class Rooms:
         name = "" if key is None else key.name
         return f"gateway-{sha256(self._secret + name.encode()).hexdigest()[:32]}"
 
-    def admitted(self, key: ApiKey | None) -> AbstractContextManager[object]:
+    @contextmanager
+    def admitted(self, key: ApiKey | None) -> Iterator[None]:
         """While inside, a request of this key is under way.
 
         Raises:
@@ -74,8 +77,16 @@ class Rooms:
         if not self.client.is_connected:
             away = "The gateway has no connection to the broker."
             raise RefusedError.failed("engine_unavailable", away, retry_after=BACK)
-        if self.metrics.running > self.max_requests:
+        if self.under_way >= self.max_requests:
             raise RefusedError.failed("overloaded", "As many requests as may be are under way.")
+        with self._counted(key):
+            self.under_way += 1
+            try:
+                yield
+            finally:
+                self.under_way -= 1
+
+    def _counted(self, key: ApiKey | None) -> AbstractContextManager[object]:
         if key is None or self.visitors.keys is None:
             return nullcontext()
         try:

@@ -24,6 +24,8 @@ log = logging.getLogger("inferbus.keys")
 _LOOK_EVERY: Final = 1.0
 #: Nanoseconds in which a file may be written twice with the same time on it.
 _UNSETTLED: Final = 2_000_000_000
+#: Bytes of a file, some fifty keys, which is read so quickly that whoever asks can wait for it.
+_SHORT: Final = 8192
 #: Seconds after which to try again where as many requests as may be are under way: nobody knows how long they take.
 _SOON: Final = 1.0
 
@@ -115,9 +117,9 @@ class _Stamp(NamedTuple):
 class ApiKeys:
     """The keys of a file, as it is now: it is read again when it has changed. Any thread may use it.
 
-    A change holds within a second, at the next `find`, whose thread reads the file: some 0.7 ms a key. One that cannot
-    be used any more, or is gone, changes nothing, and is complained of in the log. Who came in while a key held stays
-    until he is done.
+    A change holds within a second, at the next `find`, whose thread reads the file; some 0.7 ms a key later where it is
+    a long one, which a thread of its own reads. One that cannot be used any more, or is gone, changes nothing, and is
+    complained of in the log. Who came in while a key held stays until he is done.
 
     Args:
         path: the file.
@@ -182,16 +184,24 @@ class ApiKeys:
         now = self._clock()
         if now - self._looked_at < _LOOK_EVERY or not self._reading.acquire(blocking=False):
             return
+        self._looked_at = now
+        stamp = _Stamp.of(self._path)
+        if stamp == self._stamp and self._is_settled:
+            self._reading.release()
+            return
+        self._stamp, self._is_settled = stamp, stamp is not None and stamp.is_settled
+        if stamp is None or stamp.size <= _SHORT:
+            self._read_again()
+        else:
+            threading.Thread(target=self._read_again, name="keys", daemon=True).start()
+
+    def _read_again(self) -> None:
         try:
-            self._looked_at = now
-            stamp = _Stamp.of(self._path)
-            if stamp != self._stamp or not self._is_settled:
-                self._stamp, self._is_settled = stamp, stamp is not None and stamp.is_settled
-                self._read_again()
+            self._take_what_is_there()
         finally:
             self._reading.release()
 
-    def _read_again(self) -> None:
+    def _take_what_is_there(self) -> None:
         try:
             read: Content | str = Content.read(self._path)
         except SettingsError as error:

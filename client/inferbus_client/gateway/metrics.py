@@ -75,9 +75,9 @@ class Metrics:
                 self._refusals.labels(passage.code).inc()
             if (answer := passage.answer) is not None:
                 self._whole.observe(time.monotonic() - passage.since)
-                if answer.usage is not None:
-                    self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
-                    self._tokens.labels("completion").inc(answer.usage.completion_tokens)
+                if answer.usage is not None:  # a worker's word: less than nothing is none
+                    self._tokens.labels("prompt").inc(max(answer.usage.prompt_tokens, 0))
+                    self._tokens.labels("completion").inc(max(answer.usage.completion_tokens, 0))
             if passage.first_at is not None:
                 self._first.observe(passage.first_at - passage.since)
 

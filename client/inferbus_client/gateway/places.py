@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
-from inferbus_client.exchange.announced import Announced, serves
+from inferbus_client.exchange.announced import Announced, is_reached, serves
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.keys import ApiKey
 from inferbus_client.settings.client import ClientSettings
@@ -37,11 +38,15 @@ class Place(NamedTuple):
 
 @dataclass(eq=False)
 class _Asked:
-    """A request under way: which runs of which workers may have it, and what ends its waiting."""
+    """A request under way: which runs of which workers may have it, and why its waiting ends."""
 
     runs: Mapping[str, str | None]
     loop: asyncio.AbstractEventLoop
-    gone: asyncio.Event
+    end: asyncio.Future[RefusedError]
+
+    def tell(self, why: RefusedError) -> None:
+        """End it, once; from any thread."""
+        self.loop.call_soon_threadsafe(lambda: None if self.end.done() else self.end.set_result(why))
 
 
 class Places:
@@ -81,11 +86,17 @@ class Places:
 
     def models(self, key: ApiKey | None) -> Iterator[dict[str, Any]]:
         """What `/v1/models` lists, for whoever has this key."""
-        names = {project for one in self._announced.presences.values() for project in one.projects}
-        for project in sorted(names):
-            if (key is None or key.may_use(project)) and (workers := self.serving(project)):
-                for name in (project, *(f"{project}/{model}" for model in _choices(workers[0], project))):
-                    yield _listed(name, workers[0])
+        found: dict[str, Presence] = {}
+        # Each is looked at once, however many of them a stranger has announced.
+        for one in self._announced.presences.values():
+            if one.state != "offline" and is_reached(one, self._settings):
+                for project in one.projects:
+                    if project not in found or found[project].state != "ready" == one.state:
+                        found[project] = one
+        for project, worker in sorted(found.items()):
+            if topics.is_project(project) and (key is None or key.may_use(project)):
+                for name in (project, *(f"{project}/{model}" for model in _choices(worker, project))):
+                    yield _listed(name, worker)
 
     def find(self, name: object, key: ApiKey | None) -> Place:
         """Where the model of this name is served; without a name, the gateway's own project.
@@ -117,24 +128,40 @@ class Places:
     # --- who goes meanwhile ---
 
     @contextmanager
-    def asked(self, project: str) -> Iterator[asyncio.Event]:
-        """While inside, the event tells that every worker which may have the request is gone."""
-        runs = {one.worker: _mark(one) for one in self.serving(project) if one.state == "ready"}
-        asked = _Asked(runs, asyncio.get_running_loop(), asyncio.Event())
+    def asked(self, project: str) -> Iterator[asyncio.Future[RefusedError]]:
+        """While inside, the future tells why there is no answer: all who may have the request are gone, or we go."""
+        # By the ids in the topics, which a broker may protect; what an announcement calls itself is a word.
+        presences = self._announced.presences.items()
+        ready = {name: one for name, one in presences if one.state == "ready" and serves(one, self._settings, project)}
+        runs = {name: _mark(one) for name, one in ready.items()}
+        loop = asyncio.get_running_loop()
+        asked = _Asked(runs, loop, loop.create_future())
         with self._lock:
             self._under_way.add(asked)
+        self._tell([asked])  # who has gone before is told of by nobody any more
         try:
-            yield asked.gone
+            yield asked.end
         finally:
             with self._lock:
                 self._under_way.discard(asked)
 
-    def _heard(self, _worker: str, _presence: Presence | None) -> None:
-        presences = self._announced.presences
+    def end(self) -> None:
+        """Whatever is under way ends; from any thread."""
         with self._lock:
-            for asked in self._under_way:
-                if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
-                    asked.loop.call_soon_threadsafe(asked.gone.set)
+            under_way = list(self._under_way)
+        for asked in under_way:
+            asked.tell(RefusedError.failed("shutting_down", "The gateway is shutting down."))
+
+    def _heard(self, worker: str, _presence: Presence | None) -> None:
+        with self._lock:
+            concerned = [asked for asked in self._under_way if worker in asked.runs]
+        self._tell(concerned)
+
+    def _tell(self, under_way: Iterable[_Asked]) -> None:
+        presences = self._announced.presences
+        for asked in under_way:
+            if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
+                asked.tell(RefusedError.failed("engine_unavailable", "The worker has gone."))
 
 
 def _choices(presence: Presence, project: str) -> Sequence[str]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.errors import BrokerError, BrokerRefusedError, IdTakenError, SettingsError
+from inferbus_client.exchange.announced import Announced
 from inferbus_client.gateway.bodies import Bodies
 from inferbus_client.gateway.door import Rooms
 from inferbus_client.gateway.keys import ApiKeys
@@ -52,14 +53,16 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
     with _stopped_by_signals() as stop:
         asyncio.run(client.connect())
         try:
-            server, rooms = _make(settings, client, keys, tracer)
+            announced = asyncio.run(client.follow_workers())
+            server, rooms = _make(settings, client, announced, keys, tracer)
             server.start()
             try:
                 started(server.port, [model["id"] for model in rooms.places.models(None)])
-                _watch(client, stop)
+                _watch(client, announced, stop)
             finally:
                 rooms.is_closing = True
                 _let_end(rooms, settings.drain_timeout, stop)
+                rooms.places.end()  # whoever is still here hears why
                 server.stop(_STOP)
         finally:
             asyncio.run(client.close())
@@ -69,11 +72,10 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
 
 
 def _make(
-    settings: GatewaySettings, client: AsyncClient, keys: ApiKeys | None, tracer: Tracer | None
+    settings: GatewaySettings, client: AsyncClient, announced: Announced, keys: ApiKeys | None, tracer: Tracer | None
 ) -> tuple[WebServer, Rooms]:
     from inferbus_client.gateway.app import make_app, workers_by_state  # noqa: PLC0415
 
-    announced = asyncio.run(client.follow_workers())
     announced.wait_for(bool, _GATHER)
     bodies = Bodies(settings.max_body_bytes, settings.max_held_bytes)
     try:
@@ -98,7 +100,7 @@ def _make(
     return server, rooms
 
 
-def _watch(client: AsyncClient, stop: threading.Event) -> None:
+def _watch(client: AsyncClient, announced: Announced, stop: threading.Event) -> None:
     """Wait for the end. A connection that was lost is repaired by itself; one that was given up is made anew."""
     while not stop.wait(_TICK):
         if not client.is_open:
@@ -107,11 +109,20 @@ def _watch(client: AsyncClient, stop: threading.Event) -> None:
             if stop.wait(_AGAIN):
                 return
             try:
-                asyncio.run(client.connect())
+                asyncio.run(_connect_again(client, announced))
             except (IdTakenError, BrokerRefusedError):
                 raise
             except BrokerError as error:
                 log.warning("%s", error)
+
+
+async def _connect_again(client: AsyncClient, announced: Announced) -> None:
+    await client.connect()
+    try:
+        await client.follow_workers(announced)
+    except BrokerError:
+        await client.close()  # deaf it is of no use
+        raise
 
 
 def _let_end(rooms: Rooms, seconds: float, stop: threading.Event) -> None:
@@ -120,7 +131,7 @@ def _let_end(rooms: Rooms, seconds: float, stop: threading.Event) -> None:
     waits = "draining: %d under way, for at most %s; a second signal ends at once"
     log.info(waits, rooms.metrics.running, format_duration(seconds))
     until = time.monotonic() + seconds
-    while rooms.metrics.running and time.monotonic() < until and not stop.wait(_TICK / 5):
+    while rooms.under_way and time.monotonic() < until and not stop.wait(_TICK / 5):
         pass
 
 

@@ -19,6 +19,8 @@ MAX_CONNECTIONS: Final = 512
 MAX_HEAD: Final = 16 * 1024
 #: Seconds that a connection has to say what it wants, also the next time.
 PATIENCE: Final = 10.0
+#: Seconds in which what a connection is sent has to be taken: each answer, or each piece of a stream.
+READING: Final = 60.0
 _KEEP_ALIVE: Final = 15
 #: Seconds that answers under way have at the end.
 _LAST_WORDS: Final = 1
@@ -57,8 +59,8 @@ class WebServer:
                 timeout_graceful_shutdown=_LAST_WORDS,
             )
         )
-        # Each end of a connection would be a line.
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # Each end of a connection would be a line, and each request that is none.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     @property
@@ -81,18 +83,21 @@ class WebServer:
 
 
 class _Patience:
-    """What uvicorn's HTTP lacks: a time for a request to come in whole, and a bound on connections.
+    """What uvicorn's HTTP lacks: a time for a request to come in, one for answers to be taken, a bound on connections.
 
     Stands before its protocol among the bases of a class.
     """
 
     max_connections: ClassVar[int]
-    #: Those that have not asked for anything, the oldest first; of this server.
+    #: Those that ask for nothing now, the oldest first; of this server.
     waiting: ClassVar[dict[Any, None]]
     _until: asyncio.TimerHandle | None = None
+    _taken_until: asyncio.TimerHandle | None = None
 
     def connection_made(self: Any, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc]
+        # Whatever is left over is told, also behind an answer's end: closing waits for it without an end.
+        transport.set_write_buffer_limits(high=0)
         self.wait_for_a_request()
         if len(self.connections) > self.max_connections:
             oldest = next(iter(self.waiting))
@@ -109,9 +114,20 @@ class _Patience:
     def on_response_complete(self: Any) -> None:
         super().on_response_complete()  # type: ignore[misc]
         self.wait_no_more()
+        if self.cycle.response_complete:  # else the next one was there already
+            self.waiting[self] = None  # uvicorn has a time for it
+
+    def pause_writing(self: Any) -> None:
+        super().pause_writing()  # type: ignore[misc]
+        self._taken_until = self.loop.call_later(READING, self.transport.abort)
+
+    def resume_writing(self: Any) -> None:
+        super().resume_writing()  # type: ignore[misc]
+        self.all_is_taken()
 
     def connection_lost(self: Any, exc: Exception | None) -> None:
         self.wait_no_more()
+        self.all_is_taken()
         super().connection_lost(exc)  # type: ignore[misc]
 
     def wait_for_a_request(self: Any) -> None:
@@ -123,6 +139,11 @@ class _Patience:
         if self._until is not None:
             self._until.cancel()
             self._until = None
+
+    def all_is_taken(self: Any) -> None:
+        if self._taken_until is not None:
+            self._taken_until.cancel()
+            self._taken_until = None
 
 
 def _patient_protocol(most: int) -> type[asyncio.Protocol]:

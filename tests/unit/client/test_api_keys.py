@@ -17,8 +17,9 @@ import yaml
 from inferbus_client.errors import SettingsError
 from inferbus_client.gateway.errors import KeyLimitError
 from inferbus_client.gateway.keys import ApiKey, ApiKeys, _Stamp
-from inferbus_client.gateway.keys_file import KeysFile, hash_of, new_token
+from inferbus_client.gateway.keys_file import Content, KeysFile, hash_of, new_token
 from support.rooms import FakeClock
+from support.waiting import until
 
 #: The same in every process of a run: they are part of the tests' names.
 TOKENS: Final = {"alice": "ib-" + "a1" * 24, "bob": "ib-" + "b2" * 24}
@@ -374,6 +375,26 @@ class TestChanges:
         clock.pass_(1)
         keys.find("")
         assert keys._counts == {}
+
+    def test_nobody_waits_for_a_long_one(
+        self, keys: ApiKeys, clock: FakeClock, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        others = {f"other-{number}": {"hash": hash_of(new_token())} for number in range(200)}
+        readers: set[int] = set()
+        read = Content.read
+
+        def noted(path: Path) -> Content:
+            readers.add(threading.get_ident())
+            return read(path)
+
+        monkeypatch.setattr(Content, "read", noted)
+        replaced(file, yaml.safe_dump({"keys": others}))
+        clock.pass_(2)
+        until(lambda: keys.find(TOKENS["alice"]) is None)
+        assert threading.get_ident() not in readers
+        replaced(file, ALICE)
+        clock.pass_(2)
+        found(keys)
 
     def test_a_real_clock_sees_a_removal_within_two_seconds(self, file: Path) -> None:
         keys = ApiKeys(written(file, alice={}))

@@ -157,15 +157,22 @@ def check_not_blank(content: Content) -> None:
 
 def bounded(value: object) -> object:
     """Refuse what holds too much before anything is made of it, in time that the bound decides; for validators."""
+    if holds_more_than(MAX_VALUES, value):
+        raise PydanticCustomError("too_many_values", "must hold at most {most} values", {"most": MAX_VALUES})
+    return value
+
+
+def holds_more_than(most: int, value: object) -> bool:
+    """Whether there are more values in a value, at whatever depth; in time that the bound decides."""
     waiting, count = [value], 0
     while waiting:
         each = waiting.pop()
         held = list(each.values()) if isinstance(each, Mapping) else each if isinstance(each, list | tuple) else ()
         count += len(held)
-        if count > MAX_VALUES:
-            raise PydanticCustomError("too_many_values", "must hold at most {most} values", {"most": MAX_VALUES})
+        if count > most:
+            return True
         waiting.extend(held)
-    return value
+    return False
 
 
 #: A whole conversation. Its first fault is the one that is told: a stranger may make as many as he likes.
