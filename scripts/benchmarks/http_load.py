@@ -25,9 +25,20 @@ class HttpLoad:
         model: the name under which it serves the model.
         stream: whether to ask for server-sent events.
         max_tokens: of every answer.
+        salted: whether each session says, in vLLM's own words, that nobody else's prefixes are for it.
     """
 
-    def __init__(self, port: int, *, model: str, sessions: int, requests: int, stream: bool, max_tokens: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        model: str,
+        sessions: int,
+        requests: int,
+        stream: bool,
+        max_tokens: int,
+        salted: bool = True,
+    ) -> None:
         self._url = f"http://127.0.0.1:{port}/v1/chat/completions"
         self._sessions = sessions
         self._stream = stream
@@ -40,7 +51,8 @@ class HttpLoad:
         if stream:
             self._rest |= {"stream": True, "stream_options": {"include_usage": True}}
         self._numbers: Iterator[int] = iter(range(requests))
-        self._salt = f"{time.monotonic_ns():x}"  # no run finds another's prefixes in the cache
+        # No run finds another's prefixes in the cache.
+        self._salt = f"{time.monotonic_ns():x}" if salted else None
         self._outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -62,7 +74,8 @@ class HttpLoad:
         for number in self._numbers:
             trip = Trip(number, time.perf_counter())
             messages = [{"role": "user", "content": prompt(number)}]
-            body = {**self._rest, "messages": messages, "cache_salt": f"{self._salt}-{session}"}
+            salt = {} if self._salt is None else {"cache_salt": f"{self._salt}-{session}"}
+            body = {**self._rest, "messages": messages, **salt}
             async with client.post(self._url, json=body) as response:
                 await (_read_events if self._stream else _read_answer)(response, trip)
             self._outcome.add(trip, time.perf_counter())

@@ -221,6 +221,7 @@ class TestWhatCannotBeDone:
         assert gateway.get("/v1/chat/completions", "POST", body=body, content_type="text/plain").status == 415
         assert gateway.get("/v1/chat/completions").status == 405
         assert gateway.get("/v1/nothing").json["error"]["code"] == "not_found"
+        assert gateway.post("/v1/messages/count_tokens", {}).json["error"]["type"] == "not_found_error"
 
     def test_or_too_large(self, own_broker: Mosquitto, worker: Any) -> None:  # noqa: ARG002 - which serves
         with GatewayProcess(own_broker, "--max-body-bytes", "64KiB") as gateway:

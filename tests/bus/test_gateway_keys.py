@@ -87,7 +87,7 @@ def test_a_key_that_is_not_known_is_told_from_none(gateway: GatewayProcess) -> N
 
 
 def test_a_key_has_its_projects_alone(gateway: GatewayProcess) -> None:
-    assert gateway.models() == ["a"]
+    assert gateway.models() == ["a", "a/simulated"]
     assert gateway.ask(model="a").status == 200
     for model in ("b", "b/simulated", "c"):
         refused = gateway.ask(model=model)
@@ -98,7 +98,7 @@ def test_a_key_has_its_projects_alone(gateway: GatewayProcess) -> None:
 def test_an_operator_sees_the_whole_bus(gateway: GatewayProcess, add: Any) -> None:
     gateway.key = add("ops", "--operator")
     until(lambda: gateway.get("/v1/models").status == 200)
-    assert gateway.models() == ["a", "b"]
+    assert gateway.models() == ["a", "a/simulated", "b", "b/simulated"]
     assert [gateway.get(path).status for path in OPERATORS[:-1]] == [200] * 3
     assert gateway.get("/api/queue-status").json == {"activeRequests": 0, "queuedRequests": 0, "maxConcurrent": 256}
 
@@ -106,6 +106,17 @@ def test_an_operator_sees_the_whole_bus(gateway: GatewayProcess, add: Any) -> No
 def test_one_that_is_taken_away_holds_no_more(gateway: GatewayProcess, file: Path) -> None:
     assert inferbus("keys", "remove", "alice", "--file", str(file)).returncode == 0
     until(lambda: gateway.get("/v1/models").status == 401)
+
+
+def test_nor_does_it_go_on_to_see_the_bus(gateway: GatewayProcess, add: Any, file: Path) -> None:
+    gateway.key = add("ops", "--operator")
+    until(lambda: gateway.get("/v1/models").status == 200)
+    with closing(HTTPConnection(HOST, gateway.port, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/api/live", headers={"authorization": f"Bearer {gateway.key}"})
+        live = connection.getresponse()
+        assert live.readline().startswith(b"event: ")
+        assert inferbus("keys", "remove", "ops", "--file", str(file)).returncode == 0
+        assert live.read() is not None
 
 
 def test_a_file_that_is_broken_changes_nothing_and_is_complained_of(gateway: GatewayProcess, file: Path) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from inferbus_client.contract import topics
+from support.gateway import told
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module
@@ -54,6 +55,22 @@ def test_two_messages_are_one_conversation_on_real_vllm() -> None:
         assert status == 0, demo.err
         assert len(replies) == 2
         assert "Zorvek" in replies[1]
+
+
+def test_beside_its_chat_is_openais_api_and_a_page() -> None:
+    needs_module("uvicorn")
+    demo = pexpect.spawn(DEMO, ["--engine", "simulated"], cwd=ROOT, dimensions=(24, 120), encoding="utf-8", timeout=60)
+    try:
+        demo.expect(r"A page is at http://127\.0\.0\.1:(\d+),")
+        port = int(demo.match.group(1))
+        demo.expect(LINE_EDITOR)
+        assert told(port, "/")[0] == 200
+        assert told(port, "/v1/models")[1]["data"][0]["id"] == "general"
+        demo.sendeof()
+        demo.expect(pexpect.EOF)
+    finally:
+        demo.close()
+    assert demo.exitstatus == 0
 
 
 def test_it_says_what_it_is_doing_and_prints_only_replies() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -14,12 +16,15 @@ from support.gateway import GatewayProcess, told
 from support.mosquitto import Mosquitto, free_port
 from support.needs import needs_module
 from support.sdks import SDKS, AnthropicSync, Heard, OpenAISync, Sdk
-from support.waiting import until
+from support.waiting import PATIENCE, until
 from support.worker import WorkerProcess
 
 needs_module("openai")
 
+StartWorker = Callable[..., WorkerProcess]
+
 KEY: Final = f"ib-{'0123456789ab' * 4}"
+MODELS: Final = ("sdk", "sdk-limited", "sdk-endless")
 HELLO: Final = [{"role": "user", "content": "hello there, bus"}]
 PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PARAMETERS: Final = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -53,7 +58,7 @@ def gateway(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory, endless
     with (
         WorkerProcess(broker, config=config),
         WorkerProcess(broker, projects="sdk-endless", **endless),
-        GatewayProcess(broker, "--api-keys", str(keys)) as gateway,
+        GatewayProcess(broker, "--api-keys", str(keys), key=KEY, waits_for=MODELS) as gateway,
     ):
         yield gateway
 
@@ -168,6 +173,30 @@ def test_what_does_not_fit_the_model_is_refused(sdk: Sdk) -> None:
     # A worker finds that when it has taken the request, and the stream has begun.
     with pytest.raises(sdk.errors.APIError, match="does not fit the model's context"):
         sdk.stream("sdk", long)
+
+
+#: Some minutes for what is asked here.
+SLOW: Final = {"simulated_per_token": "200ms"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_in_the_middle_is_an_error_and_one_that_comes_back_an_answer(
+    own_broker: Mosquitto, start_worker: StartWorker
+) -> None:
+    worker = start_worker(broker=own_broker, **SLOW, rate_limit="off", drain_timeout="0s")
+    long = [{"role": "user", "content": "word " * 2000}]
+    with GatewayProcess(own_broker) as gateway, ThreadPoolExecutor(len(SDKS)) as pool:
+        under_way = [pool.submit(kind(gateway.url, "none").stream, "general", long) for kind in SDKS]
+        until(lambda: gateway.get("/api/queue-status").json["activeRequests"] == len(SDKS))
+        worker.kill()
+        died = time.monotonic()
+        for kind, one in zip(SDKS, under_way, strict=True):
+            with pytest.raises(kind.errors.APIError, match="The worker has gone"):
+                one.result(PATIENCE)
+        assert time.monotonic() - died < 5
+        waiting = [pool.submit(kind(gateway.url, "none", retries=20).ask, "general", HELLO) for kind in SDKS]
+        worker.start()
+        assert [one.result(PATIENCE).text for one in waiting] == ["hello there, bus"] * len(SDKS)
 
 
 class TestTools:

@@ -58,7 +58,7 @@ class Sdk(Protocol):
     def stream(self, model: str, messages: Any, **more: Any) -> Heard:
         """An answer as it comes, put together by the SDK."""
 
-    def leave(self, model: str, messages: Any, begun: Callable[[], object]) -> None:
+    def leave(self, model: str, messages: Any, begun: Callable[[], object], **more: Any) -> None:
         """Begin a stream, call `begun` after its first event, and close it."""
 
 
@@ -104,9 +104,9 @@ class OpenAISync(_OpenAI):
             pieces = sum(event.type == "content.delta" for event in stream)
             return self._whole(stream.current_completion_snapshot, pieces=pieces)
 
-    def leave(self, model: str, messages: Any, begun: Callable[[], object]) -> None:
+    def leave(self, model: str, messages: Any, begun: Callable[[], object], **more: Any) -> None:
         with openai.OpenAI(**self._options) as client:
-            stream = client.chat.completions.create(model=model, messages=messages, stream=True)
+            stream = client.chat.completions.create(model=model, messages=messages, stream=True, **more)
             next(iter(stream))
             begun()
             stream.close()
@@ -134,10 +134,10 @@ class OpenAIAsync(_OpenAI):
 
         return asyncio.run(asking())
 
-    def leave(self, model: str, messages: Any, begun: Callable[[], object]) -> None:
+    def leave(self, model: str, messages: Any, begun: Callable[[], object], **more: Any) -> None:
         async def asking() -> None:
             async with openai.AsyncOpenAI(**self._options) as client:
-                stream = await client.chat.completions.create(model=model, messages=messages, stream=True)
+                stream = await client.chat.completions.create(model=model, messages=messages, stream=True, **more)
                 await anext(aiter(stream))
                 begun()
                 await stream.close()
@@ -166,7 +166,10 @@ class _Anthropic:
 
     @staticmethod
     def _asked(more: Mapping[str, Any]) -> dict[str, Any]:
-        return {"max_tokens": 1000, **more}
+        """Newer SDKs have no argument for what Anthropic's newer models do not take any more."""
+        sampling = {name: more[name] for name in ("temperature", "top_p", "top_k") if name in more}
+        others = {name: value for name, value in more.items() if name not in sampling}
+        return {"max_tokens": 1000, **others, "extra_body": sampling}
 
 
 class AnthropicSync(_Anthropic):
@@ -183,9 +186,9 @@ class AnthropicSync(_Anthropic):
             pieces = sum(1 for _ in stream.text_stream)
             return self._whole(stream.get_final_message(), pieces=pieces)
 
-    def leave(self, model: str, messages: Any, begun: Callable[[], object]) -> None:
+    def leave(self, model: str, messages: Any, begun: Callable[[], object], **more: Any) -> None:
         with anthropic.Anthropic(**self._options) as client:
-            stream = client.messages.create(model=model, messages=messages, max_tokens=1000, stream=True)
+            stream = client.messages.create(model=model, messages=messages, stream=True, **self._asked(more))
             next(iter(stream))
             begun()
             stream.close()
@@ -212,10 +215,10 @@ class AnthropicAsync(_Anthropic):
 
         return asyncio.run(asking())
 
-    def leave(self, model: str, messages: Any, begun: Callable[[], object]) -> None:
+    def leave(self, model: str, messages: Any, begun: Callable[[], object], **more: Any) -> None:
         async def asking() -> None:
             async with anthropic.AsyncAnthropic(**self._options) as client:
-                stream = await client.messages.create(model=model, messages=messages, max_tokens=1000, stream=True)
+                stream = await client.messages.create(model=model, messages=messages, stream=True, **self._asked(more))
                 await anext(aiter(stream))
                 begun()
                 await stream.close()

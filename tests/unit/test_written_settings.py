@@ -11,6 +11,7 @@ import pytest
 from inferbus_client.errors import SettingsError
 from inferbus_client.settings.client import ClientSettings
 from inferbus_client.settings.connection import FileSettings
+from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.settings.sources import is_file_only, unknown_variables
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
@@ -378,4 +379,4 @@ class TestVariables:
         assert "INFERBUS_QUEUE_SIZE" in named
         for name in named:
             monkeypatch.setenv(name, "x")
-        assert unknown_variables((Settings, ClientSettings)) == []
+        assert unknown_variables((Settings, GatewaySettings)) == []

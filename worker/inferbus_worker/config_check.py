@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.settings.sources import unknown_variables
 from inferbus_client.shown import shown, shown_in_line
 from inferbus_worker.settings.masking import masked_words
@@ -38,4 +38,4 @@ def describe(settings: Settings, places: Mapping[str, str], options: Sequence[st
 def remarks(settings: Settings) -> list[str]:
     """A sentence for each thing that was said and that nobody heeds."""
     # The client's variables may stand in the same environment: no worker reads them, and nothing is wrong with them.
-    return [*unknown_variables((Settings, ClientSettings)), *without_effect(settings), *missing_files(settings)]
+    return [*unknown_variables((Settings, GatewaySettings)), *without_effect(settings), *missing_files(settings)]

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from inferbus_client.errors import SettingsError
 from inferbus_client.fleet.checks import CheckResult
-from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.settings.origins import in_force
 from inferbus_client.settings.sources import unknown_variables
 from inferbus_worker.engines.managed.commands import missing
@@ -26,7 +26,7 @@ def machine_checks(_client: object) -> Iterator[CheckResult]:
     yield _check_remote()
     yield _check_servers()
     yield _check_settings()
-    for sentence in unknown_variables((Settings, ClientSettings)):
+    for sentence in unknown_variables((Settings, GatewaySettings)):
         yield CheckResult("environment", "warning", sentence)
 
 

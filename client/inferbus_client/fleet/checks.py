@@ -24,6 +24,7 @@ from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Incoming
 from inferbus_client.settings.client import ClientSettings
+from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.settings.sources import unknown_variables
 
 Verdict = Literal["ok", "warning", "failed", "info"]
@@ -84,7 +85,7 @@ def added_checks(settings: ClientSettings) -> Iterator[CheckResult]:
 def check_environment() -> Iterator[CheckResult]:
     """Does anybody read what looks like our variables? A package that adds checks has its own, and looks itself."""
     if not entry_points(group=_ADDED):
-        for sentence in unknown_variables((ClientSettings,)):
+        for sentence in unknown_variables((GatewaySettings,)):
             yield CheckResult("environment", "warning", sentence)
 
 

@@ -60,7 +60,9 @@ def troubles_of(name: str, view: WorkerView) -> Iterator[Trouble]:
     if before is not None:
         yield from _of_standstill(worker, view)
         yield from _of_slowness(worker, before, stats)
-        yield from _of_refusals(worker, before, stats)
+    # What has happened once is told as long as there is a reading from before it.
+    if len(view.readings) > 1:
+        yield from _of_refusals(worker, view.readings[0], stats)
     yield from _of_the_queue(worker, stats)
     if filling := what_fills(view):
         yield Trouble("note", f"{worker}: {filling}.")
@@ -115,27 +117,25 @@ def _of_slots(worker: str, stats: Stats) -> Iterator[Trouble]:
 
 def _of_standstill(worker: str, view: WorkerView) -> Iterator[Trouble]:
     """Requests run, and none of them ends, for longer than they took before."""
-    latest, first = view.readings[-1], view.readings[0]
+    latest = view.readings[-1]
     for model in latest.models.values():
         for slot_name, slot in list(model.slots.items())[:_MOST]:
-            since = latest.uptime_s
+            began = latest
             for reading in reversed(view.readings):
-                then = _slot_of(reading, slot_name)
-                if then is None or then != (slot.requests, True):
+                if _slot_of(reading, slot_name) != (slot.requests, True):
                     break
-                since = reading.uptime_s
-            seconds = latest.uptime_s - since
-            usual = first.histograms.get(_TOTAL, Histogram())
-            most = usual.percentile(0.95)
+                began = reading
+            seconds = latest.uptime_s - began.uptime_s
             if not slot.active or seconds < _NOW:
                 continue
             words = f"On {named(slot_name)} of {worker} {slot.active} run, and none has ended for {seconds:.0f} s"
+            usual = began.histograms.get(_TOTAL, Histogram())
+            most = usual.percentile(0.95)
             if usual.count < _ANSWERS or most is None:
                 yield Trouble("note", f"{words}.")
             elif seconds * 1000 > _SLOWER * most:
-                yield Trouble(
-                    "fault", f"{words}; before, 19 of 20 took {milliseconds(most)} at most. The model is slow."
-                )
+                before = f"before, 19 of 20 took {milliseconds(most)} at most"
+                yield Trouble("fault", f"{words}; {before}. The model is slow.")
 
 
 def _slot_of(reading: Stats, name: str) -> tuple[int, bool] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,9 +20,9 @@ from inferbus_client.gateway.shapes import ANTHROPIC, OPENAI
 from inferbus_client.shapes import openai_answer
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: Seconds that workers have to answer, and for which their answers are good enough.
 _ANSWERS: Final = 1.5
@@ -33,8 +34,8 @@ _SECURITY: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-
 Endpoint = Callable[["Request"], Awaitable["Response"]]
 
 
-def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlette:
-    """The application.
+def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> ASGIApp:
+    """The application. What is asked goes in by its door; the layers of the rest would cost as much as the asking.
 
     Args:
         rooms: what requests go through.
@@ -43,12 +44,17 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
     """
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.exceptions import HTTPException  # noqa: PLC0415
-    from starlette.middleware import Middleware  # noqa: PLC0415
     from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415
     from starlette.routing import Route  # noqa: PLC0415
 
     pages = _Pages(rooms, announced)
-    feed = LiveFeed(lambda: announced.workers, lambda: rooms.client.is_connected, rooms.client.ask_for_stats)
+    feed = LiveFeed(
+        lambda: announced.workers,
+        lambda: rooms.client.is_connected,
+        rooms.client.ask_for_stats,
+        lambda: rooms.is_closing,
+        may_look=rooms.visitors.may_look,
+    )
     open_to_all: dict[str, Endpoint] = {"/healthz": pages.healthz, "/readyz": pages.readyz}
     for_keys: dict[str, Endpoint] = {"/v1/models": pages.models, "/v1/models/{name:path}": pages.model}
     for_operators: dict[str, Endpoint] = {
@@ -57,28 +63,30 @@ def make_app(rooms: Rooms, announced: Announced, origins: list[str]) -> Starlett
         "/api/health": pages.health,
         "/api/live": feed.endpoint,
     }
+    doors: dict[str, ASGIApp] = {"/v1/chat/completions": Door(rooms, OPENAI), "/v1/messages": Door(rooms, ANTHROPIC)}
     routes = [
         *page_routes(rooms.visitors.check_page),
-        Route("/v1/chat/completions", Door(rooms, OPENAI), methods=["POST"]),
-        Route("/v1/messages", Door(rooms, ANTHROPIC), methods=["POST"]),
+        *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
         *(Route(path, endpoint) for path, endpoint in open_to_all.items()),
         *(Route(path, _behind(rooms, endpoint)) for path, endpoint in for_keys.items()),
         *(Route(path, _behind(rooms, endpoint, for_operators=True)) for path, endpoint in for_operators.items()),
     ]
-    cors = Middleware(
-        CORSMiddleware,
+    others = Starlette(routes=routes, exception_handlers={RefusedError: _refused, HTTPException: _not_found})
+    others.router.redirect_slashes = False  # it would go wherever the requester's Host says
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        door = doors.get(scope["path"]) if scope["method"] == "POST" else None
+        await (others if door is None else door)(scope, receive, send)
+
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
         expose_headers=["x-request-id", "x-inferbus-reason", "x-inferbus-queue-position", "retry-after"],
     )
-    app = Starlette(
-        routes=routes,
-        middleware=[cors] if origins else [],
-        exception_handlers={RefusedError: _refused, HTTPException: _not_found},
-    )
-    app.router.redirect_slashes = False  # it would go wherever the requester's Host says
-    return app
 
 
 def _behind(rooms: Rooms, endpoint: Endpoint, *, for_operators: bool = False) -> Endpoint:
@@ -180,9 +188,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
     is_path = error.status_code == 405  # noqa: PLR2004
     why = error.detail if is_path else "there is no such path; requests go to POST /v1/chat/completions or /v1/messages"
-    message = f"{request.method} {request.url.path[:128]}: {why}."
     code = "method_not_allowed" if is_path else "not_found"
-    return _json(openai_answer.error(message, code, error.status_code), error.status_code, error.headers or {})
+    refused = RefusedError(error.status_code, code, f"{request.method} {request.url.path[:128]}: {why}.")
+    shape = ANTHROPIC if request.url.path.startswith("/v1/messages") else OPENAI
+    return _json(shape.error(refused, secrets.token_hex(12)), error.status_code, error.headers or {})
 
 
 def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from inferbus_client.aio import AsyncClient
 from inferbus_client.errors import InferbusError
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("inferbus.gateway")
+
+_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 @dataclass(slots=True)
@@ -102,7 +104,7 @@ class Door:
         headers, path = Headers(scope=scope), scope["path"]
         with (
             self._rooms.metrics.request(path) as passage,
-            http_span(self._rooms.tracer, "POST", path, headers.items()) as span,
+            http_span(self._rooms.tracer, "POST", path, _of_traces(scope)) as span,
         ):
             body = Body(headers, receive)
             visit = _Visit(self._rooms, self._shape, body, receive, send, passage, span.trace_headers)
@@ -175,6 +177,10 @@ class _Visit:
         else:
             is_whole = await self._rooms.bodies.discard(self._body)
             await send_refusal(self._send, refused, self._shape, self._id, goes_on=is_whole)
+
+
+def _of_traces(scope: Scope) -> list[tuple[str, str]]:
+    return [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name in _TRACE_HEADERS]
 
 
 def _refused(error: Exception, shape: Shape) -> RefusedError:

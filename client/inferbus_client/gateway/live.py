@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from inferbus_client.exchange.announced import WorkerView
 from inferbus_client.fleet.live import Live, Look
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -29,6 +31,7 @@ _MEMORY: Final = 300.0
 #: Looks that may wait for a viewer to take them.
 _BACKLOG: Final = 10
 _RETRY: Final = "5"
+_LOOK_FOR_THE_END: Final = 0.2
 
 _Queue = asyncio.Queue[bytes]
 
@@ -40,6 +43,8 @@ class LiveFeed:
         workers: what is known of the workers now.
         is_up: whether the connection to the broker stands.
         ask: asks every worker for its figures; waits for nothing.
+        is_closing: whether viewers are to go.
+        may_look: whether whoever has sent these headers still may.
         most: who may look at once.
         every: seconds between two looks.
     """
@@ -49,13 +54,17 @@ class LiveFeed:
         workers: Callable[[], Mapping[str, WorkerView]],
         is_up: Callable[[], bool],
         ask: Callable[[], object],
+        is_closing: Callable[[], bool] = lambda: False,
         *,
+        may_look: Callable[[Headers], bool] = lambda _headers: True,
         most: int = MOST_VIEWERS,
         every: float = _EVERY,
     ) -> None:
         self._workers = workers
         self._is_up = is_up
         self._ask = ask
+        self._is_closing = is_closing
+        self._may_look = may_look
         self._most = most
         self._every = every
         self._live = Live()
@@ -68,30 +77,37 @@ class LiveFeed:
     def viewers(self) -> int:
         return len(self._viewers)
 
-    async def endpoint(self, _request: Request) -> Any:
+    async def endpoint(self, request: Request) -> Any:
         """For a route: a stream, or a refusal where too many look already."""
         from starlette.responses import JSONResponse  # noqa: PLC0415
 
         if len(self._viewers) < self._most:
-            return self._stream
+            return partial(self._stream, request.headers)
         words = "too many look at this already"
         body = {"error": {"message": words, "type": "server_error", "param": None, "code": "overloaded"}}
         return JSONResponse(body, 503, {"retry-after": _RETRY})
 
-    async def _stream(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """One viewer, until it goes, or takes nothing more."""
+    async def _stream(self, headers: Headers, _scope: Scope, receive: Receive, send: Send) -> None:
+        """One viewer, until it goes, takes nothing more, or its key is taken away."""
         mine: _Queue = asyncio.Queue(_BACKLOG)
         sending = asyncio.create_task(self._send_to(mine, send))
         going = asyncio.create_task(_gone(receive))
+        closing = asyncio.create_task(self._ended(headers))
         self._viewers[mine] = sending
         try:
-            await asyncio.wait({sending, going}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, going, closing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._viewers[mine]
-            for task in (sending, going):
+            for task in (sending, going, closing):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+        if closing.done() and not closing.cancelled():
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _ended(self, headers: Headers) -> None:
+        while self._may_look(headers) and not self._is_closing():  # noqa: ASYNC110 - another thread decides
+            await asyncio.sleep(_LOOK_FOR_THE_END)
 
     async def _send_to(self, mine: _Queue, send: Send) -> None:
         headers = [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from inferbus_client.contract.presence import Presence
@@ -83,10 +84,8 @@ class Places:
         names = {project for one in self._announced.presences.values() for project in one.projects}
         for project in sorted(names):
             if (key is None or key.may_use(project)) and (workers := self.serving(project)):
-                choices = workers[0].choices.get(project, ())
-                for name in (project, *(f"{project}/{model}" for model in choices)):
-                    created = int(workers[0].since or 0)
-                    yield {"id": name, "object": "model", "created": created, "owned_by": workers[0].worker}
+                for name in (project, *(f"{project}/{model}" for model in _choices(workers[0], project))):
+                    yield _listed(name, workers[0])
 
     def find(self, name: object, key: ApiKey | None) -> Place:
         """Where the model of this name is served; without a name, the gateway's own project.
@@ -108,7 +107,7 @@ class Places:
             if any(serves(one, self._settings, project) for one in self._announced.presences.values()):
                 raise RefusedError.failed("engine_unavailable", "The worker is away.", retry_after=BACK)
             raise unknown
-        if slash and not any(model in one.choices.get(project, ()) for one in workers):
+        if slash and not any(model in _choices(one, project) for one in workers):
             raise unknown
         if workers[0].state != "ready":
             doing = "shutting down" if workers[0].state == "draining" else "loading"
@@ -136,6 +135,19 @@ class Places:
             for asked in self._under_way:
                 if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
                     asked.loop.call_soon_threadsafe(asked.gone.set)
+
+
+def _choices(presence: Presence, project: str) -> Sequence[str]:
+    """The models that a project's requests may name. Where there is but one, its worker does not say whose it is."""
+    return presence.choices.get(project, tuple(presence.models) if len(presence.models) == 1 else ())
+
+
+def _listed(name: str, presence: Presence) -> dict[str, Any]:
+    """A model in a list: OpenAI's keys, and Anthropic's beside them."""
+    created = int(presence.since or 0)
+    at = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ours = {"id": name, "object": "model", "created": created, "owned_by": presence.worker}
+    return {**ours, "type": "model", "display_name": name, "created_at": at}
 
 
 def _mark(presence: Presence) -> str | None:

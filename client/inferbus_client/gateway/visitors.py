@@ -61,3 +61,11 @@ class Visitors:
         if for_operators and not key.is_operator:
             raise RefusedError(403, "not_an_operator", "This is for the keys of operators.")
         return key
+
+    def may_look(self, headers: Headers) -> bool:
+        """Whether a request may see, or go on to see, how the bus is."""
+        try:
+            self.check(headers, for_operators=True)
+        except RefusedError:
+            return False
+        return True

@@ -174,7 +174,8 @@ def _with_properties(message: Incoming, raw: bytes) -> Incoming:
             once[kind] = _ONCE[kind](properties)
         else:
             raise UnreadableMessageError(f"it has property {kind}, which it may not have, or not twice")
-    return message._replace(
+    return Incoming(
+        *(message.topic, message.payload, message.qos, message.retain, message.dup, message.ack_id, message.cut),
         response_topic=once.get(_RESPONSE_TOPIC),
         correlation_data=once.get(_CORRELATION_DATA),
         expiry=once.get(_MESSAGE_EXPIRY),

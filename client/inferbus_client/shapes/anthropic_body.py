@@ -1,4 +1,4 @@
-"""The body of Anthropic's Messages API, as far as we can do what it asks; the rest is refused by its name.
+"""The body of Anthropic's Messages API, as far as we can do what it asks.
 
 https://platform.claude.com/docs/en/api/messages/create has the names. Whatever the wire would refuse of a conversation
 is refused here: there its messages have other numbers.
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json, to_json
 
-from inferbus_client.contract.wire import Failure
 from inferbus_client.contract.wire.closed import Closed
 from inferbus_client.contract.wire.messages import (
     MAX_ARGUMENTS,
@@ -23,16 +22,21 @@ from inferbus_client.contract.wire.messages import (
     Id,
     bounded,
 )
-from inferbus_client.errors import InvalidRequestError
-from inferbus_client.shown import shown_in_line
-from inferbus_client.wording import wording
 
-#: Characters of a type that is not known here, and of the whole complaint.
-_MAX_SHOWN: Final = 64
-_MAX_DETAIL: Final = 300
+#: More keys than any object of the body has, null or not.
+_MANY_KEYS: Final = 64
 
-#: A hint or a label: it changes no answer, so nobody looks into it.
-_Ignored = dict[Any, Any]
+
+def _is_object(value: object) -> object:
+    if not isinstance(value, dict):
+        raise PydanticCustomError("dict_type", "must be an object")
+    return value
+
+
+#: An object that nobody has to look into here, and pydantic would copy: a stranger's may have a million keys.
+_Object = Annotated[Any, BeforeValidator(_is_object)]
+#: A hint or a label: it changes no answer.
+_Ignored = _Object | None
 
 
 class _Part(Closed):
@@ -43,13 +47,15 @@ class _Part(Closed):
     @model_validator(mode="before")
     @classmethod
     def _null_says_nothing(cls, value: Any) -> Any:
-        return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict) or len(value) > _MANY_KEYS:
+            return value
+        return {name: each for name, each in value.items() if each is not None}
 
 
 class TextBlock(_Part):
     type: Literal["text"]
     text: str
-    cache_control: _Ignored | None = None
+    cache_control: _Ignored = None
 
 
 class ImageSource(_Part):
@@ -63,7 +69,7 @@ class ImageSource(_Part):
 class ImageBlock(_Part):
     type: Literal["image"]
     source: ImageSource
-    cache_control: _Ignored | None = None
+    cache_control: _Ignored = None
 
 
 class Caller(_Part):
@@ -74,8 +80,7 @@ class Caller(_Part):
 
 def _arguments(value: object) -> str:
     """What a tool was called with, as the text that other models write."""
-    if not isinstance(value, dict):
-        raise PydanticCustomError("dict_type", "must be an object")
+    _is_object(value)
     try:
         written = to_json(value)
         from_json(written, allow_inf_nan=False)
@@ -90,7 +95,7 @@ class ToolUseBlock(_Part):
     name: FunctionName
     arguments: Annotated[str, Field(alias="input", max_length=MAX_ARGUMENTS), BeforeValidator(_arguments)]
     caller: Caller | None = None
-    cache_control: _Ignored | None = None
+    cache_control: _Ignored = None
 
 
 def _as_blocks(value: object) -> object:
@@ -108,7 +113,7 @@ class ToolResultBlock(_Part):
     tool_use_id: Id
     content: Annotated[Texts, Field(default_factory=list)]
     is_error: bool = False
-    cache_control: _Ignored | None = None
+    cache_control: _Ignored = None
 
 
 class ThinkingBlock(_Part):
@@ -128,6 +133,11 @@ class RedactedThinkingBlock(_Part):
 
     type: Literal["redacted_thinking"]
     data: str
+
+
+def _at_most(most: int, blocks: Sequence[object], what: str) -> None:
+    if len(blocks) > most:
+        raise PydanticCustomError("too_many", "must have at most {most} {what}", {"most": most, "what": what})
 
 
 def _asks(blocks: list[TextBlock | ImageBlock | ToolResultBlock]) -> list[TextBlock | ImageBlock | ToolResultBlock]:
@@ -190,7 +200,7 @@ class Tool(_Part):
     input_schema: dict[str, Any]
     description: str | None = None
     strict: bool | None = None
-    cache_control: _Ignored | None = None
+    cache_control: _Ignored = None
     defer_loading: Literal[False] | None = None
     eager_input_streaming: Literal[False] | None = None
     allowed_callers: Annotated[list[Literal["direct"]], Field(fail_fast=True)] | None = None
@@ -214,7 +224,7 @@ class Thinking(_Part):
 
 class OutputFormat(_Part):
     type: Literal["json_schema"]
-    form: Annotated[dict[str, Any], Field(alias="schema")]
+    form: Annotated[_Object, Field(alias="schema")]
 
 
 class OutputConfig(_Part):
@@ -242,45 +252,5 @@ class Body(_Part):
     output_config: OutputConfig | None = None
     thinking: Thinking | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    metadata: _Ignored | None = None
-    cache_control: _Ignored | None = None
-
-
-def read(body: object) -> Body:
-    """A body, checked.
-
-    Raises:
-        InvalidRequestError: what we cannot do, by its name.
-    """
-    if not isinstance(body, dict):
-        raise InvalidRequestError(Failure("invalid_request", "body: must be an object."))
-    try:
-        return Body.model_validate(body)
-    except ValidationError as error:
-        raise InvalidRequestError(Failure("invalid_request", _what_is_wrong(error))) from None
-
-
-def _at_most(most: int, blocks: Sequence[object], what: str) -> None:
-    if len(blocks) > most:
-        raise PydanticCustomError("too_many", "must have at most {most} {what}", {"most": most, "what": what})
-
-
-def _what_is_wrong(error: ValidationError) -> str:
-    """One clause for the requester: the first fault."""
-    first = error.errors(include_url=False)[0]
-    steps = first["loc"]
-    if steps[:1] == ("messages",):
-        # Besides names and numbers, pydantic tells by which role and type it has read a message and a block.
-        steps = steps[:2] + steps[3:5] + steps[6:]
-    what = wording(first)
-    if first["type"] == "union_tag_invalid":
-        what = _unsupported(first["ctx"]["discriminator"].strip("'"), first["ctx"]["tag"])
-    elif first["type"] == "literal_error" and steps[-1] == "type":
-        steps, what = steps[:-1], _unsupported("type", first["input"])
-    elif first["type"] == "extra_forbidden":
-        what = "is not supported"
-    return f"{shown_in_line('.'.join(map(str, steps)))}: {what}."[:_MAX_DETAIL]
-
-
-def _unsupported(name: str, said: object) -> str:
-    return f"{name} {shown_in_line(str(said)[:_MAX_SHOWN])} is not supported"
+    metadata: _Ignored = None
+    cache_control: _Ignored = None

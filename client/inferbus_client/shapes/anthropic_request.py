@@ -1,4 +1,4 @@
-"""Anthropic's request body as the options of `ask`; what we cannot do is refused by its name (see `anthropic_body`)."""
+"""Anthropic's request body as the options of `ask`; what we cannot do is refused by its name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
+from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 
+from inferbus_client.contract.wire import Failure
+from inferbus_client.errors import InvalidRequestError
 from inferbus_client.exchange.call import Messages
 from inferbus_client.exchange.options import AskOptions
 from inferbus_client.shapes.anthropic_body import (
@@ -22,9 +25,13 @@ from inferbus_client.shapes.anthropic_body import (
     ToolResultBlock,
     ToolUseBlock,
     UserMessage,
-    read,
 )
+from inferbus_client.shown import shown_in_line
+from inferbus_client.wording import wording
 
+#: Characters of a type that is not known here, and of the whole complaint.
+_MAX_SHOWN: Final = 64
+_MAX_DETAIL: Final = 300
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 #: What the wire calls our keys, and what Anthropic does.
 _SPELLED: Final[Sequence[tuple[re.Pattern[str], str]]] = [
@@ -45,7 +52,7 @@ def asked_for(body: object) -> tuple[Messages, AskOptions]:
     Raises:
         InvalidRequestError: what we cannot do, by its name.
     """
-    said = read(body)
+    said = _read(body)
     messages = [] if said.system is None else list(_system(said.system))
     for message in said.messages:
         messages += _told(message)
@@ -59,6 +66,37 @@ def spelled(detail: str) -> str:
         if found:
             return detail
     return _ON_THE_WIRE.sub(lambda found: to_snake(found[1]), detail)
+
+
+def _read(body: object) -> Body:
+    if not isinstance(body, dict):
+        raise InvalidRequestError(Failure("invalid_request", "body: must be an object."))
+    try:
+        return Body.model_validate(body)
+    except ValidationError as error:
+        raise InvalidRequestError(Failure("invalid_request", _what_is_wrong(error))) from None
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    """One clause for the requester: the first fault."""
+    first = error.errors(include_url=False)[0]
+    steps = first["loc"]
+    if steps[:1] == ("messages",):
+        # Besides names and numbers, pydantic tells by which role and type it has read a message and a block.
+        steps = steps[:2] + steps[3:5] + steps[6:]
+    what = wording(first)
+    if first["type"] == "union_tag_invalid":
+        what = _unsupported(first["ctx"]["discriminator"].strip("'"), first["ctx"]["tag"])
+    elif first["type"] == "literal_error" and steps[-1] == "type" and isinstance(first["input"], str):
+        steps, what = steps[:-1], _unsupported("type", first["input"])
+    elif first["type"] == "extra_forbidden":
+        what = "is not supported"
+    where = ".".join(str(step)[:_MAX_DETAIL] for step in steps)
+    return f"{shown_in_line(where)}: {what}."[:_MAX_DETAIL]
+
+
+def _unsupported(name: str, said: str) -> str:
+    return f"{name} {shown_in_line(said[:_MAX_SHOWN])} is not supported"
 
 
 def _told(message: Message) -> Iterator[Mapping[str, Any]]:

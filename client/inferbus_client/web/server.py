@@ -46,7 +46,7 @@ class WebServer:
                 app,
                 http=_patient_protocol(max_connections),
                 ws="none",
-                loop="asyncio",
+                loop="auto",  # uvloop, where it is there
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -294,6 +295,33 @@ def test_a_complaint_is_short_and_can_be_shown() -> None:
     detail = refused({**body(), "\x1b[2J\n" + "a" * 10_000: 1})
     assert detail.isprintable()
     assert len(detail) <= 300
+
+
+@pytest.fixture(scope="module")
+def many() -> dict[str, None]:
+    return dict.fromkeys(map(str, range(10**6)))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda many: {**body(), **many},
+        lambda many: body(metadata=many),
+        lambda many: body(cache_control=many),
+        lambda many: body(output_config={"format": {"type": "json_schema", "schema": many}}),
+        lambda many: body(tools=[{**TOOL, "cache_control": many}]),
+        lambda many: body(thinking={"type": [many]}),
+        lambda many: body({"type": "text" * len(many)}),
+        lambda many: body(stop_sequences=[3] * len(many)),
+    ],
+    ids=["keys", "label", "hint", "schema", "tool", "type", "tag", "list"],
+)
+def test_what_is_large_is_not_looked_through(asked: Callable[[Any], Any], many: dict[str, None]) -> None:
+    large = asked(many)
+    began = time.process_time()
+    with suppress(InvalidRequestError):
+        asked_for(large)
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,11 @@ class TestWhatIsWrong:
         assert page.words().startswith("On phi/vllm of w 4 run, and none has ended for 6 s; before, 19 of 20 took")
         assert page.seen["troubles"][0]["level"] == "fault"
 
+    def test_what_was_before_is_all_that_was_before_it_stood_still(self) -> None:
+        page = Page()
+        page.look(w=view(reading(1), *[reading(uptime, quick=8, active=1) for uptime in (3, 5, 7, 9)]))
+        assert page.words().endswith("The model is slow.")
+
     def test_a_first_answer_that_takes_its_time_is_no_fault(self) -> None:
         page = Page()
         page.look(w=view(*[reading(uptime, active=1) for uptime in (1, 3, 5, 7, 9)]))
@@ -215,6 +220,14 @@ class TestWhatIsWrong:
         assert "The queue of w is 80% full: 80 requests wait, 70 of them project robots's." in page.words()
         assert page.seen["queues"] == [{"project": "robots", "queued": 70}, {"project": "general", "queued": 10}]
         assert page.seen["moment"]["refused"] == {"other": 0.2, "overloaded": 4.0, "rate_limited": 20.0}
+
+    def test_a_burst_is_told_as_long_as_there_is_a_reading_from_before_it(self) -> None:
+        told: dict[str, Any] = {"rejected": {"overloaded": 38}}
+        page = Page()
+        page.look(w=view(reading(10), reading(12, **told)))
+        assert "w has refused 38 requests in the last 2 s" in page.words()
+        page.look(w=view(reading(10), reading(12, **told), *[reading(uptime, **told) for uptime in (16, 20, 22)]))
+        assert "w has refused 38 requests in the last 12 s" in page.words()
 
     def test_replies_that_are_dropped_and_what_fills(self) -> None:
         level = {"outboundBytes": Level(now=9, bound=10)}

@@ -32,7 +32,8 @@ class Bus:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.feed = LiveFeed(self.workers, lambda: True, self.ask, most=2, every=0.05)
+        self.is_closing = False
+        self.feed = LiveFeed(self.workers, lambda: True, self.ask, lambda: self.is_closing, most=2, every=0.05)
 
     def workers(self) -> dict[str, WorkerView]:
         return {"one": WorkerView(Presence(worker="one", state="ready"))}
@@ -177,3 +178,10 @@ class TestLive:
             until(lambda: bus.feed.viewers == 1)
             with closing(Viewer(port)) as viewer:
                 until(lambda: viewer.next() and bus.feed.viewers == 1)
+
+    def test_at_the_end_viewers_are_let_go_in_order(self, port: int, bus: Bus) -> None:
+        with closing(Viewer(port)) as viewer:
+            viewer.next()
+            bus.is_closing = True
+            viewer.response.read()  # raises where it did not end in order
+        until(lambda: not bus.feed.viewers)

@@ -226,6 +226,17 @@ class TestThreads:
         assert (slots.threads, slots.size) == (10, 10)
         assert slots.of("a") == (0, 10)
 
+    def test_a_model_that_comes_back_while_all_threads_are_busy_waits_for_one(self) -> None:
+        slots = tables({"a": [3], "b": [2]}, max_threads=3, clock=FakeClock())
+        (late,) = (slot for slot in slots.slots if slot.model.key == "b")
+        late.state = "down"
+        for _ in range(3):
+            taken(slots, model="a")
+        late.state = "ready"
+        assert not slots.has_free("b")
+        assert slots.free("b") == 0
+        assert not slots.acquire(Asker(model="b"))
+
     def test_it_says_how_many_more_of_a_model_could_run(self) -> None:
         slots = tables({"a": [3, 2], "b": [100]}, max_threads=50, clock=FakeClock())
         taken(slots, model="a")

@@ -269,7 +269,12 @@ class SlotTable:
         return best
 
     def _leaves_threads(self, model: Model) -> bool:
-        """Whether one more request for it leaves a thread to each model that has none: no slow one takes them all."""
+        """Whether one more request for it leaves a thread to each model that has none: no slow one takes them all.
+
+        Nor is there one more where all are busy, for a model that could not answer while they were given away.
+        """
+        if self._max_threads is not None and self._active >= self._max_threads:
+            return False
         return not model.active or self._active + self._idle_beside(model) < self.threads
 
     def _idle_beside(self, model: Model) -> int:

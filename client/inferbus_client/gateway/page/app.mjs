@@ -84,3 +84,4 @@ document.addEventListener("keydown", (event) => {
 
 theme();
 show();
+chat.focus();

@@ -186,7 +186,7 @@ export class Bus {
     if (items.length) events.querySelector(".none")?.remove();
     events.prepend(...items.reverse());
     while (events.childElementCount > EVENTS) events.lastElementChild.remove();
-    if (!events.childElementCount) events.append(make("li", { className: "none" }, "", make("span", {}, "Nothing since this view was opened.")));
+    if (!events.childElementCount) events.append(make("li", { className: "none" }, "Nothing since somebody looks."));
   }
 }
 
@@ -264,17 +264,18 @@ function write(line, at, cell, name, isWord, isBarred) {
   if (!isBarred || !Number.isFinite(most)) return void say(place, cell);
   if (place.childElementCount !== 2) place.replaceChildren(make("span"), bar(0, 1));
   say(place.firstElementChild, cell);
-  fill(place.lastElementChild, now, most, true);
+  // An engine that is busy is none that is in trouble.
+  fill(place.lastElementChild, now, most, name === "queue");
 }
 
 function bar() {
   return draw("svg", { class: "bar", "aria-hidden": "true" }, draw("rect", { height: "100%", width: "0%" }));
 }
 
-function fill(element, now, most, isBounded) {
+function fill(element, now, most, isQueue) {
   const share = most > 0 ? Math.min(Math.max(now / most, 0), 1) : 0;
   element.firstChild.setAttribute("width", `${(share * 100).toFixed(1)}%`);
-  element.setAttribute("class", isBounded && share > 0.9 ? "bar full" : "bar");
+  element.setAttribute("class", isQueue && share > 0.5 ? "bar full" : "bar");
 }
 
 function rest(milliseconds, signal) {

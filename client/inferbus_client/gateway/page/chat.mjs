@@ -75,7 +75,12 @@ export class Chat {
     by("messages").scrollTop = by("messages").scrollHeight;
     this.#showSessions(false);
     this.#list();
-    by("message").focus();
+    this.focus();
+  }
+
+  /** Where one writes; not on a phone, where it would open the keyboard, which nobody has asked for. */
+  focus() {
+    if (matchMedia("(pointer: fine)").matches) by("message").focus();
   }
 
   #send() {

@@ -6,7 +6,7 @@ import { make } from "./dom.mjs";
 
 const DEEPEST = 6;
 /** Letters of a paragraph that are read anew as it grows; what stands before them stays as it is. */
-const RUN = 4096;
+const RUN = 2048;
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})(.*)$/s;
 const HEADING = /^ {0,3}(#{1,6})(?:[ \t](.*))?$/s;

@@ -5,6 +5,8 @@ import { draw, make, say } from "./dom.mjs";
 const WIDE = 300;
 const HIGH = 60;
 const SECONDS = 300;
+/** Seconds between two points that belong together. */
+const GAP = 3;
 
 /** A plot of one or more series: `series` are `[name, moment => number or null]`, or a function that finds them. */
 export class Plot {
@@ -29,7 +31,8 @@ export class Plot {
   }
 
   /** Draw it anew. A value that is not known is a gap, and no 0. */
-  show(moments) {
+  show(all) {
+    const moments = all.filter((moment) => moment.at > all.at(-1).at - SECONDS);
     const series = typeof this.#series === "function" ? this.#series(moments) : this.#series;
     const last = moments.at(-1);
     const end = last?.at ?? 0;
@@ -71,15 +74,12 @@ function number(value) {
 
 function path(points, end, top) {
   let drawn = "";
-  let isOn = false;
+  let last = null;
   for (const [at, value] of points) {
-    if (value === null) {
-      isOn = false;
-      continue;
-    }
-    const x = WIDE * (1 - (end - at) / SECONDS);
-    drawn += `${isOn ? "L" : "M"}${x.toFixed(1)} ${(HIGH * (1 - value / top)).toFixed(1)}`;
-    isOn = true;
+    const place = `${(WIDE * (1 - (end - at) / SECONDS)).toFixed(1)} ${(HIGH * (1 - (value ?? 0) / top)).toFixed(1)}`;
+    // One that stands alone is to be seen, too.
+    if (value !== null) drawn += last !== null && at - last <= GAP ? `L${place}` : `M${place}h.1`;
+    last = value === null ? null : at;
   }
   return drawn;
 }
