@@ -70,8 +70,12 @@ class GatewayProcess:
             self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
             )
-        until(self._answers)
-        until(lambda: self._waits_for <= set(self.models()))
+        try:
+            until(self._answers)
+            until(lambda: self._waits_for <= set(self.models()))
+        except BaseException as error:  # nobody leaves what was never entered
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
