@@ -30,8 +30,12 @@ def seconds(text: str) -> float:
     return value
 
 
-def test_systemd_waits_for_the_whole_drain() -> None:
-    unit = (DEPLOY / "systemd" / "inferbus-worker.service").read_text()
+UNITS: Final = ("inferbus-worker", "inferbus-gateway")
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_waits_for_the_whole_drain(name: str) -> None:
+    unit = (DEPLOY / "systemd" / f"{name}.service").read_text()
     (drain,) = re.findall(r"^Environment=INFERBUS_DRAIN_TIMEOUT=(\S+)$", unit, re.MULTILINE)
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert float(stop) > seconds(drain) + GRACE
@@ -58,7 +62,17 @@ def test_docker_s_services_have_settings_that_there_are() -> None:
         assert {variable.removeprefix("INFERBUS_").lower() for variable in said} <= model.model_fields.keys()
 
 
-def test_systemd_tries_for_ever_but_neither_wrong_options_nor_a_taken_id() -> None:
-    unit = (DEPLOY / "systemd" / "inferbus-worker.service").read_text()
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_tries_for_ever_but_neither_wrong_options_nor_a_taken_id(name: str) -> None:
+    unit = (DEPLOY / "systemd" / f"{name}.service").read_text()
     assert re.search(r"^StartLimitIntervalSec=0$", unit, re.MULTILINE)
     assert re.search(r"^RestartPreventExitStatus=2 6$", unit, re.MULTILINE)
+
+
+def test_systemd_s_gateway_has_settings_that_there_are_and_are_good_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (DEPLOY / "systemd" / "gateway.env").read_text().splitlines()
+    said = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    assert {variable.removeprefix("INFERBUS_").lower() for variable in said} <= GatewaySettings.model_fields.keys()
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert GatewaySettings.load().scope == "general/users/inferbus-gateway"

@@ -21,7 +21,7 @@ _NAMED: Final = 10
 
 
 @click.command(short_help="Serve an OpenAI-shaped HTTP API, and a page, in front of the bus.")
-@client_options(model=GatewaySettings, hidden=_OF_ONE)
+@client_options(model=GatewaySettings, skip=_OF_ONE)
 def gateway(config: Path | None, **flags: Any) -> int:
     """Answer HTTP requests by asking the workers on the bus, which are found by themselves.
 

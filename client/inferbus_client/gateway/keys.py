@@ -152,7 +152,7 @@ class ApiKeys:
         How long it takes tells nothing: what is looked up is the hash, of which nobody can choose the beginning, and
         who knew all of it would not know the key.
         """
-        self._look()
+        self.look()
         return self._keys.get(hash_of(token)) if is_token(token) else None
 
     def admit(self, key: ApiKey) -> Admitted:
@@ -179,7 +179,7 @@ class ApiKeys:
         with self._lock:
             counts.running -= 1
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Read the file again where it may have changed. Whoever comes meanwhile goes by what is known."""
         now = self._clock()
         if now - self._looked_at < _LOOK_EVERY or not self._reading.acquire(blocking=False):

@@ -58,7 +58,7 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
             server.start()
             try:
                 started(server.port, [model["id"] for model in rooms.places.models(None)])
-                _watch(client, announced, stop)
+                _watch(client, announced, keys, stop)
             finally:
                 rooms.is_closing = True
                 _let_end(rooms, settings.drain_timeout, stop)
@@ -100,9 +100,14 @@ def _make(
     return server, rooms
 
 
-def _watch(client: AsyncClient, announced: Announced, stop: threading.Event) -> None:
-    """Wait for the end. A connection that was lost is repaired by itself; one that was given up is made anew."""
+def _watch(client: AsyncClient, announced: Announced, keys: ApiKeys | None, stop: threading.Event) -> None:
+    """Wait for the end. A connection that was lost is repaired by itself; one that was given up is made anew.
+
+    The keys are looked after here, too: who reads many of them keeps nobody waiting, and what is wrong is said at once.
+    """
     while not stop.wait(_TICK):
+        if keys is not None:
+            keys.look()
         if not client.is_open:
             log.warning("the connection to the broker was given up; trying again in %s", format_duration(_AGAIN))
             # Two who have one id would else take it from each other without a pause.

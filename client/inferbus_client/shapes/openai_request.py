@@ -53,6 +53,8 @@ def asked_for(body: object) -> tuple[Messages, AskOptions]:
         raise invalid("messages: must be a list.")
     options = _options(said)
     _refuse(said)
+    for number, message in enumerate(messages):
+        _check_images(number, message)
     return [_message(message) for message in messages], options
 
 
@@ -64,6 +66,17 @@ def spelled(detail: str) -> str:
 
 def invalid(detail: str) -> InvalidRequestError:
     return InvalidRequestError(Failure("invalid_request", detail))
+
+
+def _check_images(number: int, message: Any) -> None:
+    """An image comes along, or not at all."""
+    parts = message.get("content") if isinstance(message, dict) else None
+    for place, part in enumerate(parts if isinstance(parts, list) else ()):
+        image = part.get("image_url") if isinstance(part, dict) else None
+        url = image.get("url") if isinstance(image, dict) else None
+        if isinstance(url, str) and not url.startswith("data:"):
+            where = f"messages.{number}.content.{place}.image_url.url"
+            raise invalid(f"{where}: must be a data URI, data:image/…;base64,…: nobody here fetches anything.")
 
 
 def _message(message: Any) -> Any:

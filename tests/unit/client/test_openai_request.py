@@ -107,3 +107,10 @@ def test_an_answer_may_come_back_as_a_part_of_the_conversation() -> None:
 
 def test_what_is_no_message_is_left_to_the_wire() -> None:
     assert asked_for({"messages": ["hello", 1]})[0] == ["hello", 1]
+
+
+def test_an_image_that_had_to_be_fetched_is_refused_in_words() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    with pytest.raises(InvalidRequestError) as refused:
+        asked_for({"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it?"}, part]}]})
+    assert refused.value.failure.detail.startswith("messages.0.content.1.image_url.url: must be a data URI")
