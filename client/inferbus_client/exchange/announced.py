@@ -126,6 +126,8 @@ class Announced:
                 self._forget(worker)
             elif after is not view:
                 after = self._noted(worker, view, after)
+            elif view is _UNKNOWN:  # nobody can read it, but an operator may remove it
+                self._noted(worker, view, WorkerView())
             self._changed.notify_all()
         presence = None if after is None else after.presence
         if presence is not view.presence:

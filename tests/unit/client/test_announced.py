@@ -49,12 +49,13 @@ def test_nobody_who_is_there_makes_room() -> None:
     assert list(announced.presences) == [f"worker-{number}" for number in range(10)]
 
 
-def test_what_is_no_announcement_takes_no_place() -> None:
+def test_what_nobody_can_read_makes_room_too() -> None:
     announced = Announced(max_workers=10)
     for number in range(20):
-        announced.received(Incoming(f"inferbus/workers/noise-{number}/status", b"noise", retain=False))
-        announced.received(Incoming(f"inferbus/workers/noise-{number}/stats", b"noise", retain=False))
-    assert announced.workers == {}
+        announced.received(Incoming(f"inferbus/workers/noise-{number}/status", b"noise"))
+    assert len(announced.workers) == 10
+    presence(announced, "new")
+    assert list(announced.presences) == ["new"]
 
 
 def test_figures_take_no_more_than_they_may() -> None:
