@@ -50,10 +50,10 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
     keys = None if settings.api_keys is None else ApiKeys(settings.api_keys)
     tracer = process_tracer("inferbus-gateway")  # before the client: who asks first names the service
     client = AsyncClient(settings)
-    with _stopped_by_signals() as stop:
-        asyncio.run(client.connect())
-        try:
-            announced = asyncio.run(client.follow_workers())
+    asyncio.run(client.connect())  # a signal ends this at once: nobody is served yet
+    try:
+        announced = asyncio.run(client.follow_workers())
+        with _stopped_by_signals() as stop:
             server, rooms = _make(settings, client, announced, keys, tracer)
             server.start()
             try:
@@ -64,10 +64,10 @@ def run(settings: GatewaySettings, started: Callable[[int, list[str]], None]) ->
                 _let_end(rooms, settings.drain_timeout, stop)
                 rooms.places.end()  # whoever is still here hears why
                 server.stop(_STOP)
-        finally:
-            asyncio.run(client.close())
-            if tracer is not None:
-                tracer.stop(_STOP)
+    finally:
+        asyncio.run(client.close())
+        if tracer is not None:
+            tracer.stop(_STOP)
     log.info("stopped")
 
 

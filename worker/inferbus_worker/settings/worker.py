@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.contract import topics
+from inferbus_client.contract.presence import MAX_NAMES
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.file import Keys
 from inferbus_client.settings.sources import FILE_ONLY, nearest
@@ -356,13 +358,16 @@ class Settings(ConnectionSettings):
 
     @property
     def model_choices(self) -> dict[str, tuple[str, ...]]:
-        """Per project the models that its requests may name, its own first; empty where there is but one."""
+        """Per project the models that its requests may name, its own first; empty where there is but one.
+
+        For presence, which holds so many of each and no more: whoever is left out may name them all the same.
+        """
         if not self.models:
             return {}
         first = next(iter(self.models))
         return {
-            name: tuple(dict.fromkeys([project.model or first, *project.models]))
-            for name, project in self.projects.items()
+            name: tuple(dict.fromkeys([project.model or first, *project.models]))[:MAX_NAMES]
+            for name, project in islice(self.projects.items(), MAX_NAMES)
         }
 
     @property
