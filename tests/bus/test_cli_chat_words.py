@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pexpect
 import pytest
@@ -58,11 +58,16 @@ def announce(worker: FakeWorker, name: str, **fields: Any) -> None:
     worker.publish(topics.presence(name), Presence.model_validate(presence).encode(), retain=True)
 
 
+#: Between two words: a blank, or the end of a line in its colours.
+_FOLD: Final = r"(?:\s|\x1b\[[0-9;?]*[A-Za-z])+"
+
+
 def say(child: Any, line: str, *expected: str) -> None:
+    """Say a line; the words that are expected may be folded anywhere: how long a path before them is, nobody knows."""
     child.expect(PROMPT)
     child.sendline(line)
     for words in expected:
-        child.expect(re.escape(words))
+        child.expect(_FOLD.join(map(re.escape, words.split(" "))))
 
 
 class TestWhatItWaitsFor:

@@ -26,6 +26,7 @@ from jsonschema import Draft202012Validator
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
+from inferbus_client.gateway.keys_file import hash_of, new_token
 from inferbus_worker.settings.worker import Settings
 from support.batch_files import request, write
 from support.gateway import told
@@ -57,6 +58,7 @@ TRIED: Final = {
     "gateway": "test_the_gateway_does_what_its_page_says",
     "gateway python": "test_the_gateway_does_what_its_page_says",
     "gateway keys": "test_the_gateway_does_what_its_page_says",
+    "keys file": "test_a_file_of_keys_is_taken",
     "tools": "test_an_exchange_about_tools_is_what_the_schemas_ask_for",
     "mermaid": "tests/unit/test_documents.py",
 }
@@ -300,6 +302,18 @@ def test_an_exchange_about_tools_is_what_the_schemas_ask_for(exchange: str) -> N
         schema = json.loads((ROOT / f"docs/schemas/{kind}.json").read_text())
         Draft202012Validator(schema).validate(message)
     assert [call["id"] for call in done["toolCalls"]] == [result["toolCallId"] for result in told["toolResults"]]
+
+
+@pytest.mark.parametrize("text", _of_kind("keys file"))
+def test_a_file_of_keys_is_taken(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    hashes = iter(hash_of(new_token()) for _ in range(text.count("sha256:…")))
+    file.write_text(re.sub("sha256:…", lambda _: next(hashes), text))
+    file.chmod(0o600)
+    listed = inferbus("keys", "list", "--file", str(file), "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("sha256") == 0
+    assert all(name in listed.stdout for name in yaml.safe_load(text)["keys"])
 
 
 def test_the_gateway_does_what_its_page_says(own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path) -> None:
