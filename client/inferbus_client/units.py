@@ -110,3 +110,13 @@ Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 #: How long to wait for something: at most a day, which every clock and every queue can count.
 Patience = Annotated[_Seconds, Field(gt=0, le=86_400)]
+
+
+def split(value: object) -> object:
+    """`a,b` is a list. For validators."""
+    return parts(value) if isinstance(value, str) else value
+
+
+def parts(text: str) -> list[str]:
+    """What stands between commas, and is not blank."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -15,7 +15,7 @@ from inferbus_client.aio import AsyncClient
 from inferbus_client.contract.wire import Accepted
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
-from inferbus_client.gateway.bodies import LeftError
+from inferbus_client.gateway.bodies import LeftError, left
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.places import Place, Places
 from inferbus_client.gateway.shapes import Asked, Shape
@@ -109,7 +109,7 @@ class Reply:
         answering = asyncio.ensure_future(self._stream() if self._question.asked.stream else self._whole())
         with self._places.asked(self._question.place.project) as end:
             leaving: set[asyncio.Future[Any]] = {
-                asyncio.ensure_future(_left(receive)),
+                asyncio.ensure_future(left(receive)),
                 asyncio.ensure_future(self._attend()),
             }
             try:
@@ -205,11 +205,6 @@ async def send_whole(send: Send, status: int, body: Mapping[str, Any], headers: 
     said = {**headers, "content-type": "application/json", "content-length": str(len(whole))}
     await send({"type": "http.response.start", "status": status, "headers": _encoded(said)})
     await send({"type": "http.response.body", "body": whole})
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -31,6 +31,12 @@ class LeftError(Exception):
     """The requester has gone, or reads nothing."""
 
 
+async def left(receive: Receive) -> None:
+    """Wait until the requester has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class Body:
     """What comes behind the head of a request.
 

@@ -33,7 +33,7 @@ from inferbus_client.settings.connection import FileSettings
 from inferbus_client.settings.file import SettingsFile
 from inferbus_client.settings.rates import Rate
 from inferbus_client.settings.sources import Source
-from inferbus_client.units import Written
+from inferbus_client.units import Written, split
 
 #: A fast hash without salt is right here, and here alone: a key is 192 random bits of ours, so there is nothing to try
 #: out, and no two are the same. A slow one, which a password needs, would have every request pay for it.
@@ -61,10 +61,6 @@ def hash_of(token: str) -> str:
     return f"{_ALGORITHM}:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
-def _split(value: object) -> object:
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
 def _check_projects(names: list[str] | None) -> list[str] | None:
     for name in names or ():
         if not topics.is_project(name):
@@ -77,7 +73,7 @@ class KeySettings(Written):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     hash: Annotated[str, Field(pattern=rf"^{_ALGORITHM}:[0-9a-f]{{64}}$", repr=False)]
-    projects: Annotated[list[str] | None, BeforeValidator(_split), AfterValidator(_check_projects)] = None
+    projects: Annotated[list[str] | None, BeforeValidator(split), AfterValidator(_check_projects)] = None
     rate_limit: Rate = None
     max_concurrent: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     operator: bool = False

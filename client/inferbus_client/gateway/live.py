@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferbus_client.exchange.announced import WorkerView
 from inferbus_client.fleet.live import Live, Look
+from inferbus_client.gateway.bodies import left
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -91,7 +92,7 @@ class LiveFeed:
         """One viewer, until it goes, takes nothing more, or its key is taken away."""
         mine: _Queue = asyncio.Queue(_BACKLOG)
         sending = asyncio.create_task(self._send_to(mine, send))
-        going = asyncio.create_task(_gone(receive))
+        going = asyncio.create_task(left(receive))
         closing = asyncio.create_task(self._ended(headers))
         self._viewers[mine] = sending
         try:
@@ -155,11 +156,6 @@ class LiveFeed:
                 sending.cancel()
             else:
                 viewer.put_nowait(event)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _event(name: str, value: Mapping[str, Any]) -> bytes:

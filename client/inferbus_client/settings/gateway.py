@@ -9,16 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.errors import ConflictError
 from inferbus_client.settings.client import ClientSettings, check_project
-from inferbus_client.units import Duration, Patience, Size
+from inferbus_client.units import Duration, Patience, Size, split
 from inferbus_client.web.listening import is_loopback, listening_at
 
 #: What a browser calls a page's home.
 _SCHEMES: Final = ("http://", "https://")
-
-
-def _split(value: object) -> object:
-    """`a,b` is a list."""
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
 def _check_origins(origins: list[str]) -> list[str]:
@@ -47,7 +42,7 @@ class GatewaySettings(ClientSettings):
         description="The file of the keys that callers need; `inferbus keys` writes it.",
         json_schema_extra={"default": "none", "metavar": "FILE"},
     )
-    cors_origins: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_origins)] = Field(
+    cors_origins: Annotated[list[str], BeforeValidator(split), AfterValidator(_check_origins)] = Field(
         default_factory=list,
         description="Other sites whose pages may call it from a browser, as https://app.example.org.",
         json_schema_extra={"flags": ["--cors-origin"], "metavar": "ORIGIN"},

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from inferbus_client.contract import topics
-from inferbus_client.units import Written
+from inferbus_client.units import Written, parts
 from inferbus_worker.chat import Thinking
 from inferbus_worker.settings.rates import OwnRate
 
@@ -40,20 +40,11 @@ class ProjectSettings(Written):
     models: list[str] = Field(default_factory=list)
 
 
-def split(value: object) -> object:
-    """`a,b` is a list."""
-    return _parts(value) if isinstance(value, str) else value
-
-
-def _parts(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _names_to_projects(value: object) -> object:
     """`--project a --project b` (or `a,b`, or a plain list in the file) serves those projects with default settings."""
     if isinstance(value, list | tuple) and all(isinstance(names, str) for names in value):
         value = ",".join(value)
-    return {name: {} for name in _parts(value)} if isinstance(value, str) else value
+    return {name: {} for name in parts(value)} if isinstance(value, str) else value
 
 
 def _check_projects(projects: dict[str, ProjectSettings]) -> dict[str, ProjectSettings]:

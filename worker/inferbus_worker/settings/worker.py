@@ -16,11 +16,11 @@ from inferbus_client.contract.presence import MAX_NAMES
 from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_client.settings.file import Keys
 from inferbus_client.settings.sources import FILE_ONLY, nearest
-from inferbus_client.units import Duration, Size
+from inferbus_client.units import Duration, Size, split
 from inferbus_client.web.listening import listening_at
 from inferbus_worker.settings.models import Backend, Concurrency, Memory, Models, ModelSettings, Url, VariableName
 from inferbus_worker.settings.pairs import conflicts
-from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP, split
+from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP
 from inferbus_worker.settings.rates import Rate, RateLimit
 from inferbus_worker.settings.vllm_options import VllmOptions
 
