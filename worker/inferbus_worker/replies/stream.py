@@ -222,7 +222,8 @@ class ReplyStream:
     def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
-            yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
+            worker = self.address.worker
+            yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms, worker=worker))
         if unsent.deltas:
             yield self._delta(unsent.deltas)
         if unsent.terminal is not None:
@@ -270,7 +271,7 @@ class ReplyStream:
         reasoning = publishable("".join([reasoning for _, reasoning, _ in deltas])) or None
         calls = joined([call for _, _, calls in deltas for call in calls]) or None
         if self._deltas is None:
-            self._deltas = DeltaWriter(address.request_id, address.session_id)
+            self._deltas = DeltaWriter(address.request_id, address.session_id, address.run)
         seq, self._seq = self._seq, self._seq + 1
         payload = self._deltas.write(seq, text, reasoning, calls)
         return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
@@ -287,7 +288,8 @@ class ReplyStream:
 
     def _head(self) -> dict[str, Any]:
         seq, self._seq = self._seq, self._seq + 1
-        return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+        address = self.address
+        return {"request_id": address.request_id, "session_id": address.session_id, "seq": seq, "run": address.run}
 
 
 def _memory(text: str, reasoning: str | None) -> int:
