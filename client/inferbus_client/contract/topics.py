@@ -19,6 +19,7 @@ from paho.mqtt.client import topic_matches_sub
 
 #: What the names of projects and workers match.
 NAME: Final = "[A-Za-z0-9_.-]{1,64}"
+MAX_WORKER: Final = 64
 
 _NAME = re.compile(NAME)
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -111,6 +112,16 @@ def stats(worker: str) -> str:
 def stats_request(worker: str) -> str:
     """Where anything that is published asks a worker for its stats."""
     return f"inferbus/workers/{worker}/stats/get"
+
+
+def probe(worker: str) -> str:
+    """Where a worker of a group sends itself a message, to see if the broker deals shared subscriptions."""
+    return f"inferbus/workers/{worker}/probe"
+
+
+def drain(worker: str) -> str:
+    """Where anything that is published asks a worker to finish what it has and leave."""
+    return f"inferbus/workers/{worker}/drain"
 
 
 def is_announcement(topic: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferbus_client.contract.wire import Accepted, Delta, Done, ErrorReply, Failure
 from inferbus_client.exchange.assembly import AnyReply, Assembly
 
-IDS = {"request_id": "r", "session_id": "s"}
+IDS: dict[str, Any] = {"request_id": "r", "session_id": "s"}
 
 
 def replies(words: list[str]) -> list[AnyReply]:

@@ -29,6 +29,8 @@ class ReplyAddress(NamedTuple):
     Attributes:
         receipt: of the request, where the broker waits for it.
         trace: where the request is followed; None for nearly all.
+        run: how often workers of a group have begun the request anew.
+        worker: who has it, where its requester is to be told.
     """
 
     topic: str
@@ -38,3 +40,5 @@ class ReplyAddress(NamedTuple):
     correlation_data: bytes | None = None
     receipt: Receipt | None = None
     trace: RequestTrace | None = None
+    run: int = 0
+    worker: str | None = None

@@ -255,7 +255,8 @@ class ReplyStream:
     def _in_json_half(self, unsent: _Unsent, seq: int) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
-            yield self._in_json(Accepted(**self._head(seq), queue_position=position, eta_ms=eta_ms))
+            worker = self.address.worker
+            yield self._in_json(Accepted(**self._head(seq), queue_position=position, eta_ms=eta_ms, worker=worker))
             seq += 1
         if unsent.deltas:
             yield self._delta(unsent.deltas, seq)
@@ -309,7 +310,7 @@ class ReplyStream:
         reasoning = publishable("".join([reasoning for _, reasoning, _ in deltas])) or None
         calls = joined([call for _, _, calls in deltas for call in calls]) or None
         if self._deltas is None:
-            self._deltas = DeltaWriter(address.request_id, address.session_id)
+            self._deltas = DeltaWriter(address.request_id, address.session_id, address.run)
         payload = self._deltas.write(seq, text, reasoning, calls)
         return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
 
@@ -324,7 +325,8 @@ class ReplyStream:
         )
 
     def _head(self, seq: int) -> dict[str, Any]:
-        return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+        address = self.address
+        return {"request_id": address.request_id, "session_id": address.session_id, "seq": seq, "run": address.run}
 
 
 def _count_before_end(unsent: _Unsent) -> int:
