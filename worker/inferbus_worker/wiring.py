@@ -32,7 +32,7 @@ from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slot import Model
 from inferbus_worker.engines.slot_lives import SlotLives
 from inferbus_worker.engines.slots import SlotTable
-from inferbus_worker.flow.endings import Endings
+from inferbus_worker.flow.endings import Endings, endings_in_memory
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
@@ -139,7 +139,7 @@ def build_rooms(
     )
     in_flight, pool = InFlight(), WorkerPool(queue)
     meter = Meter(slots, clock=clock)
-    endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
+    endings = endings_in_memory(in_flight=in_flight, meter=meter, recent=stores.recent)
     prompts = Prompts(settings)
     turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)

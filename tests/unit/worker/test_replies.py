@@ -16,7 +16,7 @@ from paho.mqtt.properties import Properties
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_worker.outcome import Answered
-from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.address import Owed, Receipt, ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.packets import PackedProperties
 from inferbus_worker.replies.sender import HearsOfEnds, Sender
@@ -106,7 +106,7 @@ def started(
 
 
 def into(answered: list[Receipt]) -> HearsOfEnds:
-    def hear(receipt: Receipt, *, arrived: bool) -> None:
+    def hear(receipt: Receipt | Owed, *, arrived: bool) -> None:
         del arrived
         answered.append(receipt)
 

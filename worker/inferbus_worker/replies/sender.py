@@ -19,7 +19,7 @@ from inferbus_client.mqtt.crossing import REFUSED
 from inferbus_client.mqtt.message import Handle, PublishOptions
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.plain_publish import variable_length
-from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.address import Owed, Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source
 from inferbus_worker.replies.outgoing import Outgoing, instead_of
 from inferbus_worker.replies.packets import PackedProperties
@@ -69,10 +69,10 @@ class Publisher(Protocol):
 class HearsOfEnds(Protocol):
     """Told when a terminal reply has arrived at the broker (QoS 1), or has been written behind all others (QoS 0)."""
 
-    def __call__(self, receipt: Receipt, /, *, arrived: bool) -> None: ...
+    def __call__(self, receipt: Receipt | Owed, /, *, arrived: bool) -> None: ...
 
 
-def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
+def _nobody(_receipt: Receipt | Owed, *, arrived: bool) -> None:
     del arrived
 
 

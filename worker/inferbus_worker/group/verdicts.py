@@ -1,0 +1,59 @@
+"""What a requester hears when the store has said no, in the contract's words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inferbus_client.contract.wire import Failure
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.state.redis.group import (
+    Busy,
+    Limited,
+    NeverFits,
+    NoRoom,
+    OverBudget,
+    Tombstoned,
+    TooLate,
+    TooManyForms,
+    Verdict,
+)
+
+#: What hears who asks while the store does not answer: it may be back at any moment.
+AWAY: Final = Failure("engine_unavailable", retry_after_ms=1000)
+_LATE: Final = Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
+#: Milliseconds after which to ask again for an answer in a given form, where nothing better is known.
+_LEAST_WAIT_MS: Final = 1000
+
+
+def refusal_of(verdict: Verdict, meter: Meter, model: str) -> Failure:
+    """Why a request is not admitted.
+
+    Args:
+        verdict: the store's; not that it was.
+        meter: knows how long it may take until there is room.
+        model: the one that the request is for.
+    """
+    match verdict:
+        case Limited(wait) | OverBudget(wait):
+            return Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+        case Busy():
+            return Failure("session_busy")
+        case NoRoom():
+            soonest = meter.wait_estimate(0, model)
+            return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
+        case TooLate():
+            return _LATE
+        case TooManyForms():
+            wait = meter.wait_estimate(meter.at_once(model), model) or 0
+            detail = "As many answers in a given form as may be are under way."
+            return Failure("overloaded", detail, retry_after_ms=max(_milliseconds(wait), _LEAST_WAIT_MS))
+        case NeverFits(sentence):
+            return Failure("invalid_request", sentence)
+        case Tombstoned():
+            return Failure("cancelled")
+        case _:  # the store came to it too late
+            return AWAY
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
