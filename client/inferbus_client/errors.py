@@ -9,7 +9,8 @@ InferbusError
 │   ├── ConnectionLostError       it was there, and went away for good (lost again and again)
 │   │   ├── ClientClosedError     by `close`
 │   │   └── IdTakenError          another client uses this client id, and stays
-│   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
+│   ├── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
+│   └── NoSharesError             it delivers nothing for shared subscriptions, which a group needs (`share`)
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
 │   ├── SessionBusyError          session_busy
@@ -171,14 +172,30 @@ class AlreadyServedError(BrokerError):
         projects: those that both were to serve.
     """
 
-    def __init__(self, worker: str, projects: tuple[str, ...], where: str) -> None:
+    def __init__(self, worker: str, projects: tuple[str, ...], where: str, *, groups: bool = False) -> None:
         named = f"project{'s' if len(projects) > 1 else ''} {', '.join(projects)}"
+        others = ", or both the same --group and --state" if groups else ""
         super().__init__(
             f"worker {worker!r} already serves {named} ({where}), and two would answer every request twice; give this "
-            "one other projects, or start it with --alongside"
+            f"one other projects{others}, or start it with --alongside"
         )
         self.worker = worker
         self.projects = projects
+
+
+class NoSharesError(BrokerError):
+    """The broker has no shared subscriptions, whatever it says: a group of workers would be dealt no request.
+
+    Attributes:
+        share: the filter that was tried.
+    """
+
+    def __init__(self, share: str, broker: str, why: str) -> None:
+        super().__init__(
+            f"the broker at {broker} cannot deal requests to a group of workers: {why}; use one that can (Mosquitto, "
+            f"EMQX, HiveMQ, VerneMQ) and whose access rules allow {share!r}, or one worker without --state"
+        )
+        self.share = share
 
 
 class RequestTimeoutError(InferbusError):

@@ -25,7 +25,8 @@ from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.admission.verbs import Verbs
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
-from inferbus_worker.bus.connection import Bus, receive_maximum
+from inferbus_worker.bus.connection import Bus
+from inferbus_worker.bus.delivery import receive_maximum
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.engines.registry import Registry
