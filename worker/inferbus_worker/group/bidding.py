@@ -18,7 +18,7 @@ from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.figures import Figures
-from inferbus_worker.group.names import session_name, short
+from inferbus_worker.group.names import session_name
 from inferbus_worker.group.writing import Body, write_body
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
@@ -91,14 +91,14 @@ class Bidding:
             job=self._new_name(),
             project=key.project,
             model=lane,
-            owner=None if (owner := key.owner(request.client_id)) is None else short(owner),
+            owner=key.owner(request.client_id),
             session=None if request.is_stateless else session_name(key),
             flying=session_name(key.in_topics),
-            names=short(wish.replies.address.request_id),
+            names=wish.replies.address.request_id,
             retry=retry,
             repeats=is_certain,
             windows=tuple(
-                (f"{window.table}:{short(window.key)}", window.rate.limit, window.rate.window)
+                (f"{window.table}:{window.key!r}", window.rate.limit, window.rate.window)
                 for window in self._limits.windows_of(key, request.client_id, in_session=not request.is_stateless)
             ),
             body=write_body(
@@ -123,11 +123,11 @@ class Bidding:
         """
         named = retry_key(wish.arrival.address, wish.request)
         if named is not None:
-            return short(tuple(named)), True
+            return repr(tuple(named)), True
         message = wish.arrival.message
         if self._settings.ack == "on-receipt" or message.qos != 1:
             return None, True
-        return short((self._settings.worker_id, delivery_key(message))), message.dup
+        return f"{self._settings.worker_id}/{delivery_key(message)}", message.dup
 
     def _form_limit(self, request: Request, model: str) -> int | None:
         if not request.has_form or self._settings.form_share == 1:

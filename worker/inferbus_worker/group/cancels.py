@@ -7,13 +7,12 @@ worker, who hears the same cancel, stops it; so does one that was just about to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.group.endings import GroupEndings
 from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.holdings import Holdings
-from inferbus_worker.group.names import session_name, short
+from inferbus_worker.group.names import session_name
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
@@ -32,7 +31,7 @@ class Cancels:
         holdings: the same, by the names of the jobs.
         reopening: makes a job of what was taken out of the queue.
         endings: ends it.
-        new_token: for what is taken.
+        figures: make tokens.
     """
 
     def __init__(
@@ -42,14 +41,14 @@ class Cancels:
         holdings: Holdings,
         reopening: Reopening,
         endings: GroupEndings,
-        new_token: Callable[[], str],
+        figures: Figures,
     ) -> None:
         self._group = group
         self._in_flight = in_flight
         self._holdings = holdings
         self._reopening = reopening
         self._endings = endings
-        self._new_token = new_token
+        self._figures = figures
         self._seldom = Seldom(log)
 
     def call(self, key: SessionKey, wanted: str | None) -> Call[Cancelled]:
@@ -59,7 +58,7 @@ class Cancels:
             key: the session, as its topic names it.
             wanted: the id of the request that is meant; None: all of the session's.
         """
-        return self._group.cancel(session_name(key), None if wanted is None else short(wanted), self._new_token())
+        return self._group.cancel(session_name(key), wanted, self._figures.new_token())
 
     def found(self, cancelled: Cancelled) -> None:
         """End what the store has found."""

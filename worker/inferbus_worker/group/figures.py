@@ -5,6 +5,7 @@ It is as old as the last beat, half a second: good enough to tell a requester ho
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class Figures:
         self.instance = instance
         self._slots = slots
         self._clock = clock
+        self._numbers = itertools.count()
         self.latest = _NOBODY
         #: By how much the store's clock is ahead of ours, in milliseconds; rather too little than too much.
         self._ahead = -math.inf
@@ -43,6 +45,10 @@ class Figures:
         """So many seconds from now, in milliseconds by the store's clock."""
         ahead = self._ahead if math.isfinite(self._ahead) else 0
         return int(self._clock() * 1000 + ahead + seconds * 1000)
+
+    def new_token(self) -> str:
+        """For the jobs that are taken next; no other taking has it, in whatever life of whichever worker."""
+        return f"{self.instance}.{next(self._numbers)}"
 
     def serves(self, model: str) -> bool:
         """Whether a worker of the group has a slot for the model."""

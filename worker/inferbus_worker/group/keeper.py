@@ -74,7 +74,6 @@ class Keeper:
         registry: the models.
         slots: what this worker serves.
         sender: publishes what others owe.
-        new_token: for what is taken.
         has_broker: whether replies can leave now.
         info: what this worker says of itself with every beat.
     """
@@ -93,7 +92,6 @@ class Keeper:
         registry: Registry,
         slots: SlotTable,
         sender: Sender,
-        new_token: Callable[[], str],
         has_broker: Callable[[], bool],
         info: Callable[[], bytes],
     ) -> None:
@@ -108,7 +106,6 @@ class Keeper:
         self._registry = registry
         self._slots = slots
         self._sender = sender
-        self._new_token = new_token
         self._has_broker = has_broker
         self._info = info
         self._renew, self._beat = _Every(lease / _RENEWALS), _Every(_BEAT_EVERY)
@@ -167,7 +164,7 @@ class Keeper:
         if not self._keeps_jobs(now):
             return
         if self._look.is_due(now):
-            for taken in self._courier.ask(self._group.overdue(self._new_token())):
+            for taken in self._courier.ask(self._group.overdue(self._figures.new_token())):
                 self._judge(taken)
         if now - here_since >= self._lease and self._reap.is_due(now):
             self._reap_leases()
@@ -194,7 +191,7 @@ class Keeper:
         return False
 
     def _reap_leases(self) -> None:
-        reaped = self._courier.ask(self._group.reap(self._new_token()))
+        reaped = self._courier.ask(self._group.reap(self._figures.new_token()))
         if reaped.requeued or reaped.dropped:
             lost = "%d jobs of lost workers wait again; %d that nobody had confirmed are dropped"
             log.warning(lost, reaped.requeued, reaped.dropped)

@@ -6,7 +6,6 @@ token while something waits that somebody could take. Who pops the token takes, 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.group.endings import GroupEndings
+from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings
 from inferbus_worker.group.reopening import Reopening
@@ -37,6 +37,7 @@ class Taker:
     Args:
         courier: reaches the store.
         group: knows its words.
+        figures: make tokens.
         slots: what is free here.
         queue: where a taken job meets its slot; it waits there for a thread, and for nothing else.
         in_flight: what this worker has.
@@ -53,6 +54,7 @@ class Taker:
         *,
         courier: Courier,
         group: RedisGroup,
+        figures: Figures,
         slots: SlotTable,
         queue: RequestQueue,
         in_flight: InFlight,
@@ -65,6 +67,7 @@ class Taker:
     ) -> None:
         self._courier = courier
         self._group = group
+        self._figures = figures
         self._slots = slots
         self._queue = queue
         self._in_flight = in_flight
@@ -74,7 +77,6 @@ class Taker:
         self._endings = endings
         self._may_take = may_take
         self._wait_for_bell = wait_for_bell
-        self._numbers = itertools.count()
         self._is_stopped = False
         self._changed = threading.Event()
         #: The models that the store is asked to ring for now; a slot of another one ends that wait.
@@ -98,11 +100,7 @@ class Taker:
         listens_to = self._listens_to
         if listens_to is not None and (self._is_stopped or {model for model, _ in self._wanted()} - set(listens_to)):
             self._listens_to = None
-            self._courier.post(self._group.ring_own())
-
-    def new_token(self) -> str:
-        """For the jobs that are taken next; no other taking has it."""
-        return f"{self._group.instance}.{next(self._numbers)}"
+            self._courier.post(self._group.ring())
 
     def _work(self) -> None:
         while not self._is_stopped:
@@ -120,7 +118,7 @@ class Taker:
         if not wanted:
             self._changed.wait(_LOOK_ANYWAY)
             return
-        took = self._courier.ask(self._group.take(self.new_token(), wanted))
+        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
         if took.jobs:
             self.receive(took.jobs)
             return
