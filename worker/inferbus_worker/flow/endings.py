@@ -82,9 +82,7 @@ def endings_in_memory(*, in_flight: InFlight, meter: Meter, recent: Idempotency)
         if job.retry is not None:
             recent.finished(job.retry, Finished(job.key.session, job.terminal()))
 
-    return Endings(
-        _remember_turn, _release, in_flight.remove, measure(meter), _settle_charge, remember_outcome, _say
-    )
+    return Endings(_remember_turn, _release, in_flight.remove, measure(meter), _settle_charge, remember_outcome, _say)
 
 
 def measure(meter: Meter) -> Callable[[Job], None]:

@@ -1,4 +1,4 @@
-"""Makes of a decoded request what the store decides on: a bid, by this worker's settings and what it knows of the group."""
+"""Makes of a request what the store decides on: a bid, by this worker's settings and what it knows of the group."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Bidding:
         now = self._clock()
         until = deadline_of(request, wish.arrival.message.expiry, now if since is None else since)
         deadline = None if until is None else until - now
-        retry, is_certain = self._retry(wish)
+        retry, may_repeat = self._retry(wish)
         return Bid(
             job=self._new_name(),
             project=key.project,
@@ -96,7 +96,7 @@ class Bidding:
             flying=session_name(key.in_topics),
             names=wish.replies.address.request_id,
             retry=retry,
-            repeats=is_certain,
+            may_repeat=may_repeat,
             windows=tuple(
                 (f"{window.table}:{window.key!r}", window.rate.limit, window.rate.window)
                 for window in self._limits.windows_of(key, request.client_id, in_session=not request.is_stateless)

@@ -7,9 +7,10 @@ worker, who hears the same cancel, stops it; so does one that was just about to 
 from __future__ import annotations
 
 import logging
+
 from inferbus_client.contract.wire import Failure
-from inferbus_worker.group.endings import GroupEndings
 from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.group.endings import GroupEndings
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.holdings import Holdings
 from inferbus_worker.group.names import session_name
@@ -17,7 +18,7 @@ from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.calls import Call
-from inferbus_worker.state.redis.group import Cancelled, RedisGroup, Taken
+from inferbus_worker.state.redis.group import Cancelled, RedisGroup
 
 log = logging.getLogger("inferbus.cancels")
 

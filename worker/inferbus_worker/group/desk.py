@@ -34,10 +34,13 @@ from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.conversation import Change
+from inferbus_worker.state.errors import StoreAwayError
 from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.calls import Call
-from inferbus_worker.state.redis.courier import Courier, StoreAwayError
-from inferbus_worker.state.redis.group import Admitted, Bid, Known, RedisGroup, Repeat, Verdict
+from inferbus_worker.state.redis.courier import Courier
+from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdict
 
 log = logging.getLogger("inferbus.desk")
 
@@ -203,7 +206,7 @@ class Desk:
                 self._refuse(refusal_of(verdict, self._meter, bid.model), wish.replies)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
-        """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as that is heard."""
+        """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""
         self._courier.post(self._group.withdraw([bid.job]), keeps=True)
         self._refuse(AWAY, replies)
 
@@ -240,7 +243,7 @@ class Desk:
         return _Step(arrival, call, answered, partial(self._refuse, AWAY, replies))
 
     def _cancel(self, arrival: Arrival) -> _Step | None:
-        """See `Verbs`: one that comes again was meant for a request before it, which by now has ended or is a later one."""
+        """See `Verbs`. One that comes again was meant for a request before it, which has ended by now."""
         self._acknowledge(arrival.receipt)
         if arrival.again:
             return None

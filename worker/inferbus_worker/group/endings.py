@@ -17,13 +17,14 @@ from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.histories import Histories, Wanted
-from inferbus_worker.group.holdings import GroupClaim, Holdings
+from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import write_change, write_finished, write_terminal
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.state.conversation import Conversation
+from inferbus_worker.state.errors import StoreAwayError
 from inferbus_worker.state.protocols import Finished
-from inferbus_worker.state.redis.courier import Courier, StoreAwayError
+from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import Committed, Ending, RedisGroup, Taken, Written
 
 log = logging.getLogger("inferbus.endings")
@@ -63,8 +64,6 @@ class GroupEndings(Endings):
         self._holdings = holdings
         self._histories = histories
         self._gives_up = False
-        #: Replies of which the history has what their turns have changed.
-        self._in_histories: set[Owed] = set()
         super().__init__(self._conclude, in_flight.remove, measure(meter))
 
     def give_up(self) -> None:
@@ -73,10 +72,11 @@ class GroupEndings(Endings):
 
     def left(self, owed: Owed) -> None:
         """A terminal reply has left. In the network thread; does not wait."""
-        self._holdings.left(owed)
-        is_written = owed in self._in_histories
-        self._in_histories.discard(owed)
-        self._courier.post(self._group.settle([(*owed, is_written)]), keeps=True)
+        self._settle(self._holdings.left(owed))
+
+    def _settle(self, over: Over | None) -> None:
+        if over is not None:
+            self._courier.post(self._group.settle([over]), keeps=True)
 
     def end(self, taken: Taken, failure: Failure) -> None:
         """End a job that was taken out of the queue, and has not run. Does not wait."""
@@ -114,13 +114,13 @@ class GroupEndings(Endings):
         )
         committed = self._commit(ending)
         if committed is None:
-            self._holdings.left(owed)
+            self._holdings.forget(owed)
             job.replies.abandon()
             return
-        self._holdings.ended(owed.job)
+        self._holdings.ended(owed.job, is_writing=after is not None)
         if after is not None and claim.session is not None and claim.change is not None:
             made = Wanted(claim.session, claim.version + 1)
-            self._histories.write(made, claim.change, after, lambda: self._in_histories.add(owed))
+            self._histories.write(made, claim.change, after, lambda: self._settle(self._holdings.written(owed)))
         self._histories.forget(committed.evicted)
         job.replies.end_with(sealed, outcome)
 
@@ -159,4 +159,3 @@ def _used_tokens(job: Job) -> int | None:
     if isinstance(job.outcome, Answer):
         return job.outcome.usage.prompt_tokens + job.outcome.usage.completion_tokens
     return None if job.reached_engine else 0
-

@@ -60,7 +60,9 @@ class Histories:
         """
         found = {one: self._found(one) for one in wanted}
         missing = [one for one, conversation in found.items() if conversation is None]
-        calls = [call for one in missing for call in (self._group.history(one.session), self._group.pending(one.session))]
+        calls = [
+            call for one in missing for call in (self._group.history(one.session), self._group.pending(one.session))
+        ]
         answers = iter(self._courier.ask_all(calls) if calls else ())
         for one, history, pending in zip(missing, answers, answers, strict=True):
             found[one] = self._put_together(one, *history, *pending)
@@ -100,7 +102,7 @@ class Histories:
         append = self._group.append(
             *made, write_head(after), change.forgotten, change.dropped, change.resets, write_messages(change.messages)
         )
-        self._courier.post(append, answered)
+        self._courier.post(append, answered, keeps=True)
 
     def _found(self, wanted: Wanted) -> Conversation | None:
         if not wanted.version:

@@ -50,13 +50,30 @@ class GroupClaim:
         """The end of the job does."""
 
 
+class Over(NamedTuple):
+    """What the store may forget: a job, by its token, and whether the history has what its turn has changed."""
+
+    job: str
+    token: str
+    is_written: bool
+
+
 class _Held(NamedTuple):
-    """A job, by what token; without one its terminal reply alone is owed, which another worker has written."""
+    """A job, by what token; without one its terminal reply alone is owed, which another worker has written.
+
+    Attributes:
+        has_ended: its outcome is written.
+        has_left: its terminal reply has left.
+        is_writing: its turn's change is on its way to the history.
+        is_written: it is there.
+    """
 
     token: str
     job: Job | None
-    #: Its outcome is written; its reply has yet to leave.
-    has_ended: bool
+    has_ended: bool = False
+    has_left: bool = False
+    is_writing: bool = False
+    is_written: bool = False
 
 
 class Holdings:
@@ -86,19 +103,36 @@ class Holdings:
             held = self._held.get(name)
         return None if held is None or held.has_ended else held.job
 
-    def ended(self, name: str) -> None:
-        """A job's outcome is written; its reply has yet to leave."""
+    def ended(self, name: str, *, is_writing: bool) -> None:
+        """A job's outcome is written; its reply has yet to leave, and its history perhaps to follow."""
         with self._lock:
             held = self._held.get(name)
             if held is not None:
-                self._held[name] = held._replace(has_ended=True)
+                self._held[name] = held._replace(has_ended=True, is_writing=is_writing)
 
-    def left(self, owed: Owed) -> None:
-        """Its reply has left, or another worker has the job: it is no business of ours any more."""
+    def left(self, owed: Owed) -> Over | None:
+        """Its reply has left; what the store may forget now."""
+        return self._on(owed, "has_left")
+
+    def written(self, owed: Owed) -> Over | None:
+        """Its history has followed; what the store may forget now."""
+        return self._on(owed, "is_written")
+
+    def forget(self, owed: Owed) -> None:
+        """Another worker has it, and its job is at its end here."""
+        with self._lock:
+            self._held.pop(owed.job, None)
+
+    def _on(self, owed: Owed, step: str) -> Over | None:
         with self._lock:
             held = self._held.get(owed.job)
-            if held is not None and held.token == owed.token:
-                del self._held[owed.job]
+            if held is None or held.token != owed.token:
+                return None
+            held = self._held[owed.job] = held._replace(**{step: True})
+            if not held.has_left or held.is_writing != held.is_written:
+                return None
+            del self._held[owed.job]
+        return Over(*owed, held.is_written)
 
     def lose(self, name: str) -> None:
         """Another worker has it, or will: let it stop, and say nothing more of it."""

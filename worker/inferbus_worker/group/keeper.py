@@ -1,9 +1,9 @@
 """Keeps what this worker has taken, looks after what others have lost, and says that it lives: the thread "leases".
 
-A job belongs to its worker for one lease, which this thread renews four times in that. It takes up what others have let
-run out only when it has itself reached the store for one whole lease without a break: after a stall of the store those
-whose leases ran out meanwhile renew them first, and nobody's live work is taken. A worker that has lost its broker gives
-its jobs back, since nobody would hear its replies.
+A job belongs to its worker for one lease, which this thread renews four times in that. It takes up what others have
+let run out only when it has itself reached the store for one whole lease without a break: after a stall of the store
+those whose leases ran out meanwhile renew them first, and nobody's live work is taken. A worker that has lost its
+broker gives its jobs back, since nobody would hear its replies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from inferbus_worker.group.histories import Histories
 from inferbus_worker.group.holdings import Holdings
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.state.redis.courier import Courier, StoreAwayError
+from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup, Taken
 
 log = logging.getLogger("inferbus.leases")
@@ -137,7 +138,7 @@ class Keeper:
         """Let others have what this worker has not ended, and what it has ended and could not say."""
         held = self._holdings.all()
         if held:
-            self._courier.post(self._group.give_back([tuple(owed) for owed in held]), keeps=True)
+            self._courier.post(self._group.give_back(held), keeps=True)
             for owed in held:
                 self._holdings.lose(owed.job)
 
@@ -170,7 +171,7 @@ class Keeper:
             self._reap_leases()
 
     def _renew_leases(self) -> None:
-        renewed = self._courier.ask(self._group.renew([tuple(owed) for owed in self._holdings.all()]))
+        renewed = self._courier.ask(self._group.renew(self._holdings.all()))
         for name in renewed.lost:
             log.warning("a job was taken over by another worker: it was not renewed in time")
             self._holdings.lose(name)

@@ -20,13 +20,14 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings
 from inferbus_worker.group.reopening import Reopening
-from inferbus_worker.state.redis.courier import Courier, StoreAwayError
+from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup, Taken
 
 log = logging.getLogger("inferbus.taker")
 
 #: Seconds after which to look without having been rung for: a token may have died with the worker that popped it.
-_LOOK_ANYWAY: Final = 1.0
+LOOK_ANYWAY: Final = 1.0
 #: Seconds between two tries while the store is away.
 _TRY_EVERY: Final = 0.2
 
@@ -116,7 +117,7 @@ class Taker:
         self._changed.clear()
         wanted = self._wanted()
         if not wanted:
-            self._changed.wait(_LOOK_ANYWAY)
+            self._changed.wait(LOOK_ANYWAY)
             return
         took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
         if took.jobs:
@@ -127,7 +128,7 @@ class Taker:
         if {model for model, _ in self._wanted()} - set(models) or self._is_stopped:
             self._listens_to = None  # one has become free meanwhile
             return
-        self._wait_for_bell(models, took.again_in or _LOOK_ANYWAY)
+        self._wait_for_bell(models, took.again_in or LOOK_ANYWAY)
         self._listens_to = None
 
     def _wanted(self) -> list[tuple[str, int]]:
@@ -158,4 +159,3 @@ class Taker:
             self._queue.put(job)
             if job.outcome is not None and self._queue.remove(job):
                 self._endings.later(job)
-

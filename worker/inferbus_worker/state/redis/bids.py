@@ -54,6 +54,7 @@ class Bid(NamedTuple):
         most_ahead: it is too late where more go before it.
         form_limit: it has a form, and so many may be under way for its model.
         charge: what it costs, where there is a token budget.
+        may_repeat: whether it may be a repeat; else `retry` only says what its own repeats are known by.
     """
 
     job: str
@@ -71,6 +72,7 @@ class Bid(NamedTuple):
     most_ahead: int | None = None
     form_limit: int | None = None
     charge: Charging | None = None
+    may_repeat: bool = True
 
 
 def short(name: str) -> str:

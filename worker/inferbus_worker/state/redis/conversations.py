@@ -16,12 +16,16 @@ _LONGER: Final = 3_600_000
 class Conversations(Scripted):
     """See `RedisGroup`."""
 
-    def reset(self, session: str) -> Call[int | None]:
+    def reset(self, session: str, pending: bytes) -> Call[int | None]:
         """Forget a conversation: its new version, 0 where there was none; None while somebody claims it.
 
         Its history is to be deleted, see `forget`; what is written next says that it `resets`.
+
+        Args:
+            session: whose.
+            pending: the change that this is, for whoever finds the history not yet deleted.
         """
-        return self._call("reset", short(session), read=lambda answer: answer)
+        return self._call("reset", short(session), pending, read=lambda answer: answer)
 
     def history(self, session: str) -> Call[tuple[int, list[bytes]]]:
         """The version that was written last, 0: none, and what `append` wrote: the header, then the messages."""

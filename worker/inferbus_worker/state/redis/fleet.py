@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.plan import lane_name
-from inferbus_worker.state.redis.scripted import Scripted, nothing
+from inferbus_worker.state.redis.scripted import SCHEMA, Scripted, nothing
 
 #: A worker that has not been heard of for so many leases is no more.
 _BEATS: Final = 3
@@ -82,11 +82,20 @@ class Fleet(Scripted):
         """
         texts = json.dumps(models, ensure_ascii=False)
         ttl = _BEATS * self._lease_ms
-        return self._call("beat", self._instance, self._worker, info, texts, ttl, read=_read_group)
+        return self._call("beat", self.instance, self._worker, info, texts, ttl, read=_read_group)
+
+    def schema(self) -> tuple[Call[None], Call[str]]:
+        """Say how this worker writes, unless somebody has said so before; and hear how it is."""
+        key = f"inferbus:{{{self._group}}}:schema"
+        return Call("SETNX", (key,), (SCHEMA,), nothing), Call("GET", (key,), (), lambda said: said.decode())
+
+    def ring(self) -> Call[None]:
+        """Wake this worker, which sleeps on its own bell."""
+        return self._call("ring", self.instance, read=nothing)
 
     def leave(self) -> Call[None]:
         """Beat no more."""
-        return self._call("leave", self._instance, read=nothing)
+        return self._call("leave", self.instance, read=nothing)
 
     def sizes(self) -> Call[Sizes]:
         return self._call("sizes", read=_read_sizes)

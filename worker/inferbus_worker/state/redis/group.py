@@ -106,7 +106,7 @@ class RedisGroup(Conversations, Fleet):
             not_after: the store's time in ms; later than that nothing is done, and the answer is `Stale`.
         """
         lane = lane_name(bid.project, bid.model)
-        args = (self._plan, not_after, *arguments(bid, lane), self._lease_ms, *limits(bid))
+        args = (self._plan, not_after, *arguments(bid, lane), self._lease_ms, int(bid.may_repeat), *limits(bid))
         return self._call("admit", *args, read=read_verdict)
 
     def confirm(self, jobs: Sequence[str]) -> Call[Sequence[str]]:
@@ -141,7 +141,7 @@ class RedisGroup(Conversations, Fleet):
             written = (change.version, change.pending, change.tokens, system, change.bytes)
         return self._call(
             "commit",
-            *(ending.job, ending.token, self._instance, ending.owed),
+            *(ending.job, ending.token, self.instance, ending.owed),
             b"" if ending.outcome is None else b"=" + ending.outcome,
             *(self._retry_ms, self._lease_ms, self._max_sessions, self._max_history_bytes),
             "" if ending.used_tokens is None else ending.used_tokens,
@@ -157,7 +157,7 @@ class RedisGroup(Conversations, Fleet):
     def renew(self, held: Iterable[tuple[str, str]]) -> Call[Renewed]:
         """Hold on to all of these, each a job and its token; what else is leased to this worker goes back in time."""
         args = [part for pair in held for part in pair]
-        return self._call("renew", self._instance, self._lease_ms, *args, read=_read_renewed)
+        return self._call("renew", self.instance, self._lease_ms, *args, read=_read_renewed)
 
     def give_back(self, held: Iterable[tuple[str, str]]) -> Call[None]:
         """Let others run these, each a job and its token, before all that waits."""
@@ -206,7 +206,7 @@ class RedisGroup(Conversations, Fleet):
         return self._call("cancel", *args, read=read)
 
     def _hold(self, token: str) -> tuple[Argument, ...]:
-        return self._instance, token, self._lease_ms
+        return self.instance, token, self._lease_ms
 
 
 def _read_committed(answer: Any) -> Committed | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from inferbus_worker.state.redis.bids import milliseconds, short
 from inferbus_worker.state.redis.calls import Argument, Call
 
 T = TypeVar("T")
+
+#: How all of this is written. Workers that write it differently share nothing, and say so.
+SCHEMA: Final = "1"
 
 
 class Scripted:
@@ -22,13 +25,14 @@ class Scripted:
         session_ttl: seconds that a session is kept after its last turn.
 
     Attributes:
+        instance: as it was given.
         prefix: of every key of the group but the histories; its hash tag keeps them in one slot.
     """
 
     def __init__(self, group: str, instance: str, worker: str, *, lease: float, session_ttl: float) -> None:
-        self.prefix = f"inferbus:1:{{{group}}}:"
+        self.prefix = f"inferbus:{SCHEMA}:{{{group}}}:"
         self._group = group
-        self._instance = instance
+        self.instance = instance
         self._worker = worker
         self._lease_ms = milliseconds(lease)
         self._session_ms = milliseconds(session_ttl)
@@ -40,7 +44,7 @@ class Scripted:
     @property
     def own_bell(self) -> str:
         """The list to sleep on for what waits for this worker."""
-        return self.bell(f"worker:{self._instance}")
+        return self.bell(f"worker:{self.instance}")
 
     def _call(self, script: str, *args: Argument, read: Callable[[Any], T]) -> Call[T]:
         return Call(script, (self.prefix,), args, read)

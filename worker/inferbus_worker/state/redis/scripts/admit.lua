@@ -5,8 +5,8 @@ local plan = cjson.decode(ARGV[1])
 local not_after, id, lane, model, owner = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local session, flying, names, retry, body = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local deadline, slot_by, most_ahead, form_limit = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
-local patience = tonumber(ARGV[16])
-local QUESTION, WINDOWS = 17, 24
+local patience, may_repeat = tonumber(ARGV[16]), ARGV[17] == '1'
+local QUESTION, WINDOWS = 18, 25
 -- An owner holds at most so many times what is free (see flow/lane.py).
 local GREED = 7
 -- For so long the nameless leave some room to somebody with a name.
@@ -24,7 +24,7 @@ if place_before then
   return {'admitted', tonumber(place_before)}
 end
 
-local known = retry ~= '' and call('GET', P .. 'retry:' .. retry)
+local known = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry)
 if known and known:sub(1, 2) == 'j:' then
   return {'repeat'}
 end

@@ -172,15 +172,19 @@ local function settle_charge(id, job, tokens)
   end
 end
 
--- Let go of all that a job held from its admission on: claim, place among those that fly, form, retry. Any number of
--- times: only what is still this job's is let go.
-local function release(id, job)
+local function let_session_go(id, job)
   if job.session ~= '' then
     local session = P .. 'session:' .. job.session
     if call('HGET', session, 'claim') == id then
       call('HDEL', session, 'claim')
     end
   end
+end
+
+-- Let go of all that a job held from its admission on: claim, place among those that fly, form, retry. Any number of
+-- times: only what is still this job's is let go.
+local function release(id, job)
+  let_session_go(id, job)
   if call('SREM', P .. 'flying:' .. job.flying, id) == 1 and job.form == '1' then
     decrease(FORMS, job.model)
   end

@@ -8,7 +8,8 @@ if not values[2] then
   return 0
 end
 call('HINCRBY', KEPT, 'bytes', '-' .. (values[3] or 0))
-call('HSET', key, 'version', values[2] + 1, 'tokens', 0, 'bytes', 0)
-call('HDEL', key, 'pending', 'system')
+-- Until the history is deleted, this says that nothing in it counts.
+call('HSET', key, 'version', values[2] + 1, 'tokens', 0, 'bytes', 0, 'pending', ARGV[2])
+call('HDEL', key, 'system')
 call('ZADD', SESSIONS, now(), ARGV[1])
 return values[2] + 1
