@@ -7,6 +7,7 @@ worker which was away too long writes nothing; what it has lost it hears of when
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from inferbus_client.contract.wire import Failure
@@ -112,23 +113,23 @@ class Holdings:
 
     def left(self, owed: Owed) -> Over | None:
         """Its reply has left; what the store may forget now."""
-        return self._on(owed, "has_left")
+        return self._after(owed, lambda held: held._replace(has_left=True))
 
     def written(self, owed: Owed) -> Over | None:
         """Its history has followed; what the store may forget now."""
-        return self._on(owed, "is_written")
+        return self._after(owed, lambda held: held._replace(is_written=True))
 
     def forget(self, owed: Owed) -> None:
         """Another worker has it, and its job is at its end here."""
         with self._lock:
             self._held.pop(owed.job, None)
 
-    def _on(self, owed: Owed, step: str) -> Over | None:
+    def _after(self, owed: Owed, step: Callable[[_Held], _Held]) -> Over | None:
         with self._lock:
             held = self._held.get(owed.job)
             if held is None or held.token != owed.token:
                 return None
-            held = self._held[owed.job] = held._replace(**{step: True})
+            held = self._held[owed.job] = step(held)
             if not held.has_left or held.is_writing != held.is_written:
                 return None
             del self._held[owed.job]
