@@ -1,0 +1,308 @@
+"""Connections to the store. redis-py's own patience is for nobody here: it is asked once, and half a second long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from pydantic import SecretStr
+
+from inferbus_client.errors import SettingsError
+from inferbus_client.settings.sources import nearest
+from inferbus_client.shown import shown_in_line
+from inferbus_worker.settings.store_url import Address, StoreUrl
+from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreRefusedError
+from inferbus_worker.state.redis.calls import Argument
+from inferbus_worker.state.redis.facts import Facts, check, facts_of
+from inferbus_worker.state.redis.words import closed_at_once, in_words
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+Result = TypeVar("Result")
+Command: TypeAlias = tuple[Argument, ...]
+
+#: Seconds that the store has for a sign of life: to let somebody in, to take a command, to answer one.
+TIMEOUT: Final = 0.5
+#: Seconds for all the answers of a batch, however fast the single ones come.
+_BATCH_TIMEOUT: Final = 2.0
+#: Of the Sentinels' names, those that a sentence lists.
+_NAMED: Final = 5
+
+
+class Store:
+    """Opens connections, each to the server that has a key.
+
+    Used by several threads only as far as each opens connections of its own.
+    """
+
+    def __init__(self, url: StoreUrl) -> None:
+        """Nothing is connected yet.
+
+        Raises:
+            SettingsError: redis-py is not installed.
+        """
+        try:
+            import redis  # noqa: F401, PLC0415
+        except ImportError:
+            raise SettingsError("--state needs redis-py: pip install 'inferbus-worker[redis]'") from None
+        self._url = url
+        self._nodes = list(url.addresses)
+        self._slots: list[tuple[int, int, Address]] = []
+
+    @property
+    def url(self) -> StoreUrl:
+        return self._url
+
+    @property
+    def is_cluster(self) -> bool:
+        return self._url.kind == "cluster"
+
+    def place_of(self, key: str) -> Address | None:
+        """Where a key is; None for a socket.
+
+        Raises:
+            StoreError: nobody says so.
+        """
+        match self._url.kind:
+            case "unix":
+                return None
+            case "single":
+                return self._url.addresses[0]
+            case "sentinel":
+                return self._discovered()
+        if not self._slots:
+            self.refresh()
+        if (known := self.known_place_of(key)) is not None:
+            return known
+        raise StoreAwayError(f"the Cluster at {self._url} has nobody for a part of its keys")
+
+    def known_place_of(self, key: str) -> Address | None:
+        """Where a key of a Cluster was when somebody last asked; asks nobody."""
+        from redis.crc import key_slot  # noqa: PLC0415
+
+        slot = key_slot(key.encode())
+        return next((address for first, last, address in self._slots if first <= slot <= last), None)
+
+    def refresh(self) -> None:
+        """Ask a Cluster anew which of its nodes has what. Nothing to do for others.
+
+        Raises:
+            StoreError: none of the nodes that are known says it.
+        """
+        if not self.is_cluster:
+            return
+        from redis.cluster import parse_cluster_slots  # noqa: PLC0415
+
+        first: Exception | None = None
+        for address in dict.fromkeys([*self._nodes, *self._url.addresses]):
+            client = self.client(address)
+            try:
+                said = self._in_words(lambda: client.execute_command("CLUSTER SLOTS"), address)  # noqa: B023
+            except (StoreAwayError, StoreRefusedError) as error:
+                first = first or error
+                continue
+            finally:
+                client.close()
+            table = parse_cluster_slots(said, current_host=address[0])
+            self._slots = [(low, high, row["primary"]) for (low, high), row in table.items()]
+            self._nodes = list(dict.fromkeys(primary for _, _, primary in self._slots))
+            return
+        raise first or StoreAwayError(f"the Cluster at {self._url} has no nodes")
+
+    def client(self, address: Address | None, timeout: float = TIMEOUT) -> Redis:
+        """A plain client of one server, which is asked once and no longer than that many seconds for each answer."""
+        import redis  # noqa: PLC0415
+
+        url, options = self._url, self._options(timeout)
+        password = None if url.password is None else url.password.get_secret_value()
+        options |= {"username": url.username, "password": password, "db": url.db}
+        if address is None:
+            return redis.Redis(unix_socket_path=url.path, **options)
+        host, port = address
+        return redis.Redis(host=host, port=port, **options, **self._tls())
+
+    def client_of(self, key: str, timeout: float = TIMEOUT) -> Redis:
+        """The same of the server that has a key.
+
+        Raises:
+            StoreError: nobody says which has it.
+        """
+        return self.client(self.place_of(key), timeout)
+
+    def wire(self, address: Address | None) -> Wire:
+        """A connection to a server, which has been found to be one to keep state in.
+
+        Raises:
+            StoreError: it cannot be had.
+        """
+        wire = Wire(self.client(address), self._place(address))
+        try:
+            wire.facts = self._in_words(lambda: facts_of(wire.client), address, is_first=True)
+            check(wire.facts, wire.place, self._url.kind)
+            wire.connect()
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    def _in_words(self, ask: Callable[[], Result], address: Address | None, *, is_first: bool = False) -> Result:
+        import redis  # noqa: PLC0415
+
+        try:
+            return ask()
+        except (redis.RedisError, OSError) as error:
+            said = in_words(error, self._place(address))
+            if is_first and said.reason.endswith("closes the connection"):
+                raise StoreAwayError(f"{said.reason} at once: {closed_at_once(self._url)}") from None
+            raise said from None
+
+    def _place(self, address: Address | None) -> str:
+        if address is None:
+            return f"the store at {shown_in_line(self._url.path)}"
+        host, port = address
+        return f"the store at [{host}]:{port}" if ":" in host else f"the store at {host}:{port}"
+
+    def _options(self, timeout: float) -> dict[str, Any]:
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+
+        return {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,  # whose answers need no handshake, and are alike on all servers
+            "driver_info": None,
+        }
+
+    def _tls(self) -> dict[str, Any]:
+        if not self._url.tls:
+            return {}
+        names = {"ssl_ca_certs": self._url.cafile, "ssl_certfile": self._url.cert, "ssl_keyfile": self._url.key}
+        for file in filter(None, names.values()):
+            _check_readable(file)
+        return {"ssl": True, **{name: str(file) for name, file in names.items() if file is not None}}
+
+    def _discovered(self) -> Address:
+        """Which server the Sentinels say takes the writes."""
+        import redis  # noqa: PLC0415
+        from redis.sentinel import MasterNotFoundError, Sentinel  # noqa: PLC0415
+
+        user, password = self._url.sentinel
+        options = self._options(TIMEOUT) | {"username": user, "password": _bare(password)} | self._tls()
+        sentinels = Sentinel(self._url.addresses, sentinel_kwargs=options)
+        name = self._url.service
+        try:
+            host, port = sentinels.discover_master(name)
+        except MasterNotFoundError:
+            raise self._why_none(sentinels.sentinels) from None
+        except (redis.RedisError, OSError) as error:
+            raise in_words(error, f"the Sentinel of {self._url}") from None
+        finally:
+            sentinels.close()
+        return host, port
+
+    def _why_none(self, sentinels: Sequence[Redis]) -> StoreAwayError | StoreRefusedError:
+        import redis  # noqa: PLC0415
+
+        name = shown_in_line(self._url.service)
+        last: Exception | None = None
+        for sentinel in sentinels:
+            try:
+                known = sorted(map(str, sentinel.sentinel_masters()))
+            except (redis.RedisError, OSError) as error:
+                last = error
+                continue
+            if self._url.service in known:
+                return StoreAwayError(f"the Sentinels see no server of {name} that takes writes")
+            listed = ", ".join(map(shown_in_line, known[:_NAMED])) or "none at all"
+            return StoreRefusedError(f"the Sentinels know no {name}{nearest(name, known)}; they watch {listed}")
+        reason = "" if last is None else f": {in_words(last, 'the last of them').reason}"
+        return StoreAwayError(f"no Sentinel of {self._url} answers{reason}")
+
+
+class Wire:
+    """One connection, over which commands go out together and their answers come back in their order."""
+
+    def __init__(self, client: Redis, place: str) -> None:
+        """See `Store.wire`."""
+        self.client = client
+        self.place = place
+        self.facts: Facts
+
+    def connect(self) -> None:
+        self._connection = self.client.connection_pool.get_connection()
+
+    def pack(self, command: Command) -> bytes:
+        """A command as it goes over the wire.
+
+        Raises:
+            StoreAnswerError: something in it is neither text nor a number.
+        """
+        import redis  # noqa: PLC0415
+
+        try:
+            return b"".join(self._connection.pack_command(*command))
+        except redis.DataError as error:
+            raise StoreAnswerError(f"{command[0]!r} cannot be sent: {error}") from None
+
+    def exchange(self, packed: Sequence[bytes]) -> list[Any]:
+        """Send commands that `pack` has packed.
+
+        Returns:
+            The answers. One that is an error is the exception that stands for it.
+
+        Raises:
+            StoreError: there are not as many answers, or not in time. How many commands have been run nobody knows.
+        """
+        import redis  # noqa: PLC0415
+
+        try:
+            self._connection.send_packed_command([b"".join(packed)], check_health=False)
+            return self._answers(len(packed))
+        except (redis.RedisError, OSError) as error:
+            raise in_words(error, self.place) from None
+
+    def _answers(self, count: int) -> list[Any]:
+        import redis  # noqa: PLC0415
+
+        read = self._connection.read_response
+        answers: list[Any] = []
+        until = time.monotonic() + _BATCH_TIMEOUT
+        for _ in range(count):
+            try:
+                answers.append(read())
+            except redis.ResponseError as error:
+                answers.append(error)
+            if time.monotonic() > until and len(answers) < count:
+                raise StoreAwayError(f"{self.place} does not answer in time")
+        return answers
+
+    def ask(self, *command: Argument) -> Any:
+        """One command alone; its answer.
+
+        Raises:
+            StoreError: there is none, or it is an error.
+        """
+        (answer,) = self.exchange([self.pack(command)])
+        if isinstance(answer, Exception):
+            raise in_words(answer, self.place)
+        return answer
+
+    def close(self) -> None:
+        with suppress(Exception):  # whatever it says, nobody will use it again
+            self.client.close()
+
+
+def _bare(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise SettingsError(f"state: cannot read {file}: {error.strerror}") from None
