@@ -72,7 +72,7 @@ _HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
     "gguf": "inferbus_worker.engines.estimate",
     "huggingface_hub": "inferbus_worker.engines",
     "opentelemetry": "inferbus_client.tracing",
-    "redis": "",
+    "redis": "inferbus_worker.state.redis",
 }
 
 
