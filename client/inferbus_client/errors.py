@@ -19,6 +19,7 @@ InferbusError
 │   ├── EngineFailedError         engine_error
 │   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
 │   └── DeadlineExceededError     deadline_exceeded
+├── AnswerChangedError            begun anew by another worker, in other words, where nothing can be taken back (`run`)
 ├── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
 ├── SettingsError                 settings that cannot be used: nothing was tried yet
 │   └── ConflictError             settings that cannot be meant together (`names`)
@@ -263,6 +264,18 @@ class UnavailableError(RequestFailedError):
 
 class DeadlineExceededError(RequestFailedError):
     """The request's deadline passed before its answer was complete."""
+
+
+class AnswerChangedError(InferbusError):
+    """Another worker has begun a streamed answer anew, in other words, where what was said cannot be taken back.
+
+    Attributes:
+        run: how often another one had begun it anew.
+    """
+
+    def __init__(self, run: int) -> None:
+        super().__init__("another worker has begun the answer anew, in other words than those that were said")
+        self.run = run
 
 
 class ToolError(InferbusError):
