@@ -30,7 +30,8 @@ InferbusError
 ├── ToolError                     raised by a tool: the model is told its text
 ├── ToolRoundsError               the model calls tools on and on (`calls`, `rounds`)
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
-└── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
+├── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
+└── DrainIgnoredError             a worker that was asked to leave does not react (`worker`)
 """
 
 from __future__ import annotations
@@ -325,6 +326,21 @@ class WorkerLivesError(InferbusError):
 
     def __init__(self, worker: str) -> None:
         super().__init__(f"worker {worker!r} lives: it answers; stop it first, or say --force")
+        self.worker = worker
+
+
+class DrainIgnoredError(InferbusError):
+    """A worker that was asked to leave goes on as before.
+
+    Attributes:
+        worker: its name.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(
+            f"worker {worker!r} does not react: either it does not allow that (--remote-drain, which is off by "
+            f"default), or this login may not publish to inferbus/workers/{worker}/drain, or it is gone"
+        )
         self.worker = worker
 
 

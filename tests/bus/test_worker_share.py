@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import pytest
@@ -15,11 +14,8 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, decode_announcement
 from inferbus_client.errors import BrokerError, NoSharesError
 from inferbus_client.exits import Exit, exit_of
-from inferbus_client.mqtt.message import Incoming
-from inferbus_worker.bus.connection import Bus
-from inferbus_worker.replies.sender import Sender
-from inferbus_worker.settings.worker import Settings
 from support.listener import Listener
+from support.members import Member, member
 from support.mosquitto import Mosquitto, mosquitto_pub
 from support.needs import needs_module
 from support.other_brokers import Nats, RabbitMq
@@ -31,76 +27,6 @@ def amqtt() -> AbstractContextManager[Any]:
     from inferbus_worker.demo.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - may be missing
 
     return EmbeddedBroker()
-
-
-class Member:
-    """A worker's bus without the worker: what it is dealt is in `dealt`, and acknowledged unless `holds`."""
-
-    def __init__(self, url: str, worker: str, group: str | None = "fleet", **settings: Any) -> None:
-        self.dealt: list[Incoming] = []
-        self.drains = 0
-        self.holds = False
-        said = {"broker": url, "worker_id": worker, "projects": ["shop"], "alongside": True, **settings}
-        self.bus = Bus(
-            Settings.load(said),
-            sender=Sender(qos=0, max_bytes=1_000_000),
-            receive=self._receive,
-            asked=lambda: None,
-            came_up=lambda: None,
-            model="none",
-            group=group,
-            drain_asked=self._drain,
-        )
-
-    @property
-    def texts(self) -> list[str]:
-        return [message.payload.decode() for message in self.dealt]
-
-    def start(self) -> None:
-        self.bus.start(lambda: False)
-
-    def cut_off(self) -> None:
-        """Lose the connection, as a cable does."""
-        paho = self.bus.link._connection.paho
-        assert paho is not None
-        connection = self.bus._instance.connection
-        connection_to_cut: Any = paho.socket()
-        connection_to_cut.shutdown(2)
-        until(lambda: self.bus._instance.connection > connection and self.bus.link.is_up)
-
-    def die(self) -> None:
-        """End without a goodbye to the broker."""
-        self.bus.link._end()
-        paho = self.bus.link._connection.paho
-        assert paho is not None
-        paho.abandon()
-        until(lambda: not self.bus.link.is_alive)
-
-    def acknowledges_again(self) -> None:
-        """What it holds, and what comes."""
-        self.holds = False
-        for message in list(self.dealt):
-            self.bus.link.call(partial(self.bus.link.acknowledge, message.ack_id))
-
-    def _receive(self, message: Incoming) -> None:
-        self.dealt.append(message)
-        if not self.holds:
-            self.bus.link.acknowledge(message.ack_id)
-
-    def _drain(self) -> None:
-        self.drains += 1
-
-
-@contextmanager
-def member(broker: Mosquitto, worker: str, *, joins: bool = True, **more: Any) -> Iterator[Member]:
-    one = Member(broker.url, worker, **more)
-    try:
-        one.start()
-        if joins:
-            one.bus.join()
-        yield one
-    finally:
-        one.bus.close(2)
 
 
 def ask(broker: Mosquitto, count: int, topic: str = "shop/user_input/s1") -> list[str]:
@@ -223,7 +149,7 @@ class TestJoining:
     ) -> None:
         """Else every request would come to it, besides those that it is dealt."""
         kept: dict[str, Any] = {"ack": "after-reply"}
-        alone = Member(own_broker.url, "w1", group=None, **kept)
+        alone = Member(own_broker.url, "w1", state=None, **kept)
         alone.start()
         alone.die()
         with member(own_broker, "w1", **kept) as first, member(own_broker, "w2", **kept) as second:

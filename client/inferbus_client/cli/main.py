@@ -35,6 +35,7 @@ _OWN_VERBS = {
     "completion": "inferbus_client.cli.completion",
     "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
+    "drain": "inferbus_client.cli.drain",
     "gateway": "inferbus_client.cli.gateway",
     "keys": "inferbus_client.cli.keys",
 }

@@ -49,7 +49,14 @@ def test_everything_in_it_is_an_inferbus_error() -> None:
 
 
 def test_what_a_library_s_user_can_meet_is_public() -> None:
-    workers_own = {"AlreadyServedError", "ConflictError", "UnknownWorkerError", "WorkerLivesError"}
+    workers_own = {
+        "AlreadyServedError",
+        "ConflictError",
+        "DrainIgnoredError",
+        "NoSharesError",
+        "UnknownWorkerError",
+        "WorkerLivesError",
+    }
     assert {name for name, _ in drawn()} - workers_own == {n for n in inferbus_client.__all__ if n.endswith("Error")}
 
 

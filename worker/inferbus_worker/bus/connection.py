@@ -39,8 +39,7 @@ class Bus:
         asked: called there when somebody asks for the stats.
         came_up: called there, before any message, on every new connection.
         model: the name of what is served, for presence.
-        group: of the workers that share their requests, this one's; None where it serves alone.
-        drain_asked: called in the network thread when an operator asks this worker to leave; None where nobody may.
+        drain_asked: called there when an operator asks this worker to finish and leave, where `remote_drain` is on.
     """
 
     def __init__(
@@ -52,15 +51,15 @@ class Bus:
         asked: Callable[[], None],
         came_up: Callable[[], None],
         model: str,
-        group: str | None = None,
-        drain_asked: Callable[[], None] | None = None,
+        drain_asked: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._sender = sender
         self._receive = receive
         self._asked = asked
         self._came_up = came_up
-        self._group = group
+        #: The workers that share requests; None where this one has them to itself.
+        self._group = settings.group if settings.is_shared else None
         self._drain_asked = drain_asked
         self._topic = topics.presence(settings.worker_id)
         self._stats_request = topics.stats_request(settings.worker_id)
@@ -89,7 +88,9 @@ class Bus:
             holds_out=self._rivals.hold_out,
         )
         self._listening = Listening(self.link, settings.broker_timeout)
-        self._share = None if group is None else Share(settings, group, self.link, self._listening, requests)
+        self._share = None
+        if self._group is not None:
+            self._share = Share(settings, self._group, self.link, self._listening, requests)
         #: Without these a worker is not to be called ready.
         self._needed = {*self._cancels, *(requests if self._share is None else self._share.filters)}
         self._left = False
@@ -119,7 +120,7 @@ class Bus:
         self._listen_for_company(stop)
         self._sender.start(self.link)
         self._look_around(stop)
-        if self._drain_asked is not None:
+        if self._settings.remote_drain:
             self._listening.try_for({self._drain_request: 1}, "nobody can ask this worker to leave", stop)
         if self._share is None:
             self._listening.begin(dict.fromkeys(self._needed, self._settings.request_qos), stop)
@@ -254,7 +255,7 @@ class Bus:
     def _heard_drain(self, message: Incoming) -> None:
         """An operator's wish; one that is retained is an old one, of another run perhaps."""
         self.link.acknowledge(message.ack_id)
-        if self._drain_asked is not None and not message.retain:
+        if self._settings.remote_drain and not message.retain:
             log.info("asked over the bus to finish and leave")
             self._drain_asked()
 
