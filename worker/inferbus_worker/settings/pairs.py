@@ -49,8 +49,20 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
         )
     if settings.http_token_file is not None and settings.http is None:
         yield ConflictError("--http-token-file is for --http, which is off", "http_token_file", "http")
+    yield from _two_passwords(settings)
     yield from _budgets_too_small(settings)
     yield from _wrong_models(settings)
+
+
+def _two_passwords(settings: Settings) -> Iterator[ConflictError]:
+    """The store's password in more than one place, or with no place that it could be for."""
+    given = [name for name in ("state_password", "state_file") if getattr(settings, name) is not None]
+    if settings.state is not None and settings.state.password is not None and given:
+        yield ConflictError(f"state has a password, and {given[0]} is there too: say one", "state", *given)
+    elif len(given) > 1:
+        yield ConflictError("state_password and state_file: say one", *given)
+    elif given == ["state_password"] and settings.state is None:
+        yield ConflictError("state_password is for --state, which names no store", *given)
 
 
 def _wrong_models(settings: Settings) -> Iterator[ConflictError]:
@@ -125,7 +137,7 @@ def _seen_from(path: str) -> str:
 
 def without_effect(settings: Settings) -> list[str]:
     """A sentence for each setting that was given and changes nothing."""
-    idle: dict[str, tuple[str, ...]] = {}
+    idle: dict[str, tuple[str, ...]] = {"--state": () if settings.is_shared else ("group", "lease")}
     if settings.ack != "after-reply":
         idle["--ack after-reply"] = ("session_expiry", "max_attempts", "state_dir")
     if settings.backend is None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import MAX_NAMES
@@ -22,6 +22,7 @@ from inferbus_worker.settings.models import Backend, Concurrency, Memory, Models
 from inferbus_worker.settings.pairs import conflicts
 from inferbus_worker.settings.projects import MaxTokens, Projects, ProjectSettings, Temperature, TopP
 from inferbus_worker.settings.rates import Rate, RateLimit
+from inferbus_worker.settings.store_url import Store
 from inferbus_worker.settings.vllm_options import VllmOptions
 
 
@@ -78,6 +79,32 @@ class Settings(ConnectionSettings):
     alongside: bool = Field(
         False,
         description="Also serve projects that another worker serves: each of the two then answers every request.",
+    )
+    state: Store | None = Field(
+        None,
+        description="The store that workers share: redis://, rediss://, unix://, redis+sentinel://HOST,HOST/NAME or "
+        "redis+cluster://HOST,HOST. Without it one worker keeps all in its own memory.",
+        json_schema_extra={"default": "none", "metavar": "URL"},
+    )
+    state_password: SecretStr | None = Field(None, description="The password at the store (environment or file only).")
+    state_file: Path | None = Field(
+        None,
+        description="A file that holds the store's password, or instead of --state its whole URL.",
+        json_schema_extra={"default": "none", "metavar": "FILE"},
+    )
+    group: Annotated[str, Field(pattern=f"^{topics.NAME}$")] = Field(
+        "inferbus",
+        description="With --state: the workers that share. What they share is kept under this name.",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    lease: Annotated[Duration, Field(ge=2, le=3600)] = Field(
+        10.0,
+        description="With --state: how long the store may hear nothing of a worker before another takes its requests.",
+        json_schema_extra={"default": "10s", "metavar": "TIME"},
+    )
+    remote_drain: bool = Field(
+        False,
+        description="Let `inferbus drain` end this worker over the bus; who may ask for it, the broker's roles say.",
     )
     engine: Literal["vllm", "simulated"] = Field("vllm", description="vllm, or simulated: no model, echoes.")
 
@@ -386,6 +413,11 @@ class Settings(ConnectionSettings):
         if "max_conversation_bytes" in self.model_fields_set:
             return self.max_conversation_bytes
         return min(self.max_conversation_bytes, self.max_intake_bytes // 2)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is to be remembered is kept in a store that other workers have too."""
+        return self.state is not None or self.state_file is not None
 
     @property
     def slot_timeout_in_force(self) -> float | None:
