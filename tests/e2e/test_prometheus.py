@@ -25,6 +25,7 @@ from support.waiting import PATIENCE, until
 
 RULES: Final = ROOT / "deploy/prometheus/rules.yml"
 CONFIG: Final = ROOT / "deploy/prometheus/prometheus.yml"
+SCALING: Final = ROOT / "deploy/kubernetes/scaling.yaml"
 BOARD: Final = json.loads((ROOT / "deploy/grafana/inferbus.json").read_text())
 TOKEN: Final = "a-token-of-the-tests"  # noqa: S105
 
@@ -36,9 +37,10 @@ def expressions() -> list[str]:
     """Every query, as it is asked; of a comparison what is compared, since while all is well nothing comes of it."""
     rules = [rule["expr"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     targets = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
+    scaling = [trigger["metadata"]["query"] for trigger in yaml.safe_load(SCALING.read_text())["spec"]["triggers"]]
     asked = [
         expression.replace("$worker", ".*").replace("$__rate_interval", "10s").replace("[5m]", "[10s]")
-        for expression in (*rules, *targets)
+        for expression in (*rules, *targets, *scaling)
     ]
     return [_SELECTS.split(one)[0] for one in asked]
 

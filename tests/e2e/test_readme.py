@@ -49,6 +49,7 @@ TRIED: Final = {
     "yaml": "test_a_configuration_file_is_served",
     "models": "test_a_file_with_models_is_taken",
     "backend": "test_the_form_for_one_remote_model_is_taken",
+    "group": "test_the_commands_of_a_group_are_taken",
     "install": "tests/e2e/test_install.py",
     "verbs": "test_each_verb_runs",
     "python": "test_the_program_runs",
@@ -212,6 +213,14 @@ def test_a_file_with_models_is_taken(text: str, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("command", "".join(_of_kind("backend")).splitlines())
 def test_the_form_for_one_remote_model_is_taken(command: str) -> None:
+    checked = inferbus(*command.split()[1:], "--check-config")
+    assert checked.returncode == 0, checked.stderr
+    assert not checked.stderr
+
+
+@pytest.mark.parametrize("command", "".join(_of_kind("group")).splitlines())
+def test_the_commands_of_a_group_are_taken(command: str) -> None:
+    """What a group does, tests/bus and tests/faults see."""
     checked = inferbus(*command.split()[1:], "--check-config")
     assert checked.returncode == 0, checked.stderr
     assert not checked.stderr
