@@ -319,8 +319,7 @@ def build_house(settings: Settings, lineup: Lineup, drain_asked: Callable[[], No
         asked=stats_asked,
         came_up=lambda: rooms.reception.came_up(remembered=bus.link.session_present),
         model=rooms.registry.default.name,
-        group=settings.group if settings.is_shared else None,
-        drain_asked=drain_asked if settings.remote_drain else None,
+        drain_asked=drain_asked,
     )
     reporter = Reporter(
         settings,
