@@ -47,7 +47,7 @@ class Courier:
         self._here_since: float | None = None
         self._lock = threading.Lock()
         self._histories: dict[Address, Line] = {}
-        self._group = Line("redis", self._to_the_group, scripts, self._changed)
+        self._group = Line("redis", self._to_the_group, key, scripts, self._changed)
 
     @property
     def is_here(self) -> bool:
@@ -136,6 +136,7 @@ class Courier:
                 line = Line(
                     f"redis-{len(self._histories)}",
                     lambda: self._store.wire(address),
+                    call.keys[0],
                     self._scripts,
                     _nothing,
                     self._moved,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
-from inferbus_worker.state.redis.calls import Argument, Call
+from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Command, Wire
 from inferbus_worker.state.redis.parcels import Letter
 from inferbus_worker.state.redis.words import in_words, verdict_on
@@ -51,6 +51,7 @@ class Line:
         self,
         name: str,
         connect: Callable[[], Wire],
+        key: str,
         scripts: Mapping[str, str],
         on_change: Callable[[], None],
         on_moved: Callable[[list[Letter]], None] | None = None,
@@ -60,6 +61,7 @@ class Line:
         Args:
             name: the thread's.
             connect: makes a connection to the server, wherever that is now.
+            key: one that is there; the part of it in braces says where.
             scripts: their sources, by name.
             on_change: called in the thread when `away` or `full` has changed.
             on_moved: takes histories of which the server says that another has them. For all else it is looked for
@@ -76,7 +78,7 @@ class Line:
         self._on_moved = on_moved
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
         self._kept: list[Letter] = []
-        self._room = ""
+        self._room = f"{key}:room"
         self._said: tuple[str | None, str | None] | None = None
         self._wire: Wire | None = None
         self._pause = _FIRST_PAUSE
@@ -141,7 +143,8 @@ class Line:
             self._set_aside(StoreAwayError(self.away or ""), letters)
             return
         if self.full is not None and now >= self._next_try:
-            self._look_for_room()
+            self._change(None, self._lacks_room(self._here))
+            self._next_try = time.monotonic() + _LONGEST_PAUSE / 2
         if now >= self._next_look:
             self._look()
         self._deliver([letter for letter in letters if not letter.parcel.is_over])
@@ -151,6 +154,7 @@ class Line:
             wire = self._new_wire()
             try:
                 self._teach(wire)
+                full = self._lacks_room(wire)
             except BaseException:
                 wire.close()
                 raise
@@ -161,7 +165,7 @@ class Line:
         self.replicas = wire.facts.replicas
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
-        self._change(None, self.full)
+        self._change(None, full)
 
     def _teach(self, wire: Wire) -> None:
         for answer in wire.exchange([wire.pack(("SCRIPT", "LOAD", text)) for text in self._scripts.values()]):
@@ -300,28 +304,28 @@ class Line:
             letter.parcel.fail(error)
             return
         self._set_aside(error, [letter])
-        self._room = f"{letter.call.keys[0]}:room"  # what is in braces there says in whose room
         if self.full is None:
             self._next_try = time.monotonic() + _FIRST_PAUSE
             self._change(self.away, error.reason)
 
-    def _look_for_room(self) -> None:
-        """Whether it takes writes again: one of our own, of something that nobody needs."""
-        answer = self._alone("SET", self._room, 1, "PX", 1)
-        if not isinstance(answer, Exception):
-            self._change(None, None)
-        self._next_try = time.monotonic() + _LONGEST_PAUSE / 2
+    def _lacks_room(self, wire: Wire) -> str | None:
+        """Why nothing can be written, if that is so; found out with something that nobody needs.
+
+        Raises:
+            StoreError: it would not answer anything else either.
+        """
+        (answer,) = wire.exchange([wire.pack(("SET", self._room, 1, "PX", 1))])
+        verdict = verdict_on(answer) if isinstance(answer, Exception) else ""
+        if verdict in {"not ready", "an error"}:
+            raise in_words(answer, wire.place)
+        return in_words(answer, wire.place).reason if verdict == "no room" else None
 
     def _look(self) -> None:
         """How many replicas there are now."""
-        answer = self._alone("INFO", "replication")
+        (answer,) = self._here.exchange([self._here.pack(("INFO", "replication"))])
         self._next_look = time.monotonic() + _LOOK
         if isinstance(answer, bytes):
             self.replicas = int(dict(row.partition(":")[::2] for row in answer.decode().split())["connected_slaves"])
-
-    def _alone(self, *command: Argument) -> Any:
-        (answer,) = self._here.exchange([self._here.pack(command)])
-        return answer
 
 
 def _fail(error: StoreError, letters: Iterable[Letter]) -> None:
