@@ -23,12 +23,14 @@ class RedisServer:
     Args:
         options: more of its options, such as `--appendonly yes`.
         port: where it listens; a free one where none is said.
+        password: what its options make it ask for.
     """
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, password: str | None = None) -> None:
         self._program = needs_program("redis-server")
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._password = password
         self.port = port or free_port()
 
     def __enter__(self) -> Self:
@@ -55,7 +57,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A plain client of its own, for whoever looks into the store."""
-        return redis.Redis(host=HOST, port=self.port)
+        return redis.Redis(host=HOST, port=self.port, password=self._password)
 
     def start(self) -> None:
         self._process = subprocess.Popen(

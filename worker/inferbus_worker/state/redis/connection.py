@@ -14,10 +14,10 @@ from inferbus_client.errors import SettingsError
 from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown_in_line
 from inferbus_worker.settings.store_url import Address, StoreUrl
-from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreRefusedError
+from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.calls import Argument
 from inferbus_worker.state.redis.facts import Facts, check, facts_of
-from inferbus_worker.state.redis.words import closed_at_once, in_words
+from inferbus_worker.state.redis.words import at_first, in_words
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -80,6 +80,16 @@ class Store:
             return known
         raise StoreAwayError(f"the Cluster at {self._url} has nobody for a part of its keys")
 
+    def first_look(self, key: str) -> Facts:
+        """What the server that has a key says of itself, once it has been found to be one to keep state in.
+
+        Raises:
+            StoreError: it is none, or cannot be reached; in one sentence.
+        """
+        wire = self.wire(self.place_of(key))
+        wire.close()
+        return wire.facts
+
     def known_place_of(self, key: str) -> Address | None:
         """Where a key of a Cluster was when somebody last asked; asks nobody."""
         from redis.crc import key_slot  # noqa: PLC0415
@@ -99,14 +109,15 @@ class Store:
 
         first: Exception | None = None
         for address in dict.fromkeys([*self._nodes, *self._url.addresses]):
-            client = self.client(address)
+            wire = self._wire(address)
             try:
-                said = self._in_words(lambda: client.execute_command("CLUSTER SLOTS"), address)  # noqa: B023
-            except (StoreAwayError, StoreRefusedError) as error:
+                self._in_words(wire.connect, address, is_first=True)
+                said = wire.ask("CLUSTER", "SLOTS")
+            except StoreError as error:
                 first = first or error
                 continue
             finally:
-                client.close()
+                wire.close()
             table = parse_cluster_slots(said, current_host=address[0])
             self._slots = [(low, high, row["primary"]) for (low, high), row in table.items()]
             self._nodes = list(dict.fromkeys(primary for _, _, primary in self._slots))
@@ -139,15 +150,18 @@ class Store:
         Raises:
             StoreError: it cannot be had.
         """
-        wire = Wire(self.client(address), self._place(address))
+        wire = self._wire(address)
         try:
-            wire.facts = self._in_words(lambda: facts_of(wire.client), address, is_first=True)
+            self._in_words(wire.connect, address, is_first=True)
+            wire.facts = facts_of(wire.try_to)
             check(wire.facts, wire.place, self._url.kind)
-            wire.connect()
         except BaseException:
             wire.close()
             raise
         return wire
+
+    def _wire(self, address: Address | None) -> Wire:
+        return Wire(self.client(address), self._place(address))
 
     def _in_words(self, ask: Callable[[], Result], address: Address | None, *, is_first: bool = False) -> Result:
         import redis  # noqa: PLC0415
@@ -156,8 +170,8 @@ class Store:
             return ask()
         except (redis.RedisError, OSError) as error:
             said = in_words(error, self._place(address))
-            if is_first and said.reason.endswith("closes the connection"):
-                raise StoreAwayError(f"{said.reason} at once: {closed_at_once(self._url)}") from None
+            if is_first and (guess := at_first(said, self._url)):
+                raise StoreAwayError(f"{said.reason}; {guess}") from None
             raise said from None
 
     def _place(self, address: Address | None) -> str:
@@ -229,12 +243,21 @@ class Wire:
 
     def __init__(self, client: Redis, place: str) -> None:
         """See `Store.wire`."""
-        self.client = client
         self.place = place
+        self._client = client
         self.facts: Facts
 
     def connect(self) -> None:
-        self._connection = self.client.connection_pool.get_connection()
+        """Greet the server; the connection is the one for all that follows.
+
+        Raises:
+            RedisError: it does not come off.
+        """
+        # Not the pool's way to one: it takes what TLS sends by itself for an answer that nobody has read.
+        self._connection = self._client.connection_pool.make_connection()
+        self._connection.connect()
+        self._connection.send_command("PING", check_health=False)
+        self._connection.read_response()
 
     def pack(self, command: Command) -> bytes:
         """A command as it goes over the wire.
@@ -287,14 +310,18 @@ class Wire:
         Raises:
             StoreError: there is none, or it is an error.
         """
-        (answer,) = self.exchange([self.pack(command)])
+        answer = self.try_to(*command)
         if isinstance(answer, Exception):
             raise in_words(answer, self.place)
         return answer
 
+    def try_to(self, *command: Argument) -> Any:
+        """One command alone; its answer, also where that is an error."""
+        return self.exchange([self.pack(command)])[0]
+
     def close(self) -> None:
         with suppress(Exception):  # whatever it says, nobody will use it again
-            self.client.close()
+            self._connection.disconnect()
 
 
 def _bare(secret: SecretStr | None) -> str | None:

@@ -14,6 +14,7 @@ from inferbus_client.errors import InferbusError
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Command, Wire
+from inferbus_worker.state.redis.facts import rows_of
 from inferbus_worker.state.redis.parcels import Letter
 from inferbus_worker.state.redis.words import in_words, verdict_on
 
@@ -314,7 +315,7 @@ class Line:
         Raises:
             StoreError: it would not answer anything else either.
         """
-        (answer,) = wire.exchange([wire.pack(("SET", self._room, 1, "PX", 1))])
+        answer = wire.try_to("SET", self._room, 1, "PX", 1)
         verdict = verdict_on(answer) if isinstance(answer, Exception) else ""
         if verdict in {"not ready", "an error"}:
             raise in_words(answer, wire.place)
@@ -322,10 +323,8 @@ class Line:
 
     def _look(self) -> None:
         """How many replicas there are now."""
-        (answer,) = self._here.exchange([self._here.pack(("INFO", "replication"))])
+        self.replicas = int(rows_of(self._here.try_to("INFO", "replication")).get("connected_slaves", 0))
         self._next_look = time.monotonic() + _LOOK
-        if isinstance(answer, bytes):
-            self.replicas = int(dict(row.partition(":")[::2] for row in answer.decode().split())["connected_slaves"])
 
 
 def _fail(error: StoreError, letters: Iterable[Letter]) -> None:
