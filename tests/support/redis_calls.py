@@ -49,7 +49,7 @@ class Store:
     def ask(self, call: Call[T]) -> T:
         """Send a call, and read its answer."""
         if call.name.isupper():
-            return call.read(self.client.execute_command(call.name, *call.keys, *call.args))  # type: ignore[no-untyped-call]
+            return call.read(self.client.execute_command(call.name, *call.keys, *call.args))
         return call.read(self.client.evalsha(self._shas[call.name], len(call.keys), *call.keys, *call.args))
 
     def names(self) -> set[str]:

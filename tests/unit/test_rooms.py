@@ -33,7 +33,7 @@ _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",
     "config_check": "settings",
     "demo": "engines",
-    "doctor": "engines settings",
+    "doctor": "engines settings state",
     "estimate": "engines",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",

@@ -79,7 +79,7 @@ class Line:
         self._on_moved = on_moved
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
         self._kept: list[Letter] = []
-        self._room = f"{key}:room"
+        self._room = f"{key}room"
         self._said: tuple[str | None, str | None] | None = None
         self._wire: Wire | None = None
         self._pause = _FIRST_PAUSE
