@@ -35,6 +35,7 @@ _WORKER: Final = {
     "demo": "engines",
     "doctor": "engines settings state",
     "estimate": "engines",
+    "inventory": "settings state",
     "daemon": "engines logs settings wiring",
     "wiring": "admission bus engines flow ops replies settings state",
     "ops": "engines flow replies settings state",
