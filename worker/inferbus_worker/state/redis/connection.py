@@ -144,13 +144,17 @@ class Store:
         """
         return self.client(self.place_of(key), timeout)
 
-    def wire(self, address: Address | None) -> Wire:
+    def wire(self, address: Address | None, timeout: float = TIMEOUT) -> Wire:
         """A connection to a server, which has been found to be one to keep state in.
+
+        Args:
+            address: where it is; None for a socket.
+            timeout: seconds that it has for each answer.
 
         Raises:
             StoreError: it cannot be had.
         """
-        wire = self._wire(address)
+        wire = self._wire(address, timeout)
         try:
             self._in_words(wire.connect, address, is_first=True)
             wire.facts = facts_of(wire.try_to)
@@ -160,8 +164,8 @@ class Store:
             raise
         return wire
 
-    def _wire(self, address: Address | None) -> Wire:
-        return Wire(self.client(address), self._place(address))
+    def _wire(self, address: Address | None, timeout: float = TIMEOUT) -> Wire:
+        return Wire(self.client(address, timeout), self._place(address))
 
     def _in_words(self, ask: Callable[[], Result], address: Address | None, *, is_first: bool = False) -> Result:
         import redis  # noqa: PLC0415
