@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inferbus_worker.state.redis.connection import TIMEOUT, Store, Wire
+from inferbus_worker.state.redis.connection import TIMEOUT, Store
+from inferbus_worker.state.redis.wire import Wire
 
 
 class Bells:

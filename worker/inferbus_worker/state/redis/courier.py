@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 from inferbus_worker.settings.store_url import Address
 from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.calls import Call
-from inferbus_worker.state.redis.connection import Store, Wire
+from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.line import Line
 from inferbus_worker.state.redis.parcels import Letter, Parcel, letters_of
+from inferbus_worker.state.redis.wire import Wire
 
 T = TypeVar("T")
 

@@ -6,16 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha1
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
-from inferbus_worker.state.redis.calls import Call
-from inferbus_worker.state.redis.connection import Command, Wire
 from inferbus_worker.state.redis.facts import rows_of
-from inferbus_worker.state.redis.parcels import Letter
+from inferbus_worker.state.redis.parcels import Letter, fail_all
+from inferbus_worker.state.redis.repertoire import Repertoire
+from inferbus_worker.state.redis.wire import Wire
 from inferbus_worker.state.redis.words import in_words, verdict_on
 
 log = logging.getLogger("inferbus.store")
@@ -73,12 +72,11 @@ class Line:
         self.replicas = 0
         self.unreplicated = 0
         self._new_wire = connect
-        self._scripts = scripts
-        self._hashes = {one: sha1(text.encode()).hexdigest() for one, text in scripts.items()}  # noqa: S324 - Redis's own
+        self._scripts = Repertoire(scripts)
         self._on_change = on_change
         self._on_moved = on_moved
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
-        self._kept: list[Letter] = []
+        self._kept: dict[Letter, None] = {}
         self._room = f"{key}room"
         self._said: tuple[str | None, str | None] | None = None
         self._wire: Wire | None = None
@@ -101,9 +99,9 @@ class Line:
     def put(self, letters: list[Letter]) -> None:
         """Send them when their turn comes; at once they fail where that could only be for nothing."""
         if self._is_stopping:
-            _fail(StoreAwayError(_LEFT), letters)
+            fail_all(StoreAwayError(_LEFT), letters)
         elif self.away is not None and not letters[0].parcel.keeps:
-            _fail(StoreAwayError(self.away), letters)
+            fail_all(StoreAwayError(self.away), letters)
         else:
             self._inbox.put(letters)
 
@@ -112,7 +110,7 @@ class Line:
         while is_open:
             wait = (self._next_look if self._wire and not self.full else self._next_try) - time.monotonic()
             arrived, is_open = self._arrived(max(wait, 0.0))
-            letters, self._kept = [*self._kept, *arrived], []
+            letters, self._kept = [*self._kept, *arrived], {}
             try:
                 self._serve(letters)
             except StoreError as error:
@@ -120,7 +118,9 @@ class Line:
             except Exception:
                 log.exception("The connection to the store is made anew")
                 self._lose(StoreAwayError("a fault of this worker's own; its log says which"), letters)
-        _fail(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
+        if self._kept:
+            log.warning("%d outcomes could not be brought to the store: %s", len(self._kept), self.away or self.full)
+        fail_all(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
         if self._wire is not None:
             self._wire.close()
 
@@ -144,18 +144,19 @@ class Line:
             self._set_aside(StoreAwayError(self.away or ""), letters)
             return
         if self.full is not None and now >= self._next_try:
-            self._change(None, self._lacks_room(self._here))
+            self._change(None, self._here.lacks_room(self._room))
             self._next_try = time.monotonic() + _LONGEST_PAUSE / 2
         if now >= self._next_look:
-            self._look()
+            self.replicas = int(rows_of(self._here.try_to("INFO", "replication")).get("connected_slaves", 0))
+            self._next_look = time.monotonic() + _LOOK
         self._deliver([letter for letter in letters if not letter.parcel.is_over])
 
     def _connect(self) -> None:
         try:
             wire = self._new_wire()
             try:
-                self._teach(wire)
-                full = self._lacks_room(wire)
+                self._scripts.teach(wire)
+                full = wire.lacks_room(self._room)
             except BaseException:
                 wire.close()
                 raise
@@ -167,11 +168,6 @@ class Line:
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
         self._change(None, full)
-
-    def _teach(self, wire: Wire) -> None:
-        for answer in wire.exchange([wire.pack(("SCRIPT", "LOAD", text)) for text in self._scripts.values()]):
-            if isinstance(answer, Exception):
-                raise in_words(answer, wire.place)
 
     def _lose(self, error: StoreError, letters: Sequence[Letter]) -> None:
         """The server is away: nobody need wait any longer, and what must not be lost is kept."""
@@ -186,7 +182,7 @@ class Line:
     def _set_aside(self, error: StoreError, letters: Sequence[Letter]) -> None:
         for letter in letters:
             if letter.parcel.keeps:
-                self._kept.append(letter)
+                self._kept[letter] = None
             else:
                 letter.parcel.fail(error)
 
@@ -221,7 +217,7 @@ class Line:
         size = 0
         for letter in letters:
             try:
-                command = self._here.pack(self._command(letter.call))
+                command = self._here.pack(self._scripts.command(letter.call))
             except StoreAnswerError as error:
                 letter.parcel.fail(error)
                 continue
@@ -240,11 +236,6 @@ class Line:
             raise StoreAwayError("the store is away")
         return self._wire
 
-    def _command(self, call: Call[Any]) -> Command:
-        if call.name.isupper():
-            return (call.name, *call.keys, *call.args)
-        return ("EVALSHA", self._hashes[call.name], len(call.keys), *call.keys, *call.args)
-
     def _exchange(self, batch: Sequence[Letter], packed: list[bytes]) -> list[Letter]:
         """Send a batch and hand out its answers.
 
@@ -260,14 +251,14 @@ class Line:
             self.unreplicated += 1
         again, moved = self._handed_out(zip(batch, answers, strict=False))
         if again:
-            self._teach(wire)
+            self._scripts.teach(wire)
         if self._on_moved is not None and (elsewhere := [letter for letter in moved if letter.call.is_history]):
             self._on_moved(elsewhere)
             moved = [letter for letter in moved if not letter.call.is_history]
         if moved:
             wire.close()
             self._wire = self._new_wire()
-            self._teach(self._wire)
+            self._scripts.teach(self._wire)
             again += moved
         return again
 
@@ -308,25 +299,3 @@ class Line:
         if self.full is None:
             self._next_try = time.monotonic() + _FIRST_PAUSE
             self._change(self.away, error.reason)
-
-    def _lacks_room(self, wire: Wire) -> str | None:
-        """Why nothing can be written, if that is so; found out with something that nobody needs.
-
-        Raises:
-            StoreError: it would not answer anything else either.
-        """
-        answer = wire.try_to("SET", self._room, 1, "PX", 1)
-        verdict = verdict_on(answer) if isinstance(answer, Exception) else ""
-        if verdict in {"not ready", "an error"}:
-            raise in_words(answer, wire.place)
-        return in_words(answer, wire.place).reason if verdict == "no room" else None
-
-    def _look(self) -> None:
-        """How many replicas there are now."""
-        self.replicas = int(rows_of(self._here.try_to("INFO", "replication")).get("connected_slaves", 0))
-        self._next_look = time.monotonic() + _LOOK
-
-
-def _fail(error: StoreError, letters: Iterable[Letter]) -> None:
-    for letter in letters:
-        letter.parcel.fail(error)
