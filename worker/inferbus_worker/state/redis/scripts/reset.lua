@@ -7,7 +7,7 @@ end
 if not values[2] then
   return 0
 end
-call('HINCRBY', KEPT, 'bytes', '-' .. (values[3] or 0))
+call('HINCRBY', KEPT, 'bytes', 0 - (values[3] or 0))
 call('HSET', key, 'version', values[2] + 1, 'tokens', 0, 'bytes', 0)
 call('HDEL', key, 'pending', 'system')
 call('ZADD', SESSIONS, now(), ARGV[1])
