@@ -64,8 +64,7 @@ class Line:
             key: one that is there; the part of it in braces says where.
             scripts: their sources, by name.
             on_change: called in the thread when `away` or `full` has changed.
-            on_moved: takes histories of which the server says that another has them. For all else it is looked for
-                anew who has it.
+            on_moved: takes histories that another has now, as the server says; for all else that one is looked for.
         """
         self.away: str | None = None
         self.full: str | None = None
