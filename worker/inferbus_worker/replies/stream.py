@@ -87,7 +87,7 @@ class ReplyStream:
         self._due = 0.0
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
-        self._seq = 0
+        self._seq = address.first_seq
         self._deltas: DeltaWriter | None = None
         self._lock = threading.Lock()
         self._accepted = False
