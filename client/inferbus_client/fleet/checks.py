@@ -19,6 +19,7 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import BrokerError, InferbusError, RequestFailedError, RequestTimeoutError
 from inferbus_client.exchange.announced import ready_for, why_nobody
+from inferbus_client.fleet.groups import group_of, groups_of
 from inferbus_client.fleet.remedies import remedy
 from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
@@ -69,6 +70,8 @@ def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
         yield result
         if result.verdict == "failed":
             break
+        if check is check_worker and result.verdict == "ok":
+            yield from check_groups(settings)
     yield from added_checks(settings)
 
 
@@ -147,8 +150,30 @@ def check_worker(settings: ClientSettings) -> CheckResult:
         who = "Without that nobody can tell who serves here: the login needs to read inferbus/workers/+/status."
         return CheckResult(name, "warning", error.reason, who)
     if ready := ready_for(settings, found):
-        return CheckResult(name, "ok", ", ".join(f"{one.worker} is ready with {one.model}" for one in ready))
+        return CheckResult(name, "ok", ", ".join(map(_ready, ready)))
     return CheckResult(name, "warning", *why_nobody(settings, found))
+
+
+def check_groups(settings: ClientSettings) -> Iterator[CheckResult]:
+    """What do the workers share that are ready for us, and does each of them reach it?"""
+    try:
+        with Watch(settings, _client_id(settings)) as watch:
+            watch.gather()
+            ours = {one.group for one in ready_for(settings, _presences(watch.workers)) if one.group is not None}
+            members = [name for name, view in watch.workers.items() if group_of(view) in ours]
+            if not members:
+                return
+            watch.answered(watch.ask(), _PRESENCE, members)
+            found = groups_of({name: watch.workers[name] for name in members})
+    except BrokerError:
+        return  # `check_worker` has said what there is to say
+    for group in found:
+        text = "; ".join([f"{group.name}: {group.summary}", *group.lines()])
+        if group.unreached:
+            why = "It refuses requests meanwhile: see that the store runs, and that this worker may reach it."
+            yield CheckResult("group", "warning", text, why)
+        else:
+            yield CheckResult("group", "ok", text)
 
 
 def check_answer(settings: ClientSettings) -> CheckResult:
@@ -168,6 +193,11 @@ def check_answer(settings: ClientSettings) -> CheckResult:
     except InferbusError as error:
         return CheckResult(name, "failed", str(error))
     return CheckResult(name, "ok", f"an answer of {len(answer.text)} characters after {answer.total_s * 1000:.0f} ms")
+
+
+def _ready(presence: Presence) -> str:
+    group = "" if presence.group is None else f", in group {presence.group}"
+    return f"{presence.worker} is ready with {presence.model}{group}"
 
 
 def _presences(workers: Mapping[str, WorkerView]) -> list[Presence]:

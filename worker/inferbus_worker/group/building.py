@@ -99,19 +99,6 @@ def join_group(base: Base) -> Membership:
         histories=histories,
         reopening=reopening,
     )
-    desk = Desk(
-        settings=settings,
-        courier=courier,
-        group=group,
-        figures=figures,
-        addressing=base.addressing,
-        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
-        meter=meter,
-        gate=base.gate,
-        histories=histories,
-        cancels=Cancels(group, base.in_flight, holdings, reopening, endings, figures),
-        acknowledge=base.acknowledge,
-    )
     taker = Taker(
         courier=courier,
         group=group,
@@ -124,7 +111,21 @@ def join_group(base: Base) -> Membership:
         reopening=reopening,
         endings=endings,
         may_take=lambda: base.has_broker() and not base.sender.congested,
-        wait_for_bell=Bells(store, group, LOOK_ANYWAY).wait,
+        bells=Bells(store, group.prefix, LOOK_ANYWAY),
+    )
+    desk = Desk(
+        settings=settings,
+        courier=courier,
+        group=group,
+        figures=figures,
+        addressing=base.addressing,
+        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
+        meter=meter,
+        gate=base.gate,
+        histories=histories,
+        cancels=Cancels(group, base.in_flight, holdings, reopening, endings, figures),
+        taker=taker,
+        acknowledge=base.acknowledge,
     )
     keeper = Keeper(
         lease=settings.lease,
