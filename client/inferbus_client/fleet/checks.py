@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Final, Literal
 
@@ -96,14 +96,14 @@ def check_connection(settings: ClientSettings) -> CheckResult:
     link = Link(link_options, on_message=lambda _message: None)
     try:
         link.connect(settings.connect_timeout)
-        version = "MQTT 5" if link.is_v5 else "MQTT 3.1.1"
+        version, url = "MQTT 5" if link.is_v5 else "MQTT 3.1.1", link.url
     except BrokerError as error:
-        return CheckResult(name, "failed", error.reason, remedy(link_options, error))
+        return CheckResult(name, "failed", error.reason, remedy(replace(link_options, url=link.url), error))
     finally:
         link.close()
-    encrypted = "encrypted" if link_options.url.tls else "not encrypted"
-    text = f"{settings.broker} accepts us ({version}, {encrypted})"
-    if link_options.password is not None and not link_options.url.tls and link_options.url.host not in _LOOPBACK:
+    encrypted = "encrypted" if url.tls else "not encrypted"
+    text = f"{url} accepts us ({version}, {encrypted})"
+    if link_options.password is not None and not url.tls and url.host not in _LOOPBACK:
         return CheckResult(name, "warning", text, "The password is sent in the clear: use mqtts:// where you can.")
     return CheckResult(name, "ok", text)
 

@@ -108,8 +108,8 @@ class Link(Publisher):
             wait_for(self._opened, timeout + _THREAD_GRACE, stop)
         except TimeoutError:
             self._end()
-            url = self._options.url
-            raise BrokerUnreachableError(f"nobody answers at {url} within {timeout:g} s") from None
+            where = " or ".join(map(str, self._options.urls))
+            raise BrokerUnreachableError(f"nobody answers at {where} within {timeout:g} s") from None
         except BaseException:
             self._end()
             raise
@@ -156,7 +156,7 @@ class Link(Publisher):
     @property
     def url(self) -> BrokerUrl:
         """Where it is connected to, or was last."""
-        return self._options.url
+        return self._connection.url
 
     @property
     def unheard(self) -> BrokerRefusedError | None:
