@@ -19,6 +19,7 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import BrokerError, InferbusError, RequestFailedError, RequestTimeoutError
 from inferbus_client.exchange.announced import ready_for, why_nobody
+from inferbus_client.fleet.broker_checks import tried_for_groups
 from inferbus_client.fleet.remedies import remedy
 from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
@@ -69,6 +70,8 @@ def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
         yield result
         if result.verdict == "failed":
             break
+        if check is check_connection:
+            yield from check_for_groups(settings)
     yield from added_checks(settings)
 
 
@@ -106,6 +109,13 @@ def check_connection(settings: ClientSettings) -> CheckResult:
     if link_options.password is not None and not url.tls and url.host not in _LOOPBACK:
         return CheckResult(name, "warning", text, "The password is sent in the clear: use mqtts:// where you can.")
     return CheckResult(name, "ok", text)
+
+
+def check_for_groups(settings: ClientSettings) -> Iterator[CheckResult]:
+    """Could workers that share their state serve here? Nothing that is found speaks against one worker."""
+    options = settings.link_options(f"inferbus-doctor-{uuid.uuid4().hex[:8]}")
+    for text, advice in tried_for_groups(options):
+        yield CheckResult("group", "info", text, advice)
 
 
 def check_round_trip(settings: ClientSettings) -> CheckResult:

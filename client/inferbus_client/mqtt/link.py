@@ -82,7 +82,7 @@ class Link(Publisher):
         self._opened: Future[PahoClient] = Future()
         self._losses = Losses()
         self._silent_until = 0.0
-        self._forgets = False
+        self._forgets = self._vanishes = False
         self.unreadable = 0
         self.fatal: BrokerError | None = None
 
@@ -134,6 +134,11 @@ class Link(Publisher):
     def forget_session(self) -> None:
         """Have the broker forget us when we close in order, which only MQTT 5 can tell it."""
         self._forgets = True
+
+    def vanish(self) -> None:
+        """End without a word to the broker, as a process that is killed does."""
+        self._vanishes = True
+        self.close()
 
     def _end(self) -> None:
         self._closing.set()
@@ -234,7 +239,8 @@ class Link(Publisher):
                         prepare=lambda: self._crossing.prepare(paho),
                         on_failure=self._losses.explain,
                     )
-            self._say_goodbye(paho)
+            if not self._vanishes:
+                self._say_goodbye(paho)
         except BrokerError as error:
             log.error("giving up the connection: %s", error.reason)  # noqa: TRY400 - a sentence, not a traceback
             self.fatal = error
