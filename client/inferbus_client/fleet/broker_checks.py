@@ -36,8 +36,8 @@ def tried_for_groups(options: LinkOptions) -> Iterator[Found]:
             else:
                 yield "shared subscriptions are delivered: a group of workers can serve here (--state)", ""
                 clean = trial.deals(persistent=False)
-                yield from ((text, "") for text in _about_dealing(clean))
-                yield _about_persistent(trial.deals(persistent=True)), ""
+                yield from ((text, "") for text in about_dealing(clean))
+                yield about_persistent(trial.deals(persistent=True)), ""
     except BrokerError as error:
         yield f"what the broker can do for a group of workers cannot be tried with this login: {error.reason}", ""
 
@@ -49,7 +49,7 @@ def _about_packets(link: Link) -> str:
     return f"the broker speaks {version}; it {largest}, and {link.receive_maximum} unacknowledged messages of a client"
 
 
-def _about_dealing(seen: Dealing) -> Iterator[str]:
+def about_dealing(seen: Dealing) -> Iterator[str]:
     if seen.to_quick <= _HALF + 1:
         yield (
             f"it deals blindly: a member that acknowledged nothing was dealt {MESSAGES - seen.to_quick} of {MESSAGES} "
@@ -66,21 +66,19 @@ def _about_dealing(seen: Dealing) -> Iterator[str]:
         )
     else:
         yield (f"it keeps to a Receive Maximum ({seen.most_open} of {WINDOW}): a burst waits at the broker")
-    dead = MESSAGES - seen.to_quick
-    if seen.handed_over >= dead:
+    if seen.handed_over >= seen.open:
         yield ("what a member without a session had not acknowledged when it died was handed to another")
     else:
         yield (
-            f"{dead - seen.handed_over} of {dead} requests were lost with a member without a session that died: "
-            "workers of a group should acknowledge after the reply (--ack after-reply)"
+            f"{seen.open - seen.handed_over} of {seen.open} requests were lost with a member without a session that "
+            "died: workers of a group should acknowledge after the reply (--ack after-reply)"
         )
 
 
-def _about_persistent(seen: Dealing) -> str:
-    dead = MESSAGES - seen.to_quick
-    if seen.handed_over >= dead:
+def about_persistent(seen: Dealing) -> str:
+    if seen.handed_over >= seen.open:
         return "what a member with a session had not acknowledged when it died was handed to another at once"
-    kept = f"{seen.kept} of {dead - seen.handed_over + seen.to_dead}"
+    kept = f"{seen.kept} of {seen.open - seen.handed_over + seen.to_dead}"
     goes_on = (
         f", and it was dealt {seen.to_dead} of {MESSAGES} more while it was away: bring a dead worker back under its id"
         if seen.to_dead

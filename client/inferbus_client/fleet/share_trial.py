@@ -46,6 +46,11 @@ class Dealing:
     to_dead: int
     kept: int | None
 
+    @property
+    def open(self) -> int:
+        """What the slow one had been dealt, and not acknowledged, when it died."""
+        return MESSAGES - self.to_quick - (self.most_open is not None)
+
 
 class _Member:
     """One link, and what it has heard."""
