@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inferbus_client.contract.wire import Delta
     from inferbus_client.contract.wire.messages import ToolCall
     from inferbus_client.errors import (
+        AnswerChangedError,
         BrokerError,
         BrokerRefusedError,
         BrokerUnreachableError,
@@ -46,14 +47,16 @@ if TYPE_CHECKING:
         ToolRoundsError,
         UnavailableError,
     )
-    from inferbus_client.exchange.answer import Answer
+    from inferbus_client.exchange.answer import Answer, Restarted
     from inferbus_client.exchange.options import AskOptions
+    from inferbus_client.exchange.rejoining import rejoined
     from inferbus_client.settings.client import ClientSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "AnswerChangedError",
     "AskOptions",
     "AsyncClient",
     "AsyncStream",
@@ -79,6 +82,7 @@ __all__ = [
     "RequestCancelledError",
     "RequestFailedError",
     "RequestTimeoutError",
+    "Restarted",
     "SessionBusyError",
     "SettingsError",
     "Stream",
@@ -88,6 +92,7 @@ __all__ = [
     "ToolRoundsError",
     "UnavailableError",
     "__version__",
+    "rejoined",
 ]
 
 _HOMES = {
@@ -98,8 +103,10 @@ _HOMES = {
     "Client": "client",
     "ClientSettings": "settings.client",
     "Delta": "contract.wire",
+    "Restarted": "exchange.answer",
     "Stream": "client",
     "ToolCall": "contract.wire.messages",
+    "rejoined": "exchange.rejoining",
 }
 
 

@@ -13,7 +13,7 @@ from inferbus_client.contract.wire import Accepted, Delta
 from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.errors import StreamInUseError
 from inferbus_client.exchange.announced import Announced
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Content, Messages
 from inferbus_client.exchange.core import ClientCore, CoreProperties
@@ -163,18 +163,18 @@ class AsyncClient(CoreProperties):
 
 
 class AsyncStream:
-    """The answer as it comes: an asynchronous iterator of deltas whose texts join to the whole answer.
+    """The answer as it comes: an asynchronous iterator of deltas whose texts join to the whole answer; see `Stream`.
 
     Attributes:
         request_id: for `AsyncClient.cancel`.
     """
 
-    def __init__(self, core: ClientCore, errand: Errand, events: AsyncGenerator[Accepted | Delta]) -> None:
+    def __init__(self, core: ClientCore, errand: Errand, events: AsyncGenerator[Accepted | Delta | Restarted]) -> None:
         self.request_id = errand.exchange.call.request_id
         self._core = core
         self._errand = errand
         self._exchange = errand.exchange
-        self._events = cast("AsyncGeneratorType[Accepted | Delta, None]", events)
+        self._events = cast("AsyncGeneratorType[Accepted | Delta | Restarted, None]", events)
 
     @property
     def reply(self) -> Answer | None:
@@ -206,16 +206,18 @@ class AsyncStream:
                 raise StreamInUseError from None
             raise
 
-    def __aiter__(self) -> AsyncIterator[Delta]:
+    def __aiter__(self) -> AsyncIterator[Delta | Restarted]:
         return self
 
-    async def __anext__(self) -> Delta:
-        while not isinstance(event := await self.next_event(), Delta):
+    async def __anext__(self) -> Delta | Restarted:
+        while isinstance(event := await self.next_event(), Accepted):
             pass
         return event
 
-    async def next_event(self) -> Accepted | Delta:
-        """The next delta or, before the first, the worker's word that it has accepted the request.
+    async def next_event(self) -> Accepted | Delta | Restarted:
+        """What the iteration yields or, before that, the worker's word that it has accepted the request.
+
+        In a group of workers that word may come later, too.
 
         Raises:
             StopAsyncIteration: the answer is whole.
@@ -239,7 +241,7 @@ class AsyncStream:
 
 async def _drive(
     steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None
-) -> AsyncGenerator[Accepted | Delta]:
+) -> AsyncGenerator[Accepted | Delta | Restarted]:
     """Do the waiting in this loop."""
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     with closing(steps_for(_into_loop(asyncio.get_running_loop(), inbox))) as steps:
@@ -249,7 +251,7 @@ async def _drive(
             if isinstance(step, Receive):
                 event = await _receive(inbox, step.seconds)
             else:
-                if options is not None and not isinstance(step, Delta):
+                if options is not None and isinstance(step, Accepted | Retry):
                     announce(step, options)
                 if not isinstance(step, Retry):
                     yield step

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack, cast
 from inferbus_client.contract.presence import Presence
 from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import StreamInUseError
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.exchange.assembly import AnyReply
 from inferbus_client.exchange.call import Content, Messages
 from inferbus_client.exchange.core import ClientCore, CoreProperties
@@ -181,16 +181,19 @@ class Client(CoreProperties):
 class Stream:
     """The answer as it comes: an iterator of deltas whose texts join to the whole answer.
 
+    Where workers share their requests, and one of them dies, `Restarted` comes among them: what came before is void,
+    and the deltas after it join to the whole answer.
+
     Attributes:
         request_id: for `Client.cancel`.
     """
 
-    def __init__(self, core: ClientCore, errand: Errand, deltas: Generator[Delta, None, None]) -> None:
+    def __init__(self, core: ClientCore, errand: Errand, deltas: Generator[Delta | Restarted, None, None]) -> None:
         self.request_id = errand.exchange.call.request_id
         self._core = core
         self._errand = errand
         self._exchange = errand.exchange
-        self._deltas = cast("GeneratorType[Delta, None, None]", deltas)
+        self._deltas = cast("GeneratorType[Delta | Restarted, None, None]", deltas)
 
     @property
     def reply(self) -> Answer | None:
@@ -222,10 +225,10 @@ class Stream:
                 raise StreamInUseError from None
             raise
 
-    def __iter__(self) -> Iterator[Delta]:
+    def __iter__(self) -> Iterator[Delta | Restarted]:
         return self
 
-    def __next__(self) -> Delta:
+    def __next__(self) -> Delta | Restarted:
         self._errand.place.caller = self._core.caller()
         try:
             return next(self._deltas)
@@ -241,7 +244,9 @@ class Stream:
         self.close()
 
 
-def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None) -> Generator[Delta, None, None]:
+def _drive(
+    steps_for: Callable[[Deliver], Steps], options: AskOptions | None = None
+) -> Generator[Delta | Restarted, None, None]:
     """Do the waiting in this thread."""
     inbox: SimpleQueue[Event] = SimpleQueue()
     with closing(steps_for(inbox.put)) as steps:
@@ -250,7 +255,7 @@ def _drive(steps_for: Callable[[Deliver], Steps], options: AskOptions | None = N
             event = None
             if isinstance(step, Receive):
                 event = _receive(inbox, step.seconds)
-            elif isinstance(step, Delta):
+            elif isinstance(step, Delta | Restarted):
                 yield step
             elif options is not None:
                 announce(step, options)

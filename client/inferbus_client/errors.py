@@ -9,7 +9,8 @@ InferbusError
 │   ├── ConnectionLostError       it was there, and went away for good (lost again and again)
 │   │   ├── ClientClosedError     by `close`
 │   │   └── IdTakenError          another client uses this client id, and stays
-│   └── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
+│   ├── AlreadyServedError        another worker serves these projects (`worker`, `projects`)
+│   └── NoSharesError             it delivers nothing for shared subscriptions, which a group needs (`share`)
 ├── RequestFailedError            the worker said no or failed (`code`, `status`, `retryable`, `retry_after`)
 │   ├── InvalidRequestError       invalid_request, context_too_long, message_too_large
 │   ├── SessionBusyError          session_busy
@@ -18,6 +19,7 @@ InferbusError
 │   ├── EngineFailedError         engine_error
 │   ├── UnavailableError          overloaded, engine_unavailable, shutting_down
 │   └── DeadlineExceededError     deadline_exceeded
+├── AnswerChangedError            begun anew by another worker, in other words, where nothing can be taken back (`run`)
 ├── RequestTimeoutError           no word from the worker in time (`waited`, `what`)
 ├── SettingsError                 settings that cannot be used: nothing was tried yet
 │   └── ConflictError             settings that cannot be meant together (`names`)
@@ -28,7 +30,8 @@ InferbusError
 ├── ToolError                     raised by a tool: the model is told its text
 ├── ToolRoundsError               the model calls tools on and on (`calls`, `rounds`)
 ├── UnknownWorkerError            no worker of that name has said anything (`worker`, `known`)
-└── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
+├── WorkerLivesError              what is for workers that have gone, asked of one that answers (`worker`)
+└── DrainIgnoredError             a worker that was asked to leave does not react (`worker`)
 """
 
 from __future__ import annotations
@@ -171,14 +174,30 @@ class AlreadyServedError(BrokerError):
         projects: those that both were to serve.
     """
 
-    def __init__(self, worker: str, projects: tuple[str, ...], where: str) -> None:
+    def __init__(self, worker: str, projects: tuple[str, ...], where: str, *, groups: bool = False) -> None:
         named = f"project{'s' if len(projects) > 1 else ''} {', '.join(projects)}"
+        others = ", or both the same --group and --state" if groups else ""
         super().__init__(
             f"worker {worker!r} already serves {named} ({where}), and two would answer every request twice; give this "
-            "one other projects, or start it with --alongside"
+            f"one other projects{others}, or start it with --alongside"
         )
         self.worker = worker
         self.projects = projects
+
+
+class NoSharesError(BrokerError):
+    """The broker has no shared subscriptions, whatever it says: a group of workers would be dealt no request.
+
+    Attributes:
+        share: the filter that was tried.
+    """
+
+    def __init__(self, share: str, broker: str, why: str) -> None:
+        super().__init__(
+            f"the broker at {broker} cannot deal requests to a group of workers: {why}; use one that can (Mosquitto, "
+            f"EMQX, HiveMQ, VerneMQ) and whose access rules allow {share!r}, or one worker without --state"
+        )
+        self.share = share
 
 
 class RequestTimeoutError(InferbusError):
@@ -248,6 +267,18 @@ class DeadlineExceededError(RequestFailedError):
     """The request's deadline passed before its answer was complete."""
 
 
+class AnswerChangedError(InferbusError):
+    """Another worker has begun a streamed answer anew, in other words, where what was said cannot be taken back.
+
+    Attributes:
+        run: how often another one had begun it anew.
+    """
+
+    def __init__(self, run: int) -> None:
+        super().__init__("another worker has begun the answer anew, in other words than those that were said")
+        self.run = run
+
+
 class ToolError(InferbusError):
     """A tool could not do what it was called for. Raised by functions that are tools: the model is told the text.
 
@@ -295,6 +326,21 @@ class WorkerLivesError(InferbusError):
 
     def __init__(self, worker: str) -> None:
         super().__init__(f"worker {worker!r} lives: it answers; stop it first, or say --force")
+        self.worker = worker
+
+
+class DrainIgnoredError(InferbusError):
+    """A worker that was asked to leave goes on as before.
+
+    Attributes:
+        worker: its name.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(
+            f"worker {worker!r} does not react: either it does not allow that (--remote-drain, which is off by "
+            f"default), or this login may not publish to inferbus/workers/{worker}/drain, or it is gone"
+        )
         self.worker = worker
 
 

@@ -24,6 +24,7 @@ from support.mosquitto import Mosquitto
 from support.needs import needs_module
 from support.other_brokers import MosquittoOverWebSocket, Nats, RabbitMq
 from support.scripts import ROOT
+from support.streams import text
 from support.waiting import until
 from support.worker import starting
 
@@ -76,7 +77,7 @@ def test_the_contract_holds_on_it(name: str) -> None:
         assert [(one["case"], one["problem"]) for one in verdicts if not one["ok"]] == []
         assert {one["mqtt"] for one in verdicts} == versions
         with Client(broker.url, pacing=0) as client, client.stream("one two three") as stream:
-            assert "".join(part.text for part in stream)
+            assert "".join(text(part) for part in stream)
         worker.process.send_signal(signal.SIGKILL)
         worker.process.wait(60)
         until(lambda: last_word(broker, "w1") == "offline")  # its Last Will, kept for whoever comes

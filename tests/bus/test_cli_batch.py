@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -18,12 +19,12 @@ import pytest
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Instance, Presence, State
 from support.batch_files import read, request, texts, write
-from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, done, error
+from support.fake_worker import Act, FakeWorker, Wait, WaitForCancel, accepted, begun_anew, done, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
 from support.needs import needs_module
 from support.terminal import in_terminal
-from support.waiting import until
+from support.waiting import PATIENCE, until
 from support.worker import WorkerProcess
 
 
@@ -211,7 +212,9 @@ def test_a_real_limit_costs_time_and_no_answer(
     assert texts(answers_in(tmp_path)) == {f"r{n}": f"{n}" for n in range(total)}
 
 
-def announce(fake_worker: FakeWorker, name: str, state: State, mark: str, capacity: int = 2) -> None:
+def announce(
+    fake_worker: FakeWorker, name: str, state: State, mark: str, capacity: int = 2, group: str | None = None
+) -> None:
     presence = Presence(
         worker=name,
         state=state,
@@ -219,6 +222,7 @@ def announce(fake_worker: FakeWorker, name: str, state: State, mark: str, capaci
         projects=(fake_worker.project,),
         capacity=capacity,
         instance=Instance(mark=mark, started=1.0),
+        group=group,
     )
     fake_worker.publish(topics.presence(name), presence.encode(), retain=True)
 
@@ -242,6 +246,34 @@ def test_a_worker_that_comes_back_is_sent_what_it_had_taken(
     assert sorted(Counter(one["requestId"] for one in fake_worker.heard).values()) == [1, 1, 1, 1, 2, 2]
     models = {one["response"]["body"]["model"] for one in read(answers_in(tmp_path))}
     assert models == {"a-model"}
+
+
+def test_what_a_worker_of_a_group_had_taken_is_left_to_the_others(
+    way: tuple[str, ...], fake_worker: FakeWorker, paths: tuple[str, str, str], tmp_path: Path
+) -> None:
+    write(Path(paths[0]), [request(f"r{n}") for n in range(4)])
+    names = [f"{one}-{fake_worker.project}" for one in ("a", "b", "c")]
+    others_know = Event()
+
+    def answered_by_another(request: Mapping[str, Any]) -> Iterator[Act]:
+        yield accepted()
+        assert others_know.wait(PATIENCE)
+        yield Wait(1.5)  # in which it looks at the workers three times
+        yield from begun_anew(done(said(request)))
+
+    fake_worker.script = answered_by_another
+    for name in names[:2]:
+        announce(fake_worker, name, "ready", name, group="inferbus")
+    with started("batch", *paths, *way) as process:
+        until(lambda: len(fake_worker.heard) == 4)
+        announce(fake_worker, names[0], "offline", names[0], group="inferbus")
+        announce(fake_worker, names[2], "ready", names[2], group="inferbus")
+        others_know.set()
+        process.communicate(timeout=60)
+    for name in names:
+        fake_worker.publish(topics.presence(name), b"", retain=True)
+    assert process.returncode == 0
+    assert len(texts(answers_in(tmp_path))) == len(fake_worker.heard) == 4
 
 
 def test_where_nobody_answers_it_ends_and_says_why(

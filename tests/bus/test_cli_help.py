@@ -42,6 +42,7 @@ def test_the_lines_for_a_shells_own_file_can_be_copied() -> None:
             "username connect-timeout id",
         ),
         ("forget", "project identity user session qos timeout silence-timeout retries pacing", "cafile force id"),
+        ("drain", "project identity user session qos timeout silence-timeout retries pacing", "cafile wait id"),
         ("doctor", "session silence-timeout retries pacing", "project identity user qos timeout first-timeout"),
     ],
 )

@@ -38,6 +38,7 @@ from support.fake_worker import (
     error,
 )
 from support.mosquitto import Mosquitto, mosquitto_pub
+from support.streams import text
 from support.waiting import until
 
 
@@ -84,7 +85,7 @@ def test_the_broker_may_drop_what_is_past_its_deadline(client: Client, fake_work
 def test_stream(client: Client) -> None:
     places: list[Accepted] = []
     with client.stream("one two three", on_accepted=places.append) as stream:
-        words = [part.text for part in stream]
+        words = [text(part) for part in stream]
     assert words == ["You", " said:", " one", " two", " three"]
     assert stream.result().text == "".join(words)
     assert [place.queue_position for place in places] == [0]
@@ -93,7 +94,7 @@ def test_stream(client: Client) -> None:
 def test_a_lost_delta_costs_no_text(client: Client, fake_worker: FakeWorker) -> None:
     fake_worker.script = lambda _: [accepted(), delta("a "), delta("b ", copies=0), delta("c"), done("a b c")]
     with client.stream("x") as stream:
-        words = [part.text for part in stream]
+        words = [text(part) for part in stream]
     assert (words, stream.result().lost) == (["a ", "b c"], 1)
 
 
@@ -109,7 +110,7 @@ def test_reset_and_new_session(client: Client, fake_worker: FakeWorker) -> None:
 def test_cancel_ends_a_stream_with_the_workers_word(client: Client, fake_worker: FakeWorker) -> None:
     fake_worker.script = lambda _: [accepted(), delta("a"), WaitForCancel(), error("cancelled")]
     with client.stream("x") as stream:
-        assert next(stream).text == "a"
+        assert text(next(stream)) == "a"
         stream.cancel()
         with pytest.raises(RequestCancelledError) as caught:
             next(stream)
@@ -188,7 +189,7 @@ def test_a_busy_session_raises_where_that_is_asked_for(client: Client, fake_work
         with pytest.raises(SessionBusyError):
             client.ask("second", when_busy="raise")
         assert client.ask("elsewhere", session="another", when_busy="raise").text == "ab"
-        assert "".join(part.text for part in stream) == "b"
+        assert "".join(text(part) for part in stream) == "b"
 
 
 def _stream_or_answer(request: Mapping[str, Any]) -> list[Act]:
@@ -208,7 +209,7 @@ def test_who_reads_a_stream_cannot_wait_for_its_session(client: Client, fake_wor
         assert time.monotonic() - began < 15  # and not 20, the timeout
         elsewhere = pool.submit(client.ask, "from another thread")
         assert not wait([elsewhere], 0.3).done
-        assert [part.text for part in stream] == ["b", "c"]
+        assert [text(part) for part in stream] == ["b", "c"]
         assert elsewhere.result(60).text == "ok"
     assert client.ask("afterwards").text == "ok"
 
@@ -220,10 +221,10 @@ def test_who_has_handed_a_stream_on_can_wait_for_its_session(client: Client, fak
         next(stream)
 
         def read_on() -> list[str]:
-            words = [next(stream).text]
+            words = [text(next(stream))]
             took_over.set()
             assert go_on.wait(60)
-            return words + [part.text for part in stream]
+            return words + [text(part) for part in stream]
 
         reading = pool.submit(read_on)
         assert took_over.wait(60)
@@ -382,7 +383,7 @@ def test_the_async_client_has_the_same_verbs(broker: Mosquitto, fake_worker: Fak
         async with AsyncClient(broker.url, project=fake_worker.project, pacing=0) as client:
             assert (await client.ask("hello")).text == "You said: hello"
             async with client.stream("one two") as stream:
-                assert [part.text async for part in stream] == ["You", " said:", " one", " two"]
+                assert [text(part) async for part in stream] == ["You", " said:", " one", " two"]
             await client.reset()
             assert await client.new_session() == "fresh-session"
 
@@ -439,7 +440,7 @@ def test_an_async_session_is_busy_too(broker: Mosquitto, fake_worker: FakeWorker
                     await client.ask("second", when_busy="raise")
                 waiting = asyncio.create_task(client.ask("third"))
                 asked.set()
-                assert [part.text async for part in stream] == ["b"]
+                assert [text(part) async for part in stream] == ["b"]
             assert (await waiting).text == "ab"
 
     asyncio.run(main())
@@ -457,7 +458,7 @@ def test_a_task_that_reads_a_stream_cannot_wait_for_its_session(broker: Mosquitt
                     await client.ask("second")
                 assert time.monotonic() - began < 15  # and not 20, the timeout
                 waiting = asyncio.create_task(client.ask("from another task"))
-                assert [part.text async for part in stream] == ["b", "c"]
+                assert [text(part) async for part in stream] == ["b", "c"]
             assert (await waiting).text == "ok"
 
     asyncio.run(main())

@@ -6,13 +6,14 @@ import pytest
 
 from inferbus_client import Client, RateLimitedError, RequestCancelledError
 from support.mosquitto import Mosquitto
+from support.streams import text
 from support.worker import WorkerProcess
 
 
 def test_a_request_may_go_to_another_project_and_is_cancelled_there(broker: Mosquitto) -> None:
     worker = WorkerProcess(broker, project=["a", "b"], simulated_per_token="10m")  # noqa: S106
     with worker, Client(broker.url, project="a") as client, client.stream("one two", project="b") as stream:
-        assert next(stream).text
+        assert text(next(stream))
         stream.cancel()
         with pytest.raises(RequestCancelledError):
             list(stream)

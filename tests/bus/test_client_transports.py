@@ -15,6 +15,7 @@ from support.fake_worker import FakeWorker, accepted, done
 from support.inferbus import inferbus
 from support.mosquitto import Mosquitto, free_port
 from support.needs import needs_program
+from support.streams import text
 
 WORDS = "open sesame"
 
@@ -79,7 +80,7 @@ def test_every_way_carries_requests_streams_and_long_answers(ways: Ways, door: s
     with Client(ways.url(door), cafile=trusted, mqtt_version=version, pacing=0) as client:
         assert client.ask("hello").text == "You said: hello"
         with client.stream("one two") as stream:
-            assert "".join(part.text for part in stream) == "You said: one two"
+            assert "".join(text(part) for part in stream) == "You said: one two"
         ways.worker.script, before = (lambda _: [accepted(), done(long)]), ways.worker.script
         try:
             assert client.ask("x").text == long

@@ -12,6 +12,7 @@ import pytest
 from inferbus_client import AsyncClient, Client, InvalidRequestError, RequestCancelledError
 from support.listener import Listener
 from support.mosquitto import Mosquitto
+from support.streams import text
 from support.worker import WorkerProcess
 
 PROJECT: Final = "brought"
@@ -126,7 +127,7 @@ class TestAtOnce:
             client.stream(messages=endless) as one,
             client.stream(messages=endless) as two,
         ):
-            assert (next(one).text, next(two).text) == ("takes ", "takes ")
+            assert (text(next(one)), text(next(two))) == ("takes ", "takes ")
             one.cancel()
             with pytest.raises(RequestCancelledError):
                 next(one)
@@ -156,7 +157,7 @@ class TestTheClient:
                 many = [client.ask(messages=[{**ASKED, "content": f"number {each}"}]) for each in range(20)]
                 texts = [answer.text for answer in await asyncio.gather(*many)]
                 async with client.stream(messages=[ASKED]) as deltas:
-                    texts.append("".join([delta.text async for delta in deltas]))
+                    texts.append("".join([text(delta) async for delta in deltas]))
                 return texts
 
         assert asyncio.run(ask()) == [*(f"number {each}" for each in range(20)), "hello"]

@@ -40,6 +40,8 @@ DENIED_FILTERS: Final = (
     f"$share/bobs/{ALICE}/assistant_response/#",
     f"$share/inferbus/{REQUESTS}",
     "inferbus/workers/+/stats/get",
+    "inferbus/workers/+/drain",
+    "$share/inferbus.w1/inferbus/workers/w1/probe",
     "$SYS/#",
     "$CONTROL/dynamic-security/#",
 )

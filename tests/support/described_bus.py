@@ -154,6 +154,15 @@ def _add_announcements(channels: dict[str, Any], operations: dict[str, Any]) -> 
         "Anything asks for the figures; answered once a second at most.",
         {"channel": {"$ref": stats}},
     )
+    add.operation(
+        "drain",
+        "receive",
+        topics.drain(worker),
+        ["empty"],
+        "Asks a worker to finish what it has and leave; heeded where it is allowed to (`--remote-drain`).",
+    )
+    probed = "What a worker of a group sends itself through a shared subscription, to see if the broker deals any."
+    add.operation("probe", "receive", topics.probe(worker), ["empty"], probed)
 
 
 class _Adder:

@@ -15,7 +15,16 @@ from pydantic import BaseModel
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.histogram import Histogram
-from inferbus_client.contract.presence import Instance, Latency, Level, ModelStats, Presence, SlotStats, Stats
+from inferbus_client.contract.presence import (
+    GroupStats,
+    Instance,
+    Latency,
+    Level,
+    ModelStats,
+    Presence,
+    SlotStats,
+    Stats,
+)
 from inferbus_client.contract.wire import (
     FAILURES,
     Accepted,
@@ -88,6 +97,8 @@ def _topics() -> str:
         (topics.presence(worker), "out, retained", "[presence](#presence)", "its Last Will says `offline`"),
         (topics.stats(worker), "out", "[stats](#stats)", "each interval, and when somebody asks"),
         (topics.stats_request(worker), "in", "anything", "asks for them; answered once a second at most"),
+        (topics.drain(worker), "in", "anything", "asks it to finish what it has and leave, where it is allowed to"),
+        (topics.probe(worker), "in, out", "anything", "its own, where it is one of a [group](#a-group-of-workers)"),
     ]
     return _table(["topic", "direction", "payload", "meaning"], [(f"`{topic}`", *rest) for topic, *rest in rows])
 
@@ -222,6 +233,7 @@ _TITLES: Final = {
     "Histogram": "histograms",
     "Level": "levels",
     "Latency": "latency",
+    "GroupStats": "a group of workers",
     "ModelStats": "models",
     "SlotStats": "slots",
 }
@@ -271,6 +283,7 @@ _BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "stats": lambda: _keys(*_rows(Stats)),
     "latency": lambda: _keys(*_rows(Latency)),
     "levels": lambda: _keys(*_rows(Level)),
+    "group": lambda: _keys(*_rows(GroupStats)),
     "models": lambda: _keys(*_rows(ModelStats)),
     "slots": lambda: _keys(*_rows(SlotStats)),
     "histograms": lambda: _keys(*_rows(Histogram)),

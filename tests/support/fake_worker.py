@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -76,6 +76,13 @@ def error(code: Code, *, retry_after_ms: int | None = None, copies: int = 1) -> 
     failure = Failure(code)
     fields = {"status": failure.status, "message": failure.message, "retryable": failure.retryable}
     return Say({"type": "error", "code": code, "retryAfterMs": retry_after_ms, **fields}, copies)
+
+
+def begun_anew(*says: Say, run: int = 1, worker: str = "gpu-2") -> Iterator[Say]:
+    """What another worker of a group says that takes a request over: `accepted` first, numbered from 0 again."""
+    for seq, say in enumerate((accepted(), *says)):
+        named = {"worker": worker} if not seq else {}
+        yield Say({**say.fields, "run": run, "seq": seq, **named}, say.copies)
 
 
 def echo(request: Mapping[str, Any]) -> Iterable[Act]:

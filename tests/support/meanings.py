@@ -123,11 +123,14 @@ MEANINGS: Final[Mapping[type[BaseModel], Mapping[str, str]]] = {
         "type": "",
         "requestId": "the request's, or the one that was made up for it",
         "sessionId": "the request's, or the one that was made for it",
-        "seq": "0, 1, 2 … per request: a gap shows a loss",
+        "seq": "0, 1, 2 … per run: a gap shows a loss",
+        "run": "one more where [another worker began the request anew](#a-request-that-begins-anew); the key is "
+        "missing where it is 0",
     },
     Accepted: {
         "queuePosition": "how many go before it, at most",
         "etaMs": "the wait to expect before the first token; null while unknown",
+        "worker": "who has it, in a group of workers; else the key is missing",
     },
     Delta: {
         "text": "what is new since the last delta",

@@ -146,8 +146,8 @@ class RecordedSender(Sender):
         super().__init__(qos=0, max_bytes=1_000_000)
         self.streams: list[ReplyStream] = []
 
-    def open(self, address: ReplyAddress) -> ReplyStream:
-        return ReplyStream(address, self.streams.append, Backlog())
+    def open(self, address: ReplyAddress, seq: int = 0) -> ReplyStream:
+        return ReplyStream(address, self.streams.append, Backlog(), seq=seq)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, create_model
 
 from inferbus_client.contract import topics
-from inferbus_client.contract.presence import Presence, Stats
+from inferbus_client.contract.presence import GroupStats, Presence, Stats
 from inferbus_client.contract.wire import (
     Accepted,
     Control,
@@ -50,6 +50,7 @@ ASKED: Final[list[tuple[dict[str, Any], bool]]] = [
 ]
 TOLD: Final[list[BaseModel]] = [
     Accepted(**WHOSE, queue_position=3, eta_ms=None),
+    Accepted(**WHOSE, run=1, queue_position=0, worker="gpu-2"),
     Delta(**WHOSE, text="Hel"),
     Delta(**WHOSE, text="", reasoning="hm"),
     Done(
@@ -61,7 +62,9 @@ TOLD: Final[list[BaseModel]] = [
     ),
     ErrorReply.of(Failure("rate_limited", retry_after_ms=70), request_id="r1", session_id="s1", seq=1),
     Presence(worker="gpu-1", state="ready", model="phi"),
+    Presence(worker="gpu-1", state="ready", group="inferbus"),
     Stats(worker="gpu-1"),
+    Stats(worker="gpu-1", group=GroupStats(name="inferbus", reached=False, reason="timed out")),
 ]
 
 
@@ -122,5 +125,7 @@ def test_the_addresses_are_those_that_the_worker_subscribes_to_and_publishes_on(
         *topics.inbound_filters("general"),
         *(one.replace("/+", "/alice", 1) for one in topics.inbound_filters("general", users=True)),
         topics.stats_request("w1"),
+        topics.drain("w1"),
+        topics.probe("w1"),
     }
     assert filled == expected

@@ -33,10 +33,12 @@ _WORKER: Final = {
     "cli": "config_check daemon demo engines logs settings",
     "config_check": "settings",
     "demo": "engines",
-    "doctor": "engines settings",
+    "doctor": "engines settings state",
     "estimate": "engines",
+    "inventory": "settings state",
     "daemon": "engines logs settings wiring",
-    "wiring": "admission bus engines flow ops replies settings state",
+    "wiring": "admission bus engines flow group ops replies settings state",
+    "group": "admission bus engines flow replies settings state",
     "ops": "engines flow replies settings state",
     "bus": "replies settings",
     "admission": "bus engines flow replies settings state",
@@ -72,7 +74,7 @@ _HEAVY: Final[Mapping[str, str | tuple[str, ...]]] = {
     "gguf": "inferbus_worker.engines.estimate",
     "huggingface_hub": "inferbus_worker.engines",
     "opentelemetry": "inferbus_client.tracing",
-    "redis": "",
+    "redis": "inferbus_worker.state.redis",
 }
 
 

@@ -2,13 +2,16 @@
 
 The stop order, and why:
 
+0. in a group: have the broker deal no more requests to this worker, decide on those that it had, and take no more;
 1. close admission, say `draining`: what comes now is refused at once, and supervisors and clients can see why;
-2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`;
+2. drain: what was admitted finishes, for at most `drain_timeout`; what is left then ends as `shutting_down`, or in a
+   group goes back to it;
 3. stop the intake (what it still holds is refused), join the worker threads and the thread of endings: nobody makes
    replies any more;
 4. say `offline`, then flush the sender: the last replies and the farewell leave while the link is still up, for as
    long as the drain might have taken;
-5. disconnect in order: so the broker does not publish the Last Will;
+5. disconnect in order: so the broker does not publish the Last Will; then leave the store, to which the replies that
+   could not leave go back;
 6. stop answering over HTTP: until now it says what is going on;
 7. stop the engines: last, since everything before may still need them. Meanwhile the last spans leave, where there is
    tracing: no more come after step 3, and a collector that takes none is not waited for any longer.
@@ -45,6 +48,9 @@ _TICK: Final = 0.05
 _JOIN: Final = 0.5
 _FLUSH: Final = 0.5
 _DISCONNECT: Final = 0.2
+#: Until the broker has said that it deals no more to us.
+_LEAVE_SHARE: Final = 2.0
+_LEAVE_STORE: Final = 0.3
 _ENGINE_STOP: Final = 0.5
 #: Of that, what the loop of the engines across the network has for itself.
 _LOOP_STOP: Final = 0.1
@@ -77,8 +83,9 @@ class Daemon:
         self._settings = settings
         self._lineup = lineup
         self._signals = 0
-        house = build_house(settings, lineup)
+        house = build_house(settings, lineup, self._drain_asked)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
+        self._membership = self._rooms.membership
         self._enter(Phase.LOADING)
         self._reporter, self._lives, self._keeper = house.reporter, house.lives, house.keeper
         self._readiness, self._http, self._tracer = house.readiness, house.http, house.tracer
@@ -112,6 +119,8 @@ class Daemon:
             log.info("health and metrics at %s", self._settings.http)
         self._rooms.intake.start()
         self._rooms.endings.start()
+        if self._membership is not None:
+            self._membership.start(lambda: self._signals > 0)
         self._bus.start(self._attend_start)
         log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
         if not self._load():
@@ -122,6 +131,9 @@ class Daemon:
         self._start_workers()
         logs.be_discreet()
         self._enter(Phase.READY)
+        if self._membership is not None:
+            self._membership.serve()
+            self._bus.join(lambda: self._signals > 0)
         self._bus.link.call(self._rooms.reception.release)
         self._readiness.look()
         served = (name if state == "ready" else f"{name} ({state})" for name, state in self._readiness.states.items())
@@ -198,6 +210,7 @@ class Daemon:
     def _shutdown(self, status: int) -> int:
         guard = self._start_guard(status)
         deadline = time.monotonic() + self._settings.drain_timeout
+        self._leave_group(deadline)
         self._close_admission()
         self._drain(deadline)
         join_by = time.monotonic() + _JOIN
@@ -213,6 +226,8 @@ class Daemon:
         if not self._flush(deadline) and self._rooms.sender.owes(0):
             log.warning("not every reply reached the broker")
         self._bus.close(_DISCONNECT)
+        if self._membership is not None:
+            self._membership.stop(_LEAVE_STORE)
         self._rooms.acknowledgements.close()
         if self._http is not None:
             self._http.stop(0)  # it ends while the engines do
@@ -223,6 +238,15 @@ class Daemon:
         guard.cancel()
         log.info("stopped")
         return self._exit_status(status)
+
+    def _leave_group(self, deadline: float) -> None:
+        """Nobody is to notice that this worker goes: its siblings have what would have come next."""
+        if self._membership is None or self._phase is not Phase.READY:
+            return
+        if not self._forced and not self._bus.leave(min(_LEAVE_SHARE, max(0.0, deadline - time.monotonic()))):
+            log.warning("the broker may still have requests for this worker; it keeps them for one of its id, or none")
+        self._rooms.intake.stop(min(_JOIN, max(0.0, deadline - time.monotonic())))
+        self._membership.stop_taking(min(_JOIN, max(0.0, deadline - time.monotonic())))
 
     def _close_admission(self) -> None:
         if self._phase is not Phase.DEAD:
@@ -261,6 +285,9 @@ class Daemon:
         return time.monotonic() < deadline and not self._forced and not lost
 
     def _end_all(self) -> None:
+        if self._membership is not None:
+            self._membership.hand_over()
+            return
         failure = Failure("engine_unavailable" if self._phase is Phase.DEAD else "shutting_down")
         for job in self._rooms.in_flight.all():
             if job.mark(failure) and self._rooms.queue.remove(job):
@@ -303,6 +330,10 @@ class Daemon:
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+
+    def _drain_asked(self) -> None:
+        """As the first signal."""
+        self._signals = max(self._signals, 1)
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         """The first one drains, a second one forces."""

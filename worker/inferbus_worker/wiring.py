@@ -16,7 +16,6 @@ from inferbus_client.errors import SettingsError
 from inferbus_client.tracing.spans import Tracer, process_tracer
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.admission import Admission
-from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.intake import Intake
 from inferbus_worker.admission.limits import RateLimits
@@ -25,14 +24,15 @@ from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.admission.verbs import Verbs
 from inferbus_worker.bus.acknowledgements import Acknowledgements
 from inferbus_worker.bus.attempts import Attempts
-from inferbus_worker.bus.connection import Bus, receive_maximum
+from inferbus_worker.bus.connection import Bus
+from inferbus_worker.bus.delivery import receive_maximum
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.factory import Lineup
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slot import Model
 from inferbus_worker.engines.slot_lives import SlotLives
 from inferbus_worker.engines.slots import SlotTable
-from inferbus_worker.flow.endings import Endings
+from inferbus_worker.flow.endings import Endings, endings_in_memory
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
@@ -44,6 +44,7 @@ from inferbus_worker.flow.worker_pool import WorkerPool
 from inferbus_worker.ops.http import make_http
 from inferbus_worker.ops.readiness import Readiness, missing
 from inferbus_worker.ops.reporter import Reporter
+from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.memory import memory_stores
@@ -52,6 +53,7 @@ from inferbus_worker.state.protocols import Levels, Stores
 if TYPE_CHECKING:
     from inferbus_client.web.server import WebServer
     from inferbus_worker.engines.managed.keeper import Keeper
+    from inferbus_worker.group.membership import Membership
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,15 @@ class Rooms:
     overdue: Overdue
     meter: Meter
     sender: Sender
+    membership: Membership | None = None
 
     def levels(self) -> Levels:
-        """Everything that is bounded, by the name that the stats give it."""
-        return {
-            **self.intake.levels(),
-            **self.queue.levels(),
-            **self.sender.levels(),
-            **self.stores.levels(),
-            **self.limits.levels(),
-            **(self.stores.budgets.levels() if self.stores.budgets is not None else {}),
-        }
+        """Everything in this process that is bounded, by the name that the stats give it."""
+        here = {**self.intake.levels(), **self.queue.levels(), **self.sender.levels()}
+        if self.membership is not None:
+            return here
+        budgets = {} if self.stores.budgets is None else self.stores.budgets.levels()
+        return {**here, **self.stores.levels(), **self.limits.levels(), **budgets}
 
 
 def build_rooms(
@@ -100,6 +100,7 @@ def build_rooms(
     tracer: Tracer | None = None,
     clock: Callable[[], float] = time.monotonic,
     in_place: bool = False,
+    has_broker: Callable[[], bool] = lambda: True,
 ) -> Rooms:
     """The rooms, without their threads.
 
@@ -115,17 +116,29 @@ def build_rooms(
         tracer: makes spans of requests, where that is wanted.
         clock: a monotonic one.
         in_place: whether admission runs in its caller's thread whatever it may have to wait for.
+        has_broker: whether replies can leave now.
     """
     stores = stores or memory_stores(settings, clock)
     at_once = receive_maximum(settings)
     acknowledgements = Acknowledgements(
-        acknowledge, attempts=attempts, max_attempts=settings.max_attempts, at_once=at_once
+        acknowledge,
+        attempts=attempts,
+        max_attempts=settings.max_attempts,
+        at_once=at_once,
+        keeps=settings.ack == "after-reply",
     )
+
+    def ended(receipt: Receipt | Owed, *, arrived: bool) -> None:
+        if isinstance(receipt, Receipt):
+            acknowledgements.answered(receipt, arrived=arrived)
+        elif membership is not None:
+            membership.endings.left(receipt)
+
     sender = sender or Sender(
         qos=settings.reply_qos,
         max_bytes=settings.max_outbound_bytes,
         delta_interval=settings.delta_interval,
-        answered=acknowledgements.answered,
+        answered=ended,
     )
     registry = Registry(models, settings.projects)
     slots = SlotTable(models, max_threads=settings.max_workers, clock=clock)
@@ -138,13 +151,50 @@ def build_rooms(
         clock=clock,
     )
     in_flight, pool = InFlight(), WorkerPool(queue)
-    meter = Meter(slots, clock=clock)
-    endings = Endings(in_flight=in_flight, meter=meter, recent=stores.recent)
     prompts = Prompts(settings)
-    turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
     limits = RateLimits(settings, stores.windows)
-    budget = _token_budget(settings, prompts, stores, models)
     addressing = Addressing(sender, settings.reply_topics, tracer)
+
+    def longest(job: Job) -> Usage:
+        return prompts.of(job, models[job.model].counting).longest
+
+    def unanswered(receipt: Receipt | Owed | None) -> None:
+        if receipt is not None:
+            in_network_thread(lambda: acknowledgements.answered(receipt, arrived=False))
+
+    def in_good_hands(receipt: Receipt | Owed | None) -> None:
+        if receipt is not None:
+            in_network_thread(lambda: acknowledgements.answered(receipt, arrived=True))
+
+    membership: Membership | None = None
+    if settings.is_shared:
+        from inferbus_worker.group.building import Base, join_group  # noqa: PLC0415 - not for every worker
+
+        base = Base(
+            settings=settings,
+            gate=gate,
+            registry=registry,
+            slots=slots,
+            queue=queue,
+            in_flight=in_flight,
+            limits=limits,
+            sender=sender,
+            addressing=addressing,
+            tracer=tracer,
+            longest=longest,
+            acknowledge=in_good_hands,
+            has_broker=has_broker,
+            clock=clock,
+        )
+        membership = join_group(base)
+    meter = Meter(slots, clock=clock) if membership is None else membership.meter
+    endings = (
+        endings_in_memory(in_flight=in_flight, meter=meter, recent=stores.recent)
+        if membership is None
+        else membership.endings
+    )
+    turns = TurnRunner(slots, registry, settings, prompts, queue, endings, acknowledgements.turn_begins, clock)
+    budget = _token_budget(settings, longest, stores)
     admission = Admission(
         settings=settings,
         stores=stores,
@@ -165,16 +215,12 @@ def build_rooms(
         queue=queue,
         endings=endings,
     )
-
-    def unanswered(arrival: Arrival) -> None:
-        if arrival.receipt is not None:
-            in_network_thread(lambda: acknowledgements.answered(arrival.receipt, arrived=False))
-
     intake = Intake(
-        verbs,
-        unanswered,
+        verbs if membership is None else membership.desk,
+        lambda arrival: unanswered(arrival.receipt),
         max_bytes=settings.max_intake_bytes,
-        in_own_thread=budget is not None and not in_place,
+        in_own_thread=(budget is not None or membership is not None) and not in_place,
+        together=None if membership is None else membership.desk.handle_all,
         clock=clock,
     )
     reception = Reception(
@@ -204,18 +250,13 @@ def build_rooms(
         overdue=Overdue(registry, queue, in_flight, endings, settings.slot_timeout_in_force, clock),
         meter=meter,
         sender=sender,
+        membership=membership,
     )
 
 
-def _token_budget(
-    settings: Settings, prompts: Prompts, stores: Stores, models: Mapping[str, Model]
-) -> TokenBudget | None:
+def _token_budget(settings: Settings, longest: Callable[[Job], Usage], stores: Stores) -> TokenBudget | None:
     if settings.token_budget is None or stores.budgets is None:
         return None
-
-    def longest(job: Job) -> Usage:
-        return prompts.of(job, models[job.model].counting).longest
-
     return TokenBudget(settings.token_budget, longest, stores.budgets)
 
 
@@ -234,8 +275,13 @@ class House:
     tracer: Tracer | None
 
 
-def build_house(settings: Settings, lineup: Lineup) -> House:
+def build_house(settings: Settings, lineup: Lineup, drain_asked: Callable[[], None] = lambda: None) -> House:
     """A whole worker, not yet started.
+
+    Args:
+        settings: the worker's.
+        lineup: its engines.
+        drain_asked: called in the network thread when an operator asks it to leave.
 
     Raises:
         SettingsError: the state folder cannot be used, or nobody can listen for HTTP where it is to be.
@@ -259,10 +305,12 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
         gate=gate,
         acknowledge=acknowledge,
         in_network_thread=in_network_thread,
-        attempts=_open_attempts(settings) if keeps else None,
+        # In a group the store counts attempts, and keeps what is not answered.
+        attempts=_open_attempts(settings) if keeps and not settings.is_shared else None,
         tracer=tracer,
+        has_broker=lambda: bus.link.is_up,
     )
-    if keeps:
+    if keeps and not settings.is_shared:
         rooms.reception.hold()
     bus = Bus(
         settings,
@@ -271,6 +319,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
         asked=stats_asked,
         came_up=lambda: rooms.reception.came_up(remembered=bus.link.session_present),
         model=rooms.registry.default.name,
+        drain_asked=drain_asked,
     )
     reporter = Reporter(
         settings,
@@ -283,6 +332,7 @@ def build_house(settings: Settings, lineup: Lineup) -> House:
         levels=rooms.levels,
         unreadable=lambda: bus.link.unreadable,
         publish=bus.publish_stats,
+        group=None if rooms.membership is None else rooms.membership.stats,
     )
     lives = SlotLives(rooms.slots.slots, settings.engine_silence, kept=lineup.managed)
     readiness = Readiness(rooms.registry, rooms.slots, bus.announce)

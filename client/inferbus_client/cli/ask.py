@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,15 @@ from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.sampling import ask_options, sampling_options
 from inferbus_client.cli.status_line import StatusLine, connected
 from inferbus_client.cli.streams import read_input
-from inferbus_client.cli.terminal import say
+from inferbus_client.cli.terminal import anew, say
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
+from inferbus_client.contract.wire import Delta
 from inferbus_client.errors import InferbusError, RequestFailedError
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.exchange.call import Messages
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exchange.rejoining import rejoined
 from inferbus_client.exits import Exit, exit_of
 
 
@@ -45,7 +48,8 @@ class _Question(NamedTuple):
 @click.option(
     "--stream/--no-stream",
     default=None,
-    help="Print the answer as it comes (with --json: one line per delta). [default: at a terminal, without --json]",
+    help="Print the answer as it comes (with --json: a line for each delta, and where another worker begins anew). "
+    "[default: at a terminal, without --json]",
 )
 @sampling_options
 @client_options()
@@ -114,10 +118,12 @@ def _streamed(client: Client, asked: _Question, options: AskOptions, line: Statu
     begun = False
     try:
         with client.stream(asked.message, messages=asked.messages, **options) as deltas:
-            for delta in deltas:
+            # A pipe cannot take back what it was given, unless JSON says so.
+            parts = deltas if as_json or sys.stdout.isatty() else rejoined(deltas)
+            for part in parts:
                 line.clear()
                 begun = True
-                say(json.dumps({"delta": delta.text}) + "\n" if as_json else delta.text)
+                say(_in_json(part) if as_json else _in_text(part))
             answer = deltas.result()
     except (InferbusError, KeyboardInterrupt):
         # For a person what went wrong stands on a line of its own; a program gets what the model said and no more.
@@ -127,6 +133,14 @@ def _streamed(client: Client, asked: _Question, options: AskOptions, line: Statu
     if not as_json:
         say("\n")
     return answer
+
+
+def _in_json(part: Delta | Restarted) -> str:
+    return json.dumps({"restarted": asdict(part)} if isinstance(part, Restarted) else {"delta": part.text}) + "\n"
+
+
+def _in_text(part: Delta | Restarted) -> str:
+    return f"\n{anew(part)}\n" if isinstance(part, Restarted) else part.text
 
 
 def _error_fields(error: InferbusError) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown
 
 #: Verbs that come with another distribution, and what to install for them.
-_WORKERS_VERBS = frozenset({"serve", "demo", "estimate"})
+_WORKERS_VERBS = frozenset({"serve", "demo", "estimate", "state"})
 _WORKER = "in a checkout of Inferbus, scripts/setup installs it"
 #: How much alike a slip and a verb are, from 0 to 1: verbs are short, and few.
 _ALIKE: Final = 0.6
@@ -35,6 +35,7 @@ _OWN_VERBS = {
     "completion": "inferbus_client.cli.completion",
     "conformance": "inferbus_client.cli.conformance",
     "forget": "inferbus_client.cli.forget",
+    "drain": "inferbus_client.cli.drain",
     "gateway": "inferbus_client.cli.gateway",
     "keys": "inferbus_client.cli.keys",
 }

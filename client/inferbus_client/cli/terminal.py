@@ -19,6 +19,7 @@ from inferbus_client.errors import (
     RequestTimeoutError,
     SettingsError,
 )
+from inferbus_client.exchange.answer import Restarted
 from inferbus_client.shown import shown, shown_in_line
 
 
@@ -53,6 +54,11 @@ class FaultsError(SettingsError):
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(map(shown_in_line, lines))
         super().__init__("\n".join(self.lines))
+
+
+def anew(restarted: Restarted) -> str:
+    """That an answer begins anew, and with whom."""
+    return f"({shown_in_line(restarted.worker or 'another worker')} has taken over, and begins anew)"
 
 
 def in_words(error: Exception) -> str:

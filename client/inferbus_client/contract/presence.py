@@ -25,6 +25,7 @@ _Name = Annotated[str, Field(max_length=128)]
 _Word = Annotated[str, Field(max_length=32)]
 #: A slot's begins with its model's.
 _SlotName = Annotated[str, Field(max_length=192)]
+_MAX_REASON: Final = 200
 #: A larger announcement is none of ours.
 _MAX_BYTES: Final = 262_144
 
@@ -79,6 +80,7 @@ class Presence(_Announcement):
         models: what it serves by name, and the state of each: `ready`, `starting`, `stopped` (it starts when it is
             asked for) or `unavailable`. Empty where the worker has one model alone.
         choices: which of them each project's requests may name, the one first that answers where they name none.
+        group: the workers that it shares queue and conversations with; None where it has both to itself.
     """
 
     state: State
@@ -92,6 +94,7 @@ class Presence(_Announcement):
     choices: dict[_Name, Annotated[tuple[_Name, ...], Field(max_length=MAX_NAMES)]] = Field(
         default_factory=dict, max_length=MAX_NAMES
     )
+    group: _Name | None = None
 
 
 class Latency(BaseModel):
@@ -175,6 +178,28 @@ class ModelStats(_Served):
     slots: dict[_SlotName, SlotStats] = Field(default_factory=dict, max_length=MAX_NAMES)
 
 
+class GroupStats(_Served):
+    """What the workers of a group share, as one of them sees it.
+
+    Attributes:
+        name: the group's.
+        workers: those that are there, this one among them.
+        leases: requests that one of them has taken and not ended yet.
+        queued: requests that wait for any of them.
+        sessions: conversations in the store.
+        reached: whether the store answers this worker. Where it does not, the other figures are of when it last did.
+        reason: why it does not; None where it does.
+    """
+
+    name: _Name
+    workers: Int64 = 0
+    leases: Int64 = 0
+    queued: Int64 = 0
+    sessions: Int64 = 0
+    reached: bool = True
+    reason: Annotated[str | None, Field(max_length=_MAX_REASON)] = None
+
+
 class Stats(_Announcement):
     """A worker's figures, on `inferbus/workers/{worker}/stats`: each interval, and when somebody asks.
 
@@ -207,6 +232,7 @@ class Stats(_Announcement):
         tokens_per_s: generated tokens per second over the last interval.
         requests_per_s: terminal replies per second over the last interval.
         models: by name.
+        group: what it shares with other workers; None where that is nothing.
     """
 
     joining: bool = False
@@ -231,6 +257,7 @@ class Stats(_Announcement):
     tokens_per_s: float | None = None
     requests_per_s: float | None = None
     models: dict[_Name, ModelStats] = Field(default_factory=dict, max_length=MAX_NAMES)
+    group: GroupStats | None = None
 
 
 _Model = TypeVar("_Model", Presence, Stats)

@@ -19,6 +19,7 @@ from paho.mqtt.client import topic_matches_sub
 
 #: What the names of projects and workers match.
 NAME: Final = "[A-Za-z0-9_.-]{1,64}"
+MAX_WORKER: Final = 64
 
 _NAME = re.compile(NAME)
 _SESSION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -113,20 +114,44 @@ def stats_request(worker: str) -> str:
     return f"inferbus/workers/{worker}/stats/get"
 
 
+def probe(worker: str) -> str:
+    """Where a worker of a group sends itself a message, to see if the broker deals shared subscriptions."""
+    return f"inferbus/workers/{worker}/probe"
+
+
+def drain(worker: str) -> str:
+    """Where anything that is published asks a worker to finish what it has and leave."""
+    return f"inferbus/workers/{worker}/drain"
+
+
+def shared(group: str, topic_filter: str) -> str:
+    """The filter by which the broker deals messages out to the members of a group (MQTT 5.0, section 4.8.2)."""
+    return f"$share/{group}/{topic_filter}"
+
+
 def is_announcement(topic: str) -> bool:
     """Whether a topic is one of a worker's own, on which no request comes."""
     return topic.startswith("inferbus/workers/")
 
 
-def inbound_filters(project: str, *, users: bool = False) -> list[str]:
-    """The filters a worker subscribes to for one project, or for all of its users."""
+def dealt_filters(project: str, *, users: bool = False) -> list[str]:
+    """The filters of one project's requests, or of all of its users': in a group each is for one worker."""
     begin = scope(project, "+" if users else None)
     return [
         f"{begin}/{Kind.USER_INPUT.value}",
         f"{begin}/{Kind.USER_INPUT.value}/+",
         f"{begin}/{Kind.SESSION.value}",
-        f"{begin}/{Kind.CANCEL.value}/+",
     ]
+
+
+def cancel_filter(project: str, *, users: bool = False) -> str:
+    """The filter of one project's cancels, or of all of its users': in a group each is for every worker."""
+    return f"{scope(project, '+' if users else None)}/{Kind.CANCEL.value}/+"
+
+
+def inbound_filters(project: str, *, users: bool = False) -> list[str]:
+    """The filters a worker subscribes to for one project, or for all of its users."""
+    return [*dealt_filters(project, users=users), cancel_filter(project, users=users)]
 
 
 def parse(topic: str) -> Address | None:

@@ -1,8 +1,8 @@
 """One request from its first send to its end: attempts, timeouts, retries. Shared by `Client` and `AsyncClient`.
 
 The logic does no waiting of its own. It is a generator of steps: `Receive` (wait at most so long for an event, and send
-it in) and what the caller should see (`Accepted`, `Delta`). A thread drives it with a queue, an event loop with
-`await`; what happens when is written once, here.
+it in) and what the caller should see (`Accepted`, `Delta`, `Restarted`). A thread drives it with a queue, an event loop
+with `await`; what happens when is written once, here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inferbus_client.errors import (
     RequestFailedError,
     RequestTimeoutError,
 )
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.exchange.assembly import AnyReply, Assembly
 from inferbus_client.exchange.call import Call
 from inferbus_client.exchange.pacing import Backoff, Clock, Pacer
@@ -170,7 +170,9 @@ class Exchange:
             reply = self._from_text(reply.text)
         self._alive, self._reconnected, self._last_heard = True, False, self._clock()
         for part in self._assembly.take(reply):
-            if isinstance(part, Delta) and self._first_token is None:
+            if isinstance(part, Restarted):
+                self._first_token = None
+            elif isinstance(part, Delta) and self._first_token is None:
                 self._first_token = self._last_heard
             yield part
 
@@ -255,6 +257,7 @@ class Exchange:
             model=done.model,
             tool_calls=tuple(done.tool_calls or ()),
             lost=self._lost + self._assembly.lost,
+            run=self._assembly.run,
             attempts=self._attempts,
             first_token_s=(self._first_token or now) - self._first_sent,
             total_s=now - self._first_sent,

@@ -64,7 +64,7 @@ class AskOptions(TurnOptions, total=False):
         tool_results: instead of a message, what the calls of the session's last answer gave, by their ids.
         params: more sampling parameters by their OpenAI names (`stop`, `seed`, `top_k`, …).
         on_accepted: called with the worker's `accepted` (place in the queue, estimate of the wait), where the
-            caller waits.
+            caller waits; again with each worker of a group that begins the request anew.
         on_retry: called with a refusal and the seconds after which the request is sent again.
         request_id: an id of the caller's own. Give each request another one: the worker answers a repeat with the
             first answer.

@@ -8,6 +8,7 @@ from enum import Enum
 
 from inferbus_client.contract.wire import Accepted, Delta
 from inferbus_client.errors import BrokerError, RequestFailedError
+from inferbus_client.exchange.answer import Restarted
 from inferbus_client.exchange.assembly import AnyReply
 
 
@@ -48,7 +49,7 @@ class Retry:
     seconds: float
 
 
-Step = Receive | Accepted | Delta | Retry
+Step = Receive | Accepted | Delta | Restarted | Retry
 
 #: An exchange's logic; see `Exchange.steps`.
 Steps = Generator[Step, Event | None, None]

@@ -242,7 +242,7 @@ class Transport:
             if not self._link.is_up:
                 return False  # nothing is left to be sent later: whoever sends hears when there is a connection
             if (waiter := self._waiters.of(call.request_id)) is not None:
-                waiter.sent = waiter.open = True
+                waiter.may_be_published()
             return self._link.publish(
                 call.topic,
                 payload,

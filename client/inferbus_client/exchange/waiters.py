@@ -27,12 +27,27 @@ class Waiter:
         deliver: takes its replies.
         sent: whether it may have been published; said before it is.
         open: from a send to the terminal reply, so that a repeat is a stray.
+        run: the highest that was heard; what is of a lower one is a stray, too.
     """
 
     call: Call
     deliver: Deliver
     sent: bool = False
     open: bool = True
+    run: int = 0
+
+    def may_be_published(self) -> None:
+        """It is about to be. After an end it is another attempt, which nobody has begun anew yet."""
+        if not self.open:
+            self.run = 0
+        self.sent = self.open = True
+
+    def takes(self, reply: AnyReply) -> bool:
+        """Whether it waits for this reply, which may be its last."""
+        if not self.open or reply.run < self.run:
+            return False
+        self.run, self.open = reply.run, not reply.terminal
+        return True
 
 
 class Waiters:
@@ -105,8 +120,7 @@ class Waiters:
             return
         self.repeats_are_safe = True
         waiter = self._by_request.get(reply.request_id)
-        if waiter is not None and waiter.open:
-            waiter.open = not reply.terminal
+        if waiter is not None and waiter.takes(reply):
             waiter.deliver(reply)
         elif self._on_stray is not None:
             self._on_stray(reply)

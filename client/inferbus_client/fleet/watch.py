@@ -72,6 +72,10 @@ class Watch(Announced):
             self._link.publish(topic, b"")
         return asked
 
+    def send(self, topic: str) -> None:
+        """Publish an empty message, which reaches who listens there now."""
+        self._link.publish(topic, b"", qos=1)
+
     def clear(self, worker: str, timeout: float) -> bool:
         """Remove a worker's retained presence from the broker.
 

@@ -15,6 +15,7 @@ from inferbus_client.aio import AsyncClient
 from inferbus_client.contract.wire import Accepted
 from inferbus_client.exchange.answer import Answer
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exchange.rejoining import Rejoining
 from inferbus_client.gateway.bodies import LeftError, left
 from inferbus_client.gateway.errors import RefusedError
 from inferbus_client.gateway.places import Place, Places
@@ -104,10 +105,13 @@ class Reply:
 
         Raises:
             LeftError: the requester has gone, or reads nothing.
-            RefusedError, InferbusError: there is no answer; `fail` says so.
+            RefusedError, InferbusError: there is no answer, or another one than has been sent; `fail` says so.
         """
-        answering = asyncio.ensure_future(self._stream() if self._question.asked.stream else self._whole())
-        with self._places.asked(self._question.place.project) as end:
+        question = self._question
+        with self._places.asked(question.place.project) as asked:
+            end = asked.end
+            options: AskOptions = {**question.options(), "on_accepted": lambda told: asked.taken_by(told.worker)}
+            answering = asyncio.ensure_future(self._stream(options) if question.asked.stream else self._whole(options))
             leaving: set[asyncio.Future[Any]] = {
                 asyncio.ensure_future(left(receive)),
                 asyncio.ensure_future(self._attend()),
@@ -132,27 +136,27 @@ class Reply:
         else:
             await send_refusal(self._send, refused, question.shape, question.request_id)
 
-    async def _whole(self) -> Answer:
+    async def _whole(self, options: AskOptions) -> Answer:
         question = self._question
-        answer = await self._client.ask(messages=question.asked.messages, **question.options())
+        answer = await self._client.ask(messages=question.asked.messages, **options)
         body = question.shape.whole(answer, question.place.name)
         await send_whole(self._send, 200, body, question.headers)
         return answer
 
-    async def _stream(self) -> Answer:
-        question = self._question
-        pieces = self._pieces
-        stream = self._client.stream(messages=question.asked.messages, **question.options())
+    async def _stream(self, options: AskOptions) -> Answer:
+        pieces, rejoining = self._pieces, Rejoining()
+        stream = self._client.stream(messages=self._question.asked.messages, **options)
         try:
             with suppress(StopAsyncIteration):
                 while True:
                     event = await stream.next_event()
                     if isinstance(event, Accepted):
                         await self._begin(event)
-                    else:
+                    elif (delta := rejoining.new(event)) is not None:
                         await self._begin(None)
-                        await self._say(pieces.delta(event))
+                        await self._say(pieces.delta(delta))
                         self._first()
+            rejoining.end()
             await self._begin(None)
             answer = stream.result()
             await self._say(pieces.end(answer), more=False)

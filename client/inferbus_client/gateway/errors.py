@@ -9,6 +9,7 @@ from typing import Final
 from inferbus_client.contract.wire import FAILURES, Code, Failure
 from inferbus_client.contract.wire.failures import FailureKind
 from inferbus_client.errors import (
+    AnswerChangedError,
     BrokerError,
     InferbusError,
     MessageRefusedError,
@@ -25,6 +26,7 @@ _OTHERS: Final[tuple[tuple[type[InferbusError], Code, str], ...]] = (
     (MessageRefusedError, "message_too_large", "The broker takes no message of this size."),
     (BrokerError, "engine_unavailable", "The gateway has no connection to the broker."),
     (RequestTimeoutError, "engine_unavailable", "The worker keeps silent: {error}."),
+    (AnswerChangedError, "engine_unavailable", "The worker has gone, and {error}."),
     (MisuseError, "invalid_request", "{error}."),
 )
 #: What the sentences of the contract begin with for those who get text: over HTTP it is plain that it is an error.

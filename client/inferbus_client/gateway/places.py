@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,13 +36,43 @@ class Place(NamedTuple):
     name: str
 
 
-@dataclass(eq=False)
-class _Asked:
-    """A request under way: which runs of which workers may have it, and why its waiting ends."""
+class _Run(NamedTuple):
+    """One run of a worker that may have a request, and who takes that over when it goes: the others of its group."""
 
-    runs: Mapping[str, str | None]
+    mark: str | None
+    group: str | None
+
+    @classmethod
+    def of(cls, presence: Presence) -> _Run:
+        return cls(_mark(presence), presence.group)
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request under way.
+
+    Attributes:
+        project: whose it is.
+        runs: of which workers may have it.
+        end: why its waiting ends.
+    """
+
+    project: str
+    runs: Mapping[str, _Run]
     loop: asyncio.AbstractEventLoop
     end: asyncio.Future[RefusedError]
+    places: Places
+
+    def taken_by(self, worker: str | None) -> None:
+        """It says so itself; who joined after the request was sent says nothing new. For the event loop."""
+        if worker is not None and worker in self.runs:
+            self.runs = {worker: self.runs[worker]}
+            self.places.look_after(self)  # it may be gone already
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a group has it."""
+        return any(run.group is not None for run in self.runs.values())
 
     def tell(self, why: RefusedError) -> None:
         """End it, once; from any thread."""
@@ -61,7 +91,7 @@ class Places:
         self._announced = announced
         self._settings = settings
         self._lock = threading.Lock()
-        self._under_way: set[_Asked] = set()
+        self._under_way: set[Asked] = set()
         announced.on_presence(self._heard)
 
     # --- who serves what ---
@@ -128,19 +158,19 @@ class Places:
     # --- who goes meanwhile ---
 
     @contextmanager
-    def asked(self, project: str) -> Iterator[asyncio.Future[RefusedError]]:
-        """While inside, the future tells why there is no answer: all who may have the request are gone, or we go."""
+    def asked(self, project: str) -> Iterator[Asked]:
+        """While inside, its `end` tells why there is no answer: all who may have the request are gone, or we go."""
         # By the ids in the topics, which a broker may protect; what an announcement calls itself is a word.
         presences = self._announced.presences.items()
         ready = {name: one for name, one in presences if one.state == "ready" and serves(one, self._settings, project)}
-        runs = {name: _mark(one) for name, one in ready.items()}
+        runs = {name: _Run.of(one) for name, one in ready.items()}
         loop = asyncio.get_running_loop()
-        asked = _Asked(runs, loop, loop.create_future())
+        asked = Asked(project, runs, loop, loop.create_future(), self)
         with self._lock:
             self._under_way.add(asked)
-        self._tell([asked])  # who has gone before is told of by nobody any more
+        self.look_after(asked)  # who has gone before is told of by nobody any more
         try:
-            yield asked.end
+            yield asked
         finally:
             with self._lock:
                 self._under_way.discard(asked)
@@ -154,13 +184,26 @@ class Places:
 
     def _heard(self, worker: str, _presence: Presence | None) -> None:
         with self._lock:
-            concerned = [asked for asked in self._under_way if worker in asked.runs]
-        self._tell(concerned)
+            concerned = [asked for asked in self._under_way if worker in asked.runs or asked.is_shared]
+        self.look_after(*concerned)
 
-    def _tell(self, under_way: Iterable[_Asked]) -> None:
+    def look_after(self, *under_way: Asked) -> None:
+        """End those whom nobody is left to answer; from any thread."""
+        if not under_way:
+            return
         presences = self._announced.presences
+        # Each is looked at once, however many requests are under way.
+        groups = {
+            (one.group, project)
+            for one in presences.values()
+            if one.group is not None and one.state != "offline" and is_reached(one, self._settings)
+            for project in one.projects
+        }
         for asked in under_way:
-            if asked.runs and not any(_lives(presences.get(name), mark) for name, mark in asked.runs.items()):
+            if asked.runs and not any(
+                _lives(presences.get(name), run.mark) if run.group is None else (run.group, asked.project) in groups
+                for name, run in asked.runs.items()
+            ):
                 asked.tell(RefusedError.failed("engine_unavailable", "The worker has gone."))
 
 

@@ -50,6 +50,7 @@ class Connection:
         receive_maximum: how many unacknowledged QoS 1 messages the broker takes at once.
         session_present: whether the broker has kept what it knew of us since the connection before
             (`LinkOptions.session_expiry`).
+        shares: whether the broker has shared subscriptions, as far as it says: one that speaks MQTT 3.1.1 does not.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Connection:
         self.max_packet_size = options.max_packet_bytes
         self.receive_maximum = _IDENTIFIERS
         self.session_present = False
+        self.shares = True
 
     @property
     def is_v5(self) -> bool:
@@ -189,6 +191,7 @@ class Connection:
         self.max_packet_size = min((limit for limit in limits if limit is not None), default=None)
         self.session_present = bool(flags.session_present)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _IDENTIFIERS)
+        self.shares = bool(getattr(properties, "SharedSubscriptionAvailable", 1))
         self._on_taken_in(paho)
 
     def _ended(self, _paho: Any, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.connection import Connection
 from inferbus_client.mqtt.crossing import Crossing
 from inferbus_client.mqtt.handshake import wait_for
@@ -25,6 +26,7 @@ from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.network_loop import NetworkLoop
 from inferbus_client.mqtt.options import LinkOptions, Will
 from inferbus_client.mqtt.paho_client import PahoClient
+from inferbus_client.mqtt.paho_setup import say_goodbye
 from inferbus_client.mqtt.publisher import Publisher
 from inferbus_client.mqtt.subscriptions import Subscriptions, WhenRefused
 from inferbus_client.mqtt.suspicion import NOTHING_FOUND
@@ -80,6 +82,7 @@ class Link(Publisher):
         self._opened: Future[PahoClient] = Future()
         self._losses = Losses()
         self._silent_until = 0.0
+        self._forgets = False
         self.unreadable = 0
         self.fatal: BrokerError | None = None
 
@@ -128,6 +131,10 @@ class Link(Publisher):
         if not self.is_alive:
             self._loop.close()
 
+    def forget_session(self) -> None:
+        """Have the broker forget us when we close in order, which only MQTT 5 can tell it."""
+        self._forgets = True
+
     def _end(self) -> None:
         self._closing.set()
         self._loop.wake()
@@ -145,6 +152,11 @@ class Link(Publisher):
     def is_alive(self) -> bool:
         """Whether the network thread runs; it ends by `close`, or with `fatal` set."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def url(self) -> BrokerUrl:
+        """Where it is connected to, or was last."""
+        return self._options.url
 
     @property
     def unheard(self) -> BrokerRefusedError | None:
@@ -239,7 +251,7 @@ class Link(Publisher):
             self._loop.serve_last_wishes()
             paho.flush()
         self._set_down()
-        paho.disconnect()
+        say_goodbye(paho, forget=self._forgets)
 
     def _lost(self, paho: PahoClient) -> None:
         """Tell those concerned; they find in `fatal` whether it is for good.

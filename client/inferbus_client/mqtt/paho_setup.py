@@ -1,4 +1,4 @@
-"""paho's client, made and connected as a link's options say."""
+"""paho's client, made, connected and disconnected as a link's options say."""
 
 from __future__ import annotations
 
@@ -65,3 +65,13 @@ def open_connection(paho: PahoClient, options: LinkOptions) -> None:
     if options.receive_maximum is not None:
         properties.ReceiveMaximum = options.receive_maximum
     paho.connect(url.host, url.port, options.keepalive, clean_start=not options.persistent, properties=properties)
+
+
+def say_goodbye(paho: PahoClient, *, forget: bool) -> None:
+    """Disconnect in order; `forget` asks the broker to keep nothing for us, which it can be told with MQTT 5 alone."""
+    if not forget or not paho.is_v5:
+        paho.disconnect()
+        return
+    properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    paho.disconnect(properties=properties)

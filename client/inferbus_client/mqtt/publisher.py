@@ -56,6 +56,11 @@ class Publisher:
         return self._connection.session_present
 
     @property
+    def shares(self) -> bool:
+        """Whether the broker has shared subscriptions, as far as it says: one that speaks MQTT 3.1.1 does not."""
+        return self._connection.shares
+
+    @property
     def has_room(self) -> bool:
         """Whether the socket has taken everything so far."""
         return self._is_serving() and self._connection.paho is not None and self._connection.paho.has_room

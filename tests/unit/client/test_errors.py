@@ -26,6 +26,7 @@ from inferbus_client import (
 )
 from inferbus_client.exchange.transport import Transport
 from inferbus_client.settings.client import ClientSettings
+from support.streams import text
 
 
 def drawn() -> Iterator[tuple[str, str]]:
@@ -48,7 +49,14 @@ def test_everything_in_it_is_an_inferbus_error() -> None:
 
 
 def test_what_a_library_s_user_can_meet_is_public() -> None:
-    workers_own = {"AlreadyServedError", "ConflictError", "UnknownWorkerError", "WorkerLivesError"}
+    workers_own = {
+        "AlreadyServedError",
+        "ConflictError",
+        "DrainIgnoredError",
+        "NoSharesError",
+        "UnknownWorkerError",
+        "WorkerLivesError",
+    }
     assert {name for name, _ in drawn()} - workers_own == {n for n in inferbus_client.__all__ if n.endswith("Error")}
 
 
@@ -93,14 +101,14 @@ def test_an_asynchronous_stream_that_has_not_ended_has_no_answer() -> None:
 def test_a_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() -> None:
     with Client(SETTINGS) as client, client.stream("x") as stream:
         stream._deltas = in_vain(stream)
-        assert next(stream).text == "x"
+        assert text(next(stream)) == "x"
 
 
 def test_an_asynchronous_stream_that_is_being_read_can_be_neither_read_nor_closed_elsewhere() -> None:
     async def main() -> None:
         async with AsyncClient(SETTINGS) as client, client.stream("x") as stream:
             stream._events = in_vain_too(stream)
-            assert (await anext(stream)).text == "x"
+            assert text(await anext(stream)) == "x"
 
     asyncio.run(main())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from inferbus_client.exchange.steps import Event, Receive, Signal, TextReply, ne
 from inferbus_client.settings.client import Terms
 
 CALL = Addresses("general", "me").request("hello", "s1", stream=True, request_id="r1")
-IDS = {"request_id": "r1", "session_id": "s1"}
+IDS: dict[str, Any] = {"request_id": "r1", "session_id": "s1"}
 
 Reactions = Iterable[tuple[float, Event]]
 

@@ -64,12 +64,12 @@ def test_nobody_speaks_for_a_worker_but_on_its_own_topic() -> None:
     bus.says("stranger", worker="w", instance=run("another"))
 
     async def look() -> None:
-        with bus.places.asked("general") as end:
+        with bus.places.asked("general") as asked:
             bus.says("somebody", projects=["else"])
             await asyncio.sleep(0)
-            assert not end.done()
+            assert not asked.end.done()
             bus.says("w", state="offline", instance=run("one"))
             bus.says("stranger", worker="w", state="offline")
-            assert (await asyncio.wait_for(end, 5)).code == "engine_unavailable"
+            assert (await asyncio.wait_for(asked.end, 5)).code == "engine_unavailable"
 
     asyncio.run(look())

@@ -85,6 +85,21 @@ class TestAlone:
         assert look.is_over()
         assert not look.asked
 
+    def test_whoever_is_of_our_group_is_welcome(self) -> None:
+        look = Look(group="fleet")
+        look.hears(presence("other", group="fleet"), look.me)
+        assert look.is_over()
+        assert not look.asked
+
+    @pytest.mark.parametrize(("ours", "theirs"), [("fleet", "other"), ("fleet", None), (None, "fleet")])
+    def test_whoever_is_of_another_group_or_of_none_is_not(self, ours: str | None, theirs: str | None) -> None:
+        look = Look(group=ours)
+        look.hears(presence("other", group=theirs), look.me)
+        assert not look.is_over()
+        look.hears_stats("other")
+        with pytest.raises(AlreadyServedError, match="or both the same --group and --state"):
+            look.is_over()
+
     def test_whoever_leaves_meanwhile_is_not_waited_for(self) -> None:
         look = Look()
         look.hears(presence("other"), look.me)

@@ -16,7 +16,7 @@ from paho.mqtt.properties import Properties
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_worker.outcome import Answered
-from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.address import Owed, Receipt, ReplyAddress
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.packets import PackedProperties
 from inferbus_worker.replies.sender import HearsOfEnds, Sender
@@ -105,8 +105,8 @@ def started(
     return replies, link
 
 
-def into(answered: list[Receipt]) -> HearsOfEnds:
-    def hear(receipt: Receipt, *, arrived: bool) -> None:
+def into(answered: list[Receipt | Owed]) -> HearsOfEnds:
+    def hear(receipt: Receipt | Owed, *, arrived: bool) -> None:
         del arrived
         answered.append(receipt)
 
@@ -430,7 +430,7 @@ class TestWhatIsOwed:
         assert link.topics[0] == "status"
 
     def test_a_refusal_that_the_broker_waits_for_stays(self) -> None:
-        answered: list[Receipt] = []
+        answered: list[Receipt | Owed] = []
         replies, link = started(FakeLink(room=0), max_bytes=65_536, answered=into(answered))
         receipts = [Receipt(number, None) for number in range(100)]
         for receipt in receipts:
@@ -458,17 +458,17 @@ class TestAcknowledging:
     """A request is the broker's until its reply has arrived there."""
 
     @pytest.fixture
-    def answered(self) -> list[Receipt]:
+    def answered(self) -> list[Receipt | Owed]:
         return []
 
-    def test_at_qos_0_behind_the_reply(self, answered: list[Receipt]) -> None:
+    def test_at_qos_0_behind_the_reply(self, answered: list[Receipt | Owed]) -> None:
         replies, link = started(FakeLink(room=1), answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
         replies.feed()
         assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
 
-    def test_at_qos_1_when_the_broker_has_acknowledged_it(self, answered: list[Receipt]) -> None:
+    def test_at_qos_1_when_the_broker_has_acknowledged_it(self, answered: list[Receipt | Owed]) -> None:
         """The acknowledgement once overtook replies that paho held back."""
         replies, link = started(qos=1, answered=into(answered))
         for number in range(3):
@@ -479,7 +479,7 @@ class TestAcknowledging:
         replies.feed()  # with nothing left to send
         assert answered == [Receipt(0, None), Receipt(1, None)]
 
-    def test_what_the_socket_does_not_take_is_not_acknowledged(self, answered: list[Receipt]) -> None:
+    def test_what_the_socket_does_not_take_is_not_acknowledged(self, answered: list[Receipt | Owed]) -> None:
         replies, link = started(FakeLink(room=1), qos=1, answered=into(answered))
         for number in range(2):
             say(replies, "x", receipt=Receipt(number, None))
@@ -488,7 +488,7 @@ class TestAcknowledging:
         replies.feed()
         assert (len(link.payloads), answered) == (1, [Receipt(0, None)])
 
-    def test_lost_is_not_arrived(self, answered: list[Receipt]) -> None:
+    def test_lost_is_not_arrived(self, answered: list[Receipt | Owed]) -> None:
         replies, link = started(qos=1, answered=into(answered))
         say(replies, "x", receipt=Receipt(1, None))
         replies.feed()
@@ -499,7 +499,7 @@ class TestAcknowledging:
         replies.feed()
         assert answered == [Receipt(1, None)]
 
-    def test_only_the_end_counts(self, answered: list[Receipt]) -> None:
+    def test_only_the_end_counts(self, answered: list[Receipt | Owed]) -> None:
         replies, link = started(qos=1, answered=into(answered))
         stream = replies.open(ReplyAddress("t", "r1", "s1", json=True, receipt=Receipt(1, None)))
         stream.accepted(0, None)
@@ -514,7 +514,7 @@ class TestWhatNobodyHears:
 
     @pytest.mark.parametrize("topic", ["refused", "t"])
     def test_its_request_is_acknowledged(self, topic: str) -> None:
-        answered: list[Receipt] = []
+        answered: list[Receipt | Owed] = []
         replies, link = started(FakeLink(max_packet_size=100), answered=into(answered))
         receipt = Receipt(7, None)
         say(replies, "x" * 500, topic, correlation_data=b"c" * 500 * (topic == "t"), receipt=receipt)

@@ -64,6 +64,10 @@ class Addressing:
         )
         return self._sender.open(address)
 
+    def open_beside(self, replies: ReplyStream, worker: str) -> ReplyStream:
+        """A stream for what is said of a request before its own: `accepted`, by this worker."""
+        return self._sender.open(replies.address._replace(receipt=None, trace=None, worker=worker))
+
     def _trace(self, arrival: Arrival) -> RequestTrace | None:
         incoming = read_trace(arrival.message.user_properties)
         if incoming is None and self._tracer is None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal
 
-from inferbus_client.contract.wire import Control, Envelope, Failure, InvalidPayloadError, Request
+from inferbus_client.contract.wire import Control, Failure, InvalidPayloadError, Request
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key
@@ -155,10 +155,7 @@ class Admission:
 
     def refuse(self, arrival: Arrival, failure: Failure) -> None:
         """Answer a request without looking into it any further than for where to answer."""
-        try:
-            envelope: Envelope = self._decoding.decode(arrival.address, arrival.message)
-        except InvalidPayloadError as refusal:
-            envelope = refusal.envelope
+        envelope = self._decoding.envelope(arrival.address, arrival.message)
         self._refuse(
             failure, self._addressing.open(arrival, envelope, self._decoding.session_key(arrival.address, envelope))
         )

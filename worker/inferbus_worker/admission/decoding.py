@@ -46,6 +46,13 @@ class Decoding:
             self._check_allowed(address.project, request)
         return request
 
+    def envelope(self, address: Address, message: Incoming) -> Envelope:
+        """As much as can be read of where to answer."""
+        try:
+            return self.decode(address, message)
+        except InvalidPayloadError as refusal:
+            return refusal.envelope
+
     def session_key(self, address: Address, envelope: Envelope) -> SessionKey:
         """The topic's session, else the payload's, else a fresh one; never one that is not allowed."""
         named = address.session if address.session is not None else envelope.session_id

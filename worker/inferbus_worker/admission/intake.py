@@ -11,46 +11,63 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.admission.arrival import Arrival
-from inferbus_worker.admission.verbs import Verbs
 from inferbus_worker.state.protocols import Levels
 
 log = logging.getLogger("inferbus.intake")
 
 #: What an arrival takes besides what its requester has written, in bytes; measured, rounded up.
 _ARRIVAL_BYTES: Final = 1024
+#: Messages that are handled together.
+_AT_ONCE: Final = 64
 #: A cancel is small and makes room: it finds this much more of the bound than a request, as a share.
 _FOR_CANCELS: Final = 1.125
+
+
+class Handler(Protocol):
+    """Does what messages ask for."""
+
+    def handle(self, arrival: Arrival) -> bool:
+        """Do it; whether a reply to this message will follow."""
+        ...
+
+    def refuse(self, arrival: Arrival, failure: Failure) -> bool:
+        """Do nothing of it, and say why where there is somebody to say it to; whether there is. From any thread."""
+        ...
 
 
 class Intake:
     """See above. `put` is for the network thread.
 
     Args:
-        verbs: does what a message asks for.
+        handler: does what a message asks for.
         unanswered: told of each message that gets no reply; in the thread that handles it.
         max_bytes: bound on what waits.
         in_own_thread: whether admission may have to wait.
+        together: handles all that has come, `_AT_ONCE` at most, in its order, where one round trip serves many; it
+            tells `unanswered` by itself. It always has a thread of its own.
         clock: the worker's monotonic one: what waits here counts as come when it came.
     """
 
     def __init__(
         self,
-        verbs: Verbs,
+        handler: Handler,
         unanswered: Callable[[Arrival], None],
         *,
         max_bytes: int,
         in_own_thread: bool,
+        together: Callable[[Sequence[Arrival]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._verbs = verbs
+        self._handler = handler
         self._unanswered = unanswered
         self._max_bytes = max_bytes
+        self._together = together
         self._clock = clock
         self._waiting: deque[Arrival] = deque()
         self._bytes = 0
@@ -99,21 +116,33 @@ class Intake:
         return {"intakeBytes": (self._bytes, self._max_bytes)}
 
     def _work(self) -> None:
-        while (arrival := self._take()) is not None:
-            self._handle(arrival)
+        while arrivals := self._take():
+            if self._together is not None:
+                self._handle_all(arrivals, self._together)
+            else:
+                self._handle(arrivals[0])
             with self._changed:
-                self._bytes -= _size(arrival)
+                self._bytes -= sum(map(_size, arrivals))
 
-    def _take(self) -> Arrival | None:
-        """The one that has waited longest, waiting for one; None at the end. The others `stop` still finds."""
+    def _take(self) -> list[Arrival]:
+        """Those that have waited longest, waiting for one; none at the end. The others `stop` still finds."""
         with self._changed:
             while not self._waiting and not self._is_stopped:
                 self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
+            most = min(len(self._waiting), 1 if self._together is None else _AT_ONCE)
+            return [self._waiting.popleft() for _ in range(most)]
+
+    def _handle_all(self, arrivals: Sequence[Arrival], together: Callable[[Sequence[Arrival]], None]) -> None:
+        try:
+            together(arrivals)
+        except BaseException:  # this thread must not end, since all wait for it
+            log.exception("messages could not be handled")
+            for arrival in arrivals:
+                self._refuse(arrival, Failure("engine_error"))
 
     def _handle(self, arrival: Arrival) -> None:
         try:
-            is_answered = self._verbs.handle(arrival)
+            is_answered = self._handler.handle(arrival)
         except BaseException:  # a tokenizer's panic is no `Exception`, and must not end the thread that all wait for
             log.exception("a message could not be handled")
             self._refuse(arrival, Failure("engine_error"))
@@ -123,7 +152,7 @@ class Intake:
 
     def _refuse(self, arrival: Arrival, failure: Failure) -> None:
         try:
-            is_answered = self._verbs.refuse(arrival, failure)
+            is_answered = self._handler.refuse(arrival, failure)
         except Exception:
             log.exception("a message could not be refused")
             is_answered = False

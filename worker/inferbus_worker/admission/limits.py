@@ -60,10 +60,13 @@ class RateLimits:
         Returns:
             None: admitted. Otherwise the seconds until the last of the windows that are full has room.
         """
+        windows = self.windows_of(key, client_id, in_session=in_session)
+        return self._windows.admit(windows) if windows else None
+
+    def windows_of(self, key: SessionKey, client_id: str | None, *, in_session: bool = True) -> list[Window]:
+        """Every window that a request belongs to; see `admit`."""
         active = self._active[key.project, in_session]
-        if not active:
-            return None
-        return self._windows.admit([Window(table, key_of(key, client_id), rate) for table, rate, key_of in active])
+        return [Window(table, key_of(key, client_id), rate) for table, rate, key_of in active]
 
     def levels(self) -> Levels:
         """The lengths of the tables that grow with those who ask."""

@@ -16,6 +16,7 @@ from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import Receipt
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
 
@@ -62,7 +63,7 @@ class Verbs:
                 self._admission.refuse(arrival, Failure("engine_error"))
                 return True
             case Kind.SESSION:
-                self._new_session(arrival)
+                answer_with_new_session(arrival, self._addressing)
                 return True
             case Kind.CANCEL:
                 self._cancel(arrival)
@@ -76,15 +77,6 @@ class Verbs:
         self._admission.refuse(arrival, failure)
         return True
 
-    def _new_session(self, arrival: Arrival) -> None:
-        """Answer with a fresh session id. The payload may be anything; only a JSON object says more."""
-        key = SessionKey(arrival.address.project, topics.new_session_id(), arrival.address.user)
-        try:
-            control = _control(arrival.message)
-        except InvalidPayloadError:
-            control = Control()
-        self._addressing.open(arrival, control, key).end(Answered(key.session))
-
     def _cancel(self, arrival: Arrival) -> None:
         """End the session's requests, queued or running. One that has ended, or has another id, stays as it is.
 
@@ -93,7 +85,7 @@ class Verbs:
         """
         address = arrival.address
         try:
-            wanted = _control(arrival.message).request_id
+            wanted = control_of(arrival.message).request_id
         except InvalidPayloadError as refusal:
             self._seldom.warning("ignored a cancel: %s", refusal.failure.message)
             return
@@ -108,13 +100,28 @@ class Verbs:
                 self._endings.write_finished(job)
 
 
+def answer_with_new_session(arrival: Arrival, addressing: Addressing) -> None:
+    """Answer with a fresh session id. The payload may be anything; only a JSON object says more."""
+    key = SessionKey(arrival.address.project, topics.new_session_id(), arrival.address.user)
+    try:
+        control = control_of(arrival.message)
+    except InvalidPayloadError:
+        control = Control()
+    addressing.open(arrival, control, key).end(Answered(key.session))
+
+
 def _on_one_connection(arrival: Arrival, job: Job) -> bool:
     """Whether both came on the same connection; what has no receipt does not come on another."""
     receipt, other = arrival.receipt, job.replies.address.receipt
-    return receipt is not None and other is not None and receipt.connection == other.connection
+    return receipt is not None and isinstance(other, Receipt) and receipt.connection == other.connection
 
 
-def _control(message: Incoming) -> Control:
+def control_of(message: Incoming) -> Control:
+    """What a message on a topic for control says.
+
+    Raises:
+        InvalidPayloadError: it says nothing that can be read.
+    """
     if message.cut or len(message.payload) > MAX_CONTROL_BYTES:
         raise InvalidPayloadError(Failure("message_too_large"))
     return decode_control(decode_object(message.payload))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from inferbus_client.mqtt.message import Incoming
 from inferbus_worker.bus.attempts import Attempts
-from inferbus_worker.replies.address import Receipt
+from inferbus_worker.replies.address import Owed, Receipt
 
 log = logging.getLogger("inferbus.acknowledgements")
 
@@ -31,14 +31,23 @@ class Acknowledgements:
 
     Args:
         acknowledge: tells the broker, by packet identifier.
-        attempts: the counts of turns, or None where messages are acknowledged on receipt: then all of this is idle.
+        attempts: the counts of turns; None where nobody counts here.
         max_attempts: so many turns that ended their worker, and a message is poison.
         at_once: how many messages the broker hands out unacknowledged: so many acknowledgements may be lost together.
+        keeps: whether messages are acknowledged by us at all, and not on receipt: else all of this is idle. Whoever
+            counts attempts keeps.
     """
 
     def __init__(
-        self, acknowledge: Callable[[int], None], *, attempts: Attempts | None, max_attempts: int, at_once: int = 1024
+        self,
+        acknowledge: Callable[[int], None],
+        *,
+        attempts: Attempts | None,
+        max_attempts: int,
+        at_once: int = 1024,
+        keeps: bool = False,
     ) -> None:
+        self._keeps = keeps or attempts is not None
         self._acknowledge = acknowledge
         self._at_once = at_once
         self._attempts = attempts
@@ -72,11 +81,11 @@ class Acknowledgements:
 
     def note(self, message: Incoming) -> bool:
         """Note a new message; False where it is poison, and has been set aside."""
-        if self._attempts is None or message.qos != 1:  # QoS 2 the link settles by itself
+        if not self._keeps or message.qos != 1:  # QoS 2 the link settles by itself
             return True
-        key = _key(message) if message.dup else None
+        key = delivery_key(message) if message.dup else None
         receipt = self._open[message.ack_id] = Receipt(message.ack_id, key, _mark(message), self._connection)
-        if receipt.key is None or self._attempts.of(receipt.key) < self._max_attempts - 1:
+        if receipt.key is None or self._attempts is None or self._attempts.of(receipt.key) < self._max_attempts - 1:
             return True
         log.error("set aside a message on %r: its turn ended %d workers", message.topic, self._max_attempts)
         self._attempts.set_aside(message, receipt.key)
@@ -86,14 +95,14 @@ class Acknowledgements:
         """The receipt of a message that has just begun; None where the broker waits for nothing."""
         return self._open.get(message.ack_id) if message.qos == 1 else None
 
-    def turn_begins(self, receipt: Receipt | None) -> None:
+    def turn_begins(self, receipt: Receipt | Owed | None) -> None:
         """A worker thread takes the request; from any thread."""
-        if self._attempts is not None and receipt is not None and receipt.key is not None:
+        if self._attempts is not None and isinstance(receipt, Receipt) and receipt.key is not None:
             self._attempts.count(receipt.key)
 
-    def answered(self, receipt: Receipt | None, *, arrived: bool = True) -> None:
+    def answered(self, receipt: Receipt | Owed | None, *, arrived: bool = True) -> None:
         """The terminal reply has arrived, or been sent as far as we know; or there is none."""
-        if receipt is None or self._open.get(receipt.ack_id) is not receipt:
+        if not isinstance(receipt, Receipt) or self._open.get(receipt.ack_id) is not receipt:
             return
         del self._open[receipt.ack_id]
         self._ended[receipt.ack_id] = _Ended(receipt.mark, arrived)
@@ -116,7 +125,7 @@ class Acknowledgements:
             self._attempts.close()
 
 
-def _key(message: Incoming) -> str:
+def delivery_key(message: Incoming) -> str:
     """The same for every delivery of a message: a broker keeps its identifier until it is acknowledged.
 
     The payload alone would not do, since others may ask just the same; nor the identifier, which is given away again.

@@ -139,7 +139,8 @@ class Company:
         now = self._clock()
         for worker, other in list(self._others.items()):
             if other.answer == "serves" or (other.answer == "joining" and _precedes(other.presence, self._me)):
-                raise AlreadyServedError(worker, self._shared(other.presence), _where(other.presence))
+                groups = other.presence.group is not None or self._me.group is not None
+                raise AlreadyServedError(worker, self._shared(other.presence), _where(other.presence), groups=groups)
             if self._is_silent(other, now):
                 log.warning("worker %r, which is %s by its presence, does not answer", worker, other.presence.state)
                 del self._others[worker]
@@ -160,7 +161,9 @@ class Company:
         return self._own_answers >= other.before + _OWN_ANSWERS
 
     def _shared(self, said: Presence) -> tuple[str, ...]:
-        """The projects that both serve, if they serve them on the same topics."""
+        """The projects that both serve, if they serve them on the same topics, and not as one group."""
+        if said.group is not None and said.group == self._me.group:
+            return ()
         if said.identity is not None and said.identity != self._me.identity:
             return ()
         return tuple(sorted({*said.projects} & {*self._me.projects}))

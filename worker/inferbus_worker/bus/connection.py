@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, State, Stats, decode_announcement
-from inferbus_client.errors import AlreadyServedError, BrokerError, ConnectionLostError, IdTakenError
+from inferbus_client.errors import AlreadyServedError, ConnectionLostError, IdTakenError, NoSharesError
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Incoming
 from inferbus_client.mqtt.options import Will
 from inferbus_worker.bus.company import FILTERS, Company
+from inferbus_worker.bus.delivery import delivery, forget_session
+from inferbus_worker.bus.listening import Listening
 from inferbus_worker.bus.rivals import Rivals, new_instance
+from inferbus_worker.bus.share import Share
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.settings.worker import Settings
 
 log = logging.getLogger("inferbus.bus")
 
-_LOOK_EVERY: Final = 0.1
 #: Anyone may write our presence where there are no access rules: it is put right once a second at most.
 _SAY_EVERY: Final = 1.0
 
@@ -37,6 +39,7 @@ class Bus:
         asked: called there when somebody asks for the stats.
         came_up: called there, before any message, on every new connection.
         model: the name of what is served, for presence.
+        drain_asked: called there when an operator asks this worker to finish and leave, where `remote_drain` is on.
     """
 
     def __init__(
@@ -48,38 +51,54 @@ class Bus:
         asked: Callable[[], None],
         came_up: Callable[[], None],
         model: str,
+        drain_asked: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._sender = sender
         self._receive = receive
         self._asked = asked
         self._came_up = came_up
+        #: The workers that share requests; None where this one has them to itself.
+        self._group = settings.group if settings.is_shared else None
+        self._drain_asked = drain_asked
         self._topic = topics.presence(settings.worker_id)
         self._stats_request = topics.stats_request(settings.worker_id)
+        self._drain_request = topics.drain(settings.worker_id)
         self._instance = new_instance()
         self._rivals = Rivals(settings.worker_id, self._instance)
         #: Only while we look whether another worker serves our projects.
         self._company: Company | None = None
         users = settings.identity == "topic"
-        self._requests = [name for each in settings.projects for name in topics.inbound_filters(each, users=users)]
+        requests = [name for each in settings.projects for name in topics.dealt_filters(each, users=users)]
+        self._cancels = [topics.cancel_filter(each, users=users) for each in settings.projects]
         self._presence = self._presence_as("loading", model, None)
         self._deaf_since: float | None = None
         #: Another serves our projects: a worker that never served is not to be seen in `status`, not even as offline.
         self._withdrawn = False
         #: Somebody else's word stands in the place of ours, since when we last said ours.
         self._overwritten, self._said = False, -math.inf
+        self._options = settings.link_options(f"inferbus-worker-{settings.worker_id}", **delivery(settings))
         self.link = Link(
-            settings.link_options(f"inferbus-worker-{settings.worker_id}", **_delivery(settings)),
+            self._options,
             on_message=self._received,
             on_up=self._begin_connection,
             on_down=self._connection_lost,
             will=self._will(),
-            when_refused=lambda name, _error: name in self._requests,
+            when_refused=lambda name, _error: name in self._needed,
             holds_out=self._rivals.hold_out,
         )
+        self._listening = Listening(self.link, settings.broker_timeout)
+        self._share = None
+        if self._group is not None:
+            self._share = Share(settings, self._group, self.link, self._listening, requests)
+        #: Without these a worker is not to be called ready.
+        self._needed = {*self._cancels, *(requests if self._share is None else self._share.filters)}
+        self._left = False
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Connect, look who else is there, subscribe. From here on every request gets an answer, if only "loading".
+
+        In a group others answer requests until we `join`; whether the broker can deal them out is found out here.
 
         Args:
             stop: asked all the time whether to break off; does what has to be done meanwhile.
@@ -90,18 +109,54 @@ class Bus:
         """
         self.link.connect(self._settings.broker_timeout, stop)
         try:
-            self._join(lambda: stop() or self.link.fatal is not None)
+            self._begin(lambda: stop() or self.link.fatal is not None)
         except ConnectionLostError as lost:
             raise self.link.fatal or lost from None
 
-    def _join(self, stop: Callable[[], bool]) -> None:
+    def _begin(self, stop: Callable[[], bool]) -> None:
         # Before our own presence, which the sender is to publish, replaces what is there.
-        self._listen({self._topic: 0}, "a second worker of our id would go unnamed", stop)
-        self._listen({self._stats_request: 0}, "nobody can ask for the stats", stop)
+        self._listening.try_for({self._topic: 0}, "a second worker of our id would go unnamed", stop)
+        self._listening.try_for({self._stats_request: 0}, "nobody can ask for the stats", stop)
         self._listen_for_company(stop)
         self._sender.start(self.link)
         self._look_around(stop)
-        self._subscribe(dict.fromkeys(self._requests, self._settings.request_qos), stop)
+        if self._settings.remote_drain:
+            self._listening.try_for({self._drain_request: 1}, "nobody can ask this worker to leave", stop)
+        if self._share is None:
+            self._listening.begin(dict.fromkeys(self._needed, self._settings.request_qos), stop)
+            return
+        self._listening.begin(dict.fromkeys(self._cancels, self._settings.request_qos), stop)
+        try:
+            self._share.prepare(stop)
+        except NoSharesError:
+            self._withdrawn = True
+            raise
+
+    def join(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Take our part in the group's requests from now on, or again after `leave`; nothing where there is no group.
+
+        Args:
+            stop: asked all the time whether to break off.
+
+        Raises:
+            BrokerError: the broker refuses, cannot share requests out, or the connection was lost.
+        """
+        if self._share is not None:
+            self._left = False
+            try:
+                self._share.join(lambda: stop() or self.link.fatal is not None)
+            except ConnectionLostError as lost:
+                raise self.link.fatal or lost from None
+
+    def leave(self, timeout: float) -> bool:
+        """Have no more requests dealt to us. Nothing where there is no group, or no link.
+
+        Returns:
+            Whether all that was dealt to us has been received; then `close` has the broker forget us. Else it keeps for
+            a worker of our id what it may still have, where messages are acknowledged after the reply.
+        """
+        self._left = self._share is not None and self._share.leave(timeout)
+        return self._left
 
     def announce(
         self,
@@ -152,23 +207,14 @@ class Bus:
         self._sender.post(Outgoing(topics.stats(self._settings.worker_id), stats.encode(), json=True, qos=0))
 
     def close(self, timeout: float) -> None:
+        """Disconnect in order, within `timeout` seconds; the broker forgets who has left."""
+        deadline = time.monotonic() + timeout
+        is_v5 = self.link.is_v5
+        if self._left:
+            self.link.forget_session()
         self.link.close(timeout)
-
-    def _listen(self, filters: Mapping[str, int], without: str, stop: Callable[[], bool]) -> bool:
-        """Subscribe to what we can do without: a broker may refuse it, or disconnect whoever asks."""
-        try:
-            self.link.subscribe(filters, stop=stop)
-        except BrokerError as error:
-            if stop():
-                raise
-            log.info("%s cannot be read (%s): %s", ", ".join(filters), error.reason, without)
-            self._unsubscribe(filters)
-            return False
-        return True
-
-    def _unsubscribe(self, filters: Iterable[str]) -> None:
-        for name in filters:
-            self.link.unsubscribe(name)
+        if self._left and not is_v5:
+            forget_session(self._options, self.link.url, deadline - time.monotonic())
 
     def _listen_for_company(self, stop: Callable[[], bool]) -> None:
         """Also before our own presence, by whose return we know that all others' have come."""
@@ -176,7 +222,7 @@ class Bus:
             return
         self._company = Company(self._presence.model_copy(update={"instance": self._instance}), self._ask)
         without = "whether another worker serves our projects is not known"
-        if not self._listen(dict.fromkeys(FILTERS, 0), without, stop):
+        if not self._listening.try_for(dict.fromkeys(FILTERS, 0), without, stop):
             self._company = None
 
     def _look_around(self, stop: Callable[[], bool]) -> None:
@@ -187,34 +233,31 @@ class Bus:
                 self._withdrawn = True
                 raise
             self._company = None
-            self._unsubscribe(FILTERS)
+            self._listening.end(FILTERS)
 
     def _ask(self, worker: str) -> None:
         self.link.publish(topics.stats_request(worker), b"")
 
-    def _subscribe(self, filters: Mapping[str, int], stop: Callable[[], bool]) -> None:
-        """Subscribe, also where a rival takes the connection meanwhile: the link comes back."""
-        deadline = time.monotonic() + self._settings.broker_timeout
-        while True:
-            try:
-                return self.link.subscribe(filters, stop=stop)
-            except ConnectionLostError as lost:
-                self._wait_up(deadline, lost, stop)
-
-    def _wait_up(self, deadline: float, lost: ConnectionLostError, stop: Callable[[], bool]) -> None:
-        """Wait for the link to come back; raises `lost` when `deadline` has passed, or it never will."""
-        while time.monotonic() <= deadline and not stop():
-            if self.link.wait_up(_LOOK_EVERY):
-                return
-        raise lost
-
     def _received(self, message: Incoming) -> None:
         if message.topic == self._stats_request:
             self._asked()
+        elif message.topic == self._drain_request:
+            self._heard_drain(message)
+        elif self._share is not None and message.topic == self._share.topic:
+            self._share.heard(message)
         elif topics.is_announcement(message.topic):
             self._heard_of_workers(message)
         else:
+            if self._share is not None:
+                self._share.dealt()
             self._receive(message)
+
+    def _heard_drain(self, message: Incoming) -> None:
+        """An operator's wish; one that is retained is an old one, of another run perhaps."""
+        self.link.acknowledge(message.ack_id)
+        if self._settings.remote_drain and not message.retain:
+            log.info("asked over the bus to finish and leave")
+            self._drain_asked()
 
     def _heard_of_workers(self, message: Incoming) -> None:
         company = self._company  # the main thread may end it meanwhile
@@ -243,6 +286,8 @@ class Bus:
         """The next one counts as another, in presence and Last Will."""
         self._instance = self._instance.model_copy(update={"connection": self._instance.connection + 1})
         self.link.set_will(self._will())
+        if self._share is not None:
+            self._share.connection_lost()
 
     def _will(self) -> Will:
         offline = self._presence.model_copy(update={"state": "offline", "instance": self._instance})
@@ -258,6 +303,7 @@ class Bus:
             choices=self._settings.model_choices,
             capacity=capacity,
             since=round(time.time(), 3),
+            group=self._group,
         )
 
     def _say_presence(self) -> None:
@@ -272,19 +318,3 @@ class Bus:
         payload = b"" if self._withdrawn else presence.encode()
         self._overwritten, self._said = False, time.monotonic()
         self._sender.post(Outgoing(self._topic, payload, json=True, retain=True, qos=qos))
-
-
-def receive_maximum(settings: Settings) -> int:
-    """What can be held unacknowledged: the queue's size, and what runs for certain (MQTT 5.0, section 3.1.2.11.3)."""
-    return min(settings.queue_size + max(settings.workers, settings.max_workers or 0), 65535)
-
-
-def _delivery(settings: Settings) -> dict[str, Any]:
-    """How requests are taken in and replies sent: how much of each, and what acknowledging after the reply takes."""
-    # What admission reads of a request that is too large, and once its limit for all that a packet holds besides.
-    largest = settings.readable_bytes + settings.largest_request_bytes
-    always = {"own_window": True, "max_incoming_bytes": largest}
-    if settings.ack == "on-receipt":
-        return always
-    held = receive_maximum(settings)
-    return {**always, "manual_ack": True, "session_expiry": int(settings.session_expiry), "receive_maximum": held}

@@ -146,6 +146,8 @@ class SlotTable:
         self._active = 0
         self._hosts: Counter[str] = Counter()
         self._served_by: LRUCache[Hashable, Slot] = LRUCache(_REMEMBERED_SESSIONS)
+        #: Called when a request has given its slot back, under no lock.
+        self.when_free: Callable[[], None] = lambda: None
 
     @property
     def slots(self) -> Iterable[Slot]:
@@ -233,6 +235,7 @@ class SlotTable:
                 if not slot.is_here:
                     slot.leases.discard(lease)
             slot.figures.ended(now - lease.taken_at, lease.waited, first_token, fault, is_retry=lease.is_retry)
+            self.when_free()
         log.debug("%s: given back after %.3f s (%s)", slot.name, now - lease.taken_at, fault or "well")
 
     def active_in(self, slot: Slot) -> int:

@@ -23,23 +23,16 @@ log = logging.getLogger("inferbus.endings")
 
 
 class Endings:
-    """Any thread may use it. `start` and `stop` are for the thread's owner."""
+    """Any thread may use it. `start` and `stop` are for the thread's owner.
 
-    def __init__(self, *, in_flight: InFlight, meter: Meter, recent: Idempotency) -> None:
-        self._meter = meter
-        self._recent = recent
+    Args:
+        steps: what follows from an end, in this order. Each is taken, whatever the ones before it raise.
+    """
+
+    def __init__(self, *steps: Callable[[Job], None]) -> None:
+        self._steps: Final = steps
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="endings", daemon=True)
-        #: What follows from an end, in this order. Each is taken, whatever the ones before it raise.
-        self._steps: Final[tuple[Callable[[Job], None], ...]] = (
-            _remember_turn,
-            _release,
-            in_flight.remove,
-            self._measure,
-            _settle_charge,
-            self._remember_outcome,
-            _say,
-        )
 
     def start(self) -> None:
         self._thread.start()
@@ -74,20 +67,32 @@ class Endings:
             except BaseException:  # a Rust library's panic is no `Exception`
                 log.exception("the end of a request could not be written as a whole")
 
-    def _measure(self, job: Job) -> None:
-        if job.outcome is not None:
-            self._meter.ended(job, job.outcome)
-
-    def _remember_outcome(self, job: Job) -> None:
-        if job.retry is not None:
-            self._recent.finished(job.retry, Finished(job.key.session, job.terminal()))
-
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:
             try:
                 self.write(job)
             except BaseException:  # a Rust library's panic is no `Exception`, and others wait for this thread
                 log.exception("the end of a request could not be written")
+
+
+def endings_in_memory(*, in_flight: InFlight, meter: Meter, recent: Idempotency) -> Endings:
+    """Where nothing is shared: the store is this process, and the terminal reply comes last."""
+
+    def remember_outcome(job: Job) -> None:
+        if job.retry is not None:
+            recent.finished(job.retry, Finished(job.key.session, job.terminal()))
+
+    return Endings(_remember_turn, _release, in_flight.remove, measure(meter), _settle_charge, remember_outcome, _say)
+
+
+def measure(meter: Meter) -> Callable[[Job], None]:
+    """The step in which a job is counted."""
+
+    def measured(job: Job) -> None:
+        if job.outcome is not None:
+            meter.ended(job, job.outcome)
+
+    return measured
 
 
 def _remember_turn(job: Job) -> None:

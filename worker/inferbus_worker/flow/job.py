@@ -21,7 +21,7 @@ from inferbus_worker.state.conversation import Change
 from inferbus_worker.state.keys import RetryKey, SessionKey
 from inferbus_worker.state.protocols import Charge, Claim
 
-_PASSED_IN_QUEUE: Final = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
+PASSED_IN_QUEUE: Final = Failure("deadline_exceeded", "It passed while the request waited in the queue.")
 
 
 class Answer(NamedTuple):
@@ -111,7 +111,7 @@ class Job:
         if self.taken_at is None:
             self.taken_at = now
         if self.deadline is not None and now >= self.deadline:
-            self.settle(_PASSED_IN_QUEUE)
+            self.settle(PASSED_IN_QUEUE)
         return self.outcome is None
 
     def attach(self, generation: Generation) -> None:
@@ -180,7 +180,7 @@ class Job:
 
     def expire(self) -> bool:
         """Mark a job whose deadline passed while it waited."""
-        return self.mark(_PASSED_IN_QUEUE)
+        return self.mark(PASSED_IN_QUEUE)
 
     def settle(self, outcome: Answer | Failure, *, finishes: bool = False) -> bool:
         """Decide what the job ends with, and that the caller `finishes` it; whether nothing else has before."""

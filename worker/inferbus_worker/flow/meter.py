@@ -110,6 +110,15 @@ class Meter:
         turns = self._turns.get(model)
         return ahead / slots * turns.mean if turns is not None else None
 
+    def most_ahead(self, seconds: float, model: str) -> int | None:
+        """The last place of its model's at which a request would wait for so long at most; None while unknown."""
+        active, slots = self._pool.of(model)
+        turns = self._turns.get(model)
+        if turns is None or not turns.mean:
+            return None
+        slots = slots or 1
+        return int(seconds / turns.mean * slots) + slots - active - 1
+
     def at_once(self, model: str) -> int:
         """How many turns of a model's may run at once; 0 until that is known."""
         return self._pool.of(model)[1]

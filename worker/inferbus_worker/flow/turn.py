@@ -32,7 +32,7 @@ from inferbus_worker.flow.endings import Endings
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.prompt import BroughtPrompt, Prompt, Prompts
 from inferbus_worker.flow.queue import RequestQueue
-from inferbus_worker.replies.address import Receipt
+from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.tracing import Turn
@@ -71,7 +71,7 @@ class TurnRunner:
         prompts: Prompts,
         queue: RequestQueue,
         endings: Endings,
-        begins: Callable[[Receipt | None], None],
+        begins: Callable[[Receipt | Owed | None], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = slots

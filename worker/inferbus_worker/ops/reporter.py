@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sized
 from typing import Final
 
-from inferbus_client.contract.presence import MAX_NAMES, Level, Stats
+from inferbus_client.contract.presence import MAX_NAMES, GroupStats, Level, Stats
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.queue import RequestQueue
@@ -37,6 +37,7 @@ class Reporter:
         levels: everything that is bounded.
         unreadable: how many messages could not be read.
         publish: puts the stats on the bus.
+        group: the figures of the worker's group; None where it is in none.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Reporter:
         levels: Callable[[], Levels],
         unreadable: Callable[[], int],
         publish: Callable[[Stats], None],
+        group: Callable[[], GroupStats] | None = None,
     ) -> None:
         self._settings = settings
         self._meter = meter
@@ -63,6 +65,7 @@ class Reporter:
         self._levels = levels
         self._unreadable = unreadable
         self._publish = publish
+        self._group = group
         self._queue_was_long = False
         self._seldom = Seldom(log)
         self._next_stats = time.monotonic() + settings.stats_interval
@@ -111,7 +114,7 @@ class Reporter:
 
     def reading(self) -> Stats:
         """The figures as they stand. From any thread."""
-        return self._meter.reading(
+        stats = self._meter.reading(
             self._settings.worker_id,
             queued=len(self._queue),
             queue_size=self._queue.size,
@@ -122,3 +125,4 @@ class Reporter:
             replies_dropped=self._sender.dropped,
             unreadable_messages=self._unreadable(),
         )
+        return stats if self._group is None else stats.model_copy(update={"group": self._group()})

@@ -23,12 +23,26 @@ class Receipt(NamedTuple):
     connection: int = 0
 
 
+class Owed(NamedTuple):
+    """Stands in the place of a receipt where the store remembers a terminal reply until it has left.
+
+    Attributes:
+        job: whose.
+        token: by which this worker holds it.
+    """
+
+    job: str
+    token: str
+
+
 class ReplyAddress(NamedTuple):
     """Where a request's replies go, and how they are written.
 
     Attributes:
-        receipt: of the request, where the broker waits for it.
+        receipt: of the request, where the broker waits for it, or the store.
         trace: where the request is followed; None for nearly all.
+        run: how often workers of a group have begun the request anew.
+        worker: who has it, where its requester is to be told.
     """
 
     topic: str
@@ -36,5 +50,7 @@ class ReplyAddress(NamedTuple):
     session_id: str
     json: bool = False
     correlation_data: bytes | None = None
-    receipt: Receipt | None = None
+    receipt: Receipt | Owed | None = None
     trace: RequestTrace | None = None
+    run: int = 0
+    worker: str | None = None

@@ -53,6 +53,7 @@ def instead_of(message: Outgoing) -> Outgoing | None:
     failure = Failure("engine_error", "The answer is larger than the broker lets through.")
     if not message.json:
         return message._replace(payload=failure.sentence.encode(), status=failure.code)
-    seq = decode_reply(message.payload).seq
-    reply = ErrorReply.of(failure, request_id=address.request_id, session_id=address.session_id, seq=seq)
+    whole = decode_reply(message.payload)
+    whose = {"request_id": address.request_id, "session_id": address.session_id}
+    reply = ErrorReply.of(failure, **whose, seq=whole.seq, run=whole.run)
     return message._replace(payload=reply.encode(), status=failure.code)

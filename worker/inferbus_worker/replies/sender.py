@@ -19,7 +19,7 @@ from inferbus_client.mqtt.crossing import REFUSED
 from inferbus_client.mqtt.message import Handle, PublishOptions
 from inferbus_client.mqtt.network_loop import Feed
 from inferbus_client.mqtt.plain_publish import variable_length
-from inferbus_worker.replies.address import Receipt, ReplyAddress
+from inferbus_worker.replies.address import Owed, Receipt, ReplyAddress
 from inferbus_worker.replies.outbox import PER_MESSAGE, Outbox, Source
 from inferbus_worker.replies.outgoing import Outgoing, instead_of
 from inferbus_worker.replies.packets import PackedProperties
@@ -69,10 +69,10 @@ class Publisher(Protocol):
 class HearsOfEnds(Protocol):
     """Told when a terminal reply has arrived at the broker (QoS 1), or has been written behind all others (QoS 0)."""
 
-    def __call__(self, receipt: Receipt, /, *, arrived: bool) -> None: ...
+    def __call__(self, receipt: Receipt | Owed, /, *, arrived: bool) -> None: ...
 
 
-def _nobody(_receipt: Receipt, *, arrived: bool) -> None:
+def _nobody(_receipt: Receipt | Owed, *, arrived: bool) -> None:
     del arrived
 
 
@@ -107,9 +107,9 @@ class Sender:
         self._link = link
         link.feed_from(self)
 
-    def open(self, address: ReplyAddress) -> ReplyStream:
-        """The reply stream of a new request."""
-        return ReplyStream(address, self.post, self._outbox.texts, self._delta_interval)
+    def open(self, address: ReplyAddress, seq: int = 0) -> ReplyStream:
+        """The reply stream of a new request, or of one of which others have said what comes before `seq`."""
+        return ReplyStream(address, self.post, self._outbox.texts, self._delta_interval, seq)
 
     def post(self, source: Source) -> None:
         """Publish what `source` has to say (a message says itself). From any thread."""

@@ -39,7 +39,8 @@ class _Unsent:
     def __init__(self) -> None:
         self.accepted: tuple[int, int | None] | None = None
         self.deltas: list[tuple[str, str, Sequence[CallDelta]]] = []
-        self.terminal: Answered | Failure | None = None
+        #: In the words of the flow or, where others may have to say the very same, as it is published.
+        self.terminal: Answered | Failure | Outgoing | None = None
         self.size = 0
         #: How much of the size the backlog knows.
         self.counted = 0
@@ -66,6 +67,7 @@ class ReplyStream:
         backlog: where this stream's share of what waits is counted.
         delta_interval: seconds between two deltas, at least. The first one never waits; what is held back leaves with
             what comes after that time, or with the end.
+        seq: the number of the first reply; more than 0 where somebody else has said what comes before.
     """
 
     __slots__ = (
@@ -79,6 +81,7 @@ class ReplyStream:
         submit: Callable[[ReplyStream], None],
         backlog: Backlog,
         delta_interval: float = 0.0,
+        seq: int = 0,
     ) -> None:
         self.address = address
         self._submit = submit
@@ -87,7 +90,7 @@ class ReplyStream:
         self._due = 0.0
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
-        self._seq = 0
+        self._seq = seq
         self._deltas: DeltaWriter | None = None
         self._lock = threading.Lock()
         self._accepted = False
@@ -151,18 +154,45 @@ class ReplyStream:
         if self.address.trace is not None:
             self.address.trace.end(outcome)
 
+    def seal(self, outcome: Answered | Failure) -> Outgoing:
+        """The terminal reply as it is to be published, by whomever; nothing is noted after it but `end_with` it."""
+        with self._lock:
+            self._is_over = True
+            seq = self._seq + (0 if self._unsent is None else _count_before_end(self._unsent))
+        return self._terminal_in_json(outcome, seq) if self.address.json else self._in_text(outcome)
+
+    def end_with(self, sealed: Outgoing, outcome: Answered | Failure) -> None:
+        """The terminal reply that `seal` has made of this outcome."""
+        with self._lock:
+            self._noting(len(sealed.payload)).terminal = sealed
+            self._count()
+            submits = self._submits()
+        if submits:
+            self._submit(self)
+        if self.address.trace is not None:
+            self.address.trace.end(outcome)
+
+    def abandon(self) -> None:
+        """Somebody else answers the request: say nothing more, the terminal reply neither."""
+        with self._lock:
+            self._is_over = True
+        self.drop()
+
     def outgoing(self) -> Iterable[Outgoing]:
         """What is to be published now, in order. For the network thread alone."""
         with self._lock:
             unsent, self._unsent = self._unsent, None
             self._is_submitted = False
-            if unsent is not None and unsent.deltas and self._interval:
-                self._due = time.monotonic() + self._interval
+            seq = self._seq
+            if unsent is not None:
+                self._seq += _count_before_end(unsent) + (unsent.terminal is not None)
+                if unsent.deltas and self._interval:
+                    self._due = time.monotonic() + self._interval
         if unsent is None:
             return ()
         self._backlog.add(-unsent.counted)
         if self.address.json:
-            return self._in_json_half(unsent)
+            return self._in_json_half(unsent, seq)
         return () if unsent.terminal is None else (self._in_text(unsent.terminal),)
 
     def shed(self) -> tuple[int, bool]:
@@ -173,16 +203,19 @@ class ReplyStream:
                 self._is_submitted = False
                 return 0, False
             # Their numbers are used up, so that the requester sees the gap.
-            dropped = (unsent.accepted is not None) + bool(unsent.deltas)
+            dropped = _count_before_end(unsent)
             self._seq += dropped
             if unsent.terminal is not None:
                 self._unsent = _Unsent()
                 self._unsent.terminal = unsent.terminal
                 self._unsent.size = self._unsent.counted = self._weight
+                if isinstance(unsent.terminal, Outgoing):
+                    # Others may have to say just this, so nothing stands in its place.
+                    self._unsent.size = self._unsent.counted = self._weight + len(unsent.terminal.payload)
                 if isinstance(unsent.terminal, Answered):
                     self._unsent.terminal = _NO_ROOM
                     dropped += 1
-            kept = 0 if self._unsent is None else self._weight
+            kept = 0 if self._unsent is None else self._unsent.size
             self._is_submitted = bool(kept)
         self._backlog.add(kept - unsent.counted)
         return dropped, bool(kept)
@@ -194,7 +227,7 @@ class ReplyStream:
             self._is_submitted = False
             if unsent is None:
                 return 0
-            dropped = (unsent.accepted is not None) + bool(unsent.deltas) + (unsent.terminal is not None)
+            dropped = _count_before_end(unsent) + (unsent.terminal is not None)
             self._seq += dropped
         self._backlog.add(-unsent.counted)
         return dropped
@@ -219,17 +252,22 @@ class ReplyStream:
         submits, self._is_submitted = not self._is_submitted, True
         return submits
 
-    def _in_json_half(self, unsent: _Unsent) -> Iterator[Outgoing]:
+    def _in_json_half(self, unsent: _Unsent, seq: int) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
             position, eta_ms = unsent.accepted
-            yield self._in_json(Accepted(**self._head(), queue_position=position, eta_ms=eta_ms))
+            worker = self.address.worker
+            yield self._in_json(Accepted(**self._head(seq), queue_position=position, eta_ms=eta_ms, worker=worker))
+            seq += 1
         if unsent.deltas:
-            yield self._delta(unsent.deltas)
+            yield self._delta(unsent.deltas, seq)
+            seq += 1
         if unsent.terminal is not None:
-            yield self._terminal_in_json(unsent.terminal)
+            yield self._terminal_in_json(unsent.terminal, seq)
 
-    def _in_text(self, outcome: Answered | Failure) -> Outgoing:
+    def _in_text(self, outcome: Answered | Failure | Outgoing) -> Outgoing:
         address = self.address
+        if isinstance(outcome, Outgoing):
+            return outcome
         if isinstance(outcome, Answered):
             return Outgoing(address.topic, outcome.text.encode(errors="replace"), status="ok", address=address)
         return Outgoing(
@@ -240,8 +278,10 @@ class ReplyStream:
             address=address,
         )
 
-    def _terminal_in_json(self, outcome: Answered | Failure) -> Outgoing:
-        head = self._head()
+    def _terminal_in_json(self, outcome: Answered | Failure | Outgoing, seq: int) -> Outgoing:
+        if isinstance(outcome, Outgoing):
+            return outcome
+        head = self._head(seq)
         if isinstance(outcome, Answered):
             try:
                 return self._in_json(self._done(outcome, head), status="ok")
@@ -264,14 +304,13 @@ class ReplyStream:
             tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
         )
 
-    def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]]) -> Outgoing:
+    def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]], seq: int) -> Outgoing:
         address = self.address
         text = publishable("".join([text for text, _, _ in deltas]))
         reasoning = publishable("".join([reasoning for _, reasoning, _ in deltas])) or None
         calls = joined([call for _, _, calls in deltas for call in calls]) or None
         if self._deltas is None:
-            self._deltas = DeltaWriter(address.request_id, address.session_id)
-        seq, self._seq = self._seq, self._seq + 1
+            self._deltas = DeltaWriter(address.request_id, address.session_id, address.run)
         payload = self._deltas.write(seq, text, reasoning, calls)
         return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
 
@@ -285,9 +324,14 @@ class ReplyStream:
             address=self.address,
         )
 
-    def _head(self) -> dict[str, Any]:
-        seq, self._seq = self._seq, self._seq + 1
-        return {"request_id": self.address.request_id, "session_id": self.address.session_id, "seq": seq}
+    def _head(self, seq: int) -> dict[str, Any]:
+        address = self.address
+        return {"request_id": address.request_id, "session_id": address.session_id, "seq": seq, "run": address.run}
+
+
+def _count_before_end(unsent: _Unsent) -> int:
+    """How many messages come before the terminal one, of which there is one at most."""
+    return (unsent.accepted is not None) + bool(unsent.deltas)
 
 
 def _memory(text: str, reasoning: str | None) -> int:

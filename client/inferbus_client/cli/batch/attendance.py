@@ -52,7 +52,10 @@ class Attendance:
             await self.look()
 
     async def look(self) -> None:
-        """See who is there now. Where another run of a worker has come, it is sent what the last one may have taken."""
+        """See who is there now. Where another run of a worker has come, it is sent what the last one may have taken.
+
+        What a worker of a group takes with it, the others of its group take over.
+        """
         if not self._hears:
             return
         try:
@@ -74,4 +77,4 @@ class Attendance:
 
 
 def _runs(presences: Iterable[Presence]) -> set[str]:
-    return {one.instance.mark for one in presences if one.instance is not None}
+    return {one.instance.mark for one in presences if one.instance is not None and one.group is None}

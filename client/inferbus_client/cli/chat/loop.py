@@ -13,7 +13,9 @@ from inferbus_client.cli.lookout import Lookout
 from inferbus_client.cli.waiting import Waiting
 from inferbus_client.client import Client
 from inferbus_client.errors import BrokerError, InferbusError
+from inferbus_client.exchange.answer import Restarted
 from inferbus_client.exchange.options import AskOptions
+from inferbus_client.exchange.rejoining import rejoined
 from inferbus_client.exits import Exit, exit_of
 
 
@@ -89,9 +91,13 @@ class ChatLoop:
         with self._view.answering(waiting.words) as shown, _marked(said, shown):
             options: AskOptions = {**self._options, **waiting.options()}
             with self._client.stream(message, **options) as deltas:
-                for delta in deltas:
-                    said.answer += delta.text
-                    shown.add(delta.text)
+                for part in deltas if self._view.takes_back else rejoined(deltas):
+                    if isinstance(part, Restarted):
+                        said.answer = ""
+                        shown.restart(part)
+                    else:
+                        said.answer += part.text
+                        shown.add(part.text)
                 self._commands.last_answer = deltas.result()
                 shown.end(self._commands.last_answer)
         # The worker keeps it for the session from now on.

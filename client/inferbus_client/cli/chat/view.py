@@ -16,9 +16,9 @@ from inferbus_client.cli.chat.blocks import split_finished
 from inferbus_client.cli.chat.echo import no_echo
 from inferbus_client.cli.chat.markdown import ShownMarkdown
 from inferbus_client.cli.status_line import StatusLine
-from inferbus_client.cli.terminal import in_words, say
+from inferbus_client.cli.terminal import anew, in_words, say
 from inferbus_client.errors import InferbusError
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.shown import shown
 
 _REFRESHES: Final = 12
@@ -33,6 +33,9 @@ class Shown(Protocol):
     def add(self, text: str) -> None:
         """More of the answer."""
 
+    def restart(self, restarted: Restarted) -> None:
+        """What came so far is void."""
+
     def end(self, answer: Answer) -> None:
         """That was the whole answer."""
 
@@ -41,7 +44,14 @@ class Shown(Protocol):
 
 
 class View(Protocol):
-    """What a chat shows."""
+    """What a chat shows.
+
+    Attributes:
+        takes_back: whether whoever reads it sees that an answer begins anew.
+    """
+
+    @property
+    def takes_back(self) -> bool: ...
 
     def welcome(self, project: str, broker: str, session: str, serving: str) -> None: ...
     def note(self, text: str) -> None: ...
@@ -52,6 +62,10 @@ class View(Protocol):
 
 class PlainView:
     """Answers on standard output, everything else on standard error."""
+
+    @property
+    def takes_back(self) -> bool:
+        return sys.stdout.isatty()
 
     def welcome(self, project: str, broker: str, session: str, serving: str) -> None:
         self.note(f"inferbus: {project} at {broker}, session {session}. /help lists the commands, Ctrl-D leaves.")
@@ -83,6 +97,9 @@ class _PlainAnswer:
         self._begun = True
         say(text)
 
+    def restart(self, restarted: Restarted) -> None:
+        say(f"\n{anew(restarted)}\n")
+
     def end(self, answer: Answer) -> None:
         say("" if answer.text.endswith("\n") else "\n")
 
@@ -95,6 +112,8 @@ class _PlainAnswer:
 
 class TerminalView:
     """Answers rendered as Markdown while they come; what they wait for until then."""
+
+    takes_back = True
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -144,6 +163,11 @@ class _MarkdownAnswer:
             self._console.print(ShownMarkdown(finished))
             self._console.print()
         self._live.update(Group(ShownMarkdown(self._rest)) if self._rest.strip() else Spinner("dots"))
+
+    def restart(self, restarted: Restarted) -> None:
+        self.settle()
+        self._console.print(Text(anew(restarted), style="dim"))
+        self._live.update(Spinner("dots"))
 
     def end(self, answer: Answer) -> None:
         self.settle()

@@ -52,6 +52,7 @@ class Row:
         intervals: seconds between the parts of its stream.
         copies: terminal replies beyond the first.
         gaps: messages of its stream that never arrived.
+        runs: how often another worker of a group began it anew.
     """
 
     scheduled: float
@@ -64,6 +65,7 @@ class Row:
     intervals: Sequence[float] = ()
     copies: int = 0
     gaps: int = 0
+    runs: int = 0
 
     @property
     def per_token(self) -> float | None:
@@ -89,7 +91,7 @@ class Ledger:
         """The answer is complete, now."""
         with self._lock:
             row = self._rows[request_id]
-            row.outcome, row.gaps = Outcome.ANSWERED, answer.lost
+            row.outcome, row.gaps, row.runs = Outcome.ANSWERED, answer.lost, answer.run
             row.total = self._clock() - row.scheduled
             waited = row.total - answer.total_s
             if streamed:

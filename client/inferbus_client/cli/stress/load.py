@@ -17,7 +17,7 @@ from inferbus_client.cli.stress.arrivals import arrivals
 from inferbus_client.cli.stress.ledger import Ledger
 from inferbus_client.cli.stress.plan import Plan
 from inferbus_client.errors import InvalidRequestError, RequestFailedError, RequestTimeoutError
-from inferbus_client.exchange.answer import Answer
+from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.exchange.options import AskOptions
 
 
@@ -165,8 +165,11 @@ class Load:
             return await client.ask(message, messages=messages, **options), ()
         times = array("d")
         async with client.stream(message, messages=messages, **options) as deltas:
-            async for _delta in deltas:
-                times.append(time.monotonic())
+            async for part in deltas:
+                if isinstance(part, Restarted):
+                    del times[:]
+                else:
+                    times.append(time.monotonic())
         return deltas.result(), array("d", (after - before for before, after in pairwise(times)))
 
 

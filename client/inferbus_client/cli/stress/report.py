@@ -105,6 +105,8 @@ def _ledger_table(result: Result) -> Table:
             table.add_row(name, str(number), detail)
     if result.gaps:
         table.add_row("stream gaps", str(result.gaps), "messages lost on the way; the answers are whole")
+    if result.restarted:
+        table.add_row("restarted", str(result.restarted), "begun anew by another worker of a group")
     return table
 
 

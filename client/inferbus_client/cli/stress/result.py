@@ -52,6 +52,7 @@ class Result:
         failed: failures after it, by code.
         duplicated: terminal replies beyond the first of a request.
         gaps: messages of streams that never arrived.
+        restarted: requests answered that another worker of a group had to begin anew.
         good: answers that met the plan's goodput.
         prompt_tokens, tokens: of all answers together, in and out.
         first_token, inter_token, per_token, total: seconds; `inter_token` between two parts of a stream, of which the
@@ -70,6 +71,7 @@ class Result:
     duplicated: int
     unfinished: int
     gaps: int
+    restarted: int
     good: int
     prompt_tokens: int
     tokens: int
@@ -96,6 +98,7 @@ class Result:
             duplicated=sum(row.copies for row in rows),
             unfinished=counts[Outcome.UNFINISHED],
             gaps=sum(row.gaps for row in rows),
+            restarted=sum(row.runs > 0 for row in rows),
             good=sum(plan.goodput.is_met_by(row) for row in rows),
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             tokens=sum(row.tokens for row in rows),
@@ -151,6 +154,7 @@ class Result:
             "duplicated": self.duplicated,
             "unfinished": self.unfinished,
             "gaps": self.gaps,
+            "restarted": self.restarted,
             "throughput": self.throughput,
             "goodput": self.goodput,
             "tokenThroughput": self.token_throughput,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
+from inferbus_client.contract.topics import MAX_WORKER
 from inferbus_client.contract.wire.failures import Code, Failure
 from inferbus_client.contract.wire.messages import ToolCall
 from inferbus_client.units import Int64
@@ -20,6 +21,10 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+def _is_first(run: int) -> bool:
+    return run == 0
 
 
 class _Model(BaseModel):
@@ -42,7 +47,10 @@ class Timing(_Model):
 
 
 class Reply(_Model):
-    """What every JSON reply has. `seq` counts 0, 1, 2 … per request, so that a gap shows a loss."""
+    """What every JSON reply has. `seq` counts 0, 1, 2 … per run of a request, so that a gap shows a loss.
+
+    `run` is higher where another worker of a group began the request anew: what lower runs said does not count.
+    """
 
     terminal: ClassVar[bool] = False
 
@@ -50,17 +58,22 @@ class Reply(_Model):
     request_id: str
     session_id: str
     seq: Int64
+    run: Annotated[Int64, Field(ge=0, exclude_if=_is_first)] = 0
 
     def encode(self) -> bytes:
         return self.model_dump_json(by_alias=True).encode()
 
 
 class Accepted(Reply):
-    """Admitted and queued; `eta_ms` is the wait to expect before the first token, None while unknown."""
+    """Admitted and queued; `eta_ms` is the wait to expect before the first token, None while unknown.
+
+    `worker` says who has it, in a group.
+    """
 
     type: Literal["accepted"] = "accepted"
     queue_position: Int64
     eta_ms: Int64 | None = None
+    worker: Annotated[str | None, Field(max_length=MAX_WORKER, exclude_if=_is_none)] = None
 
 
 class CalledDelta(BaseModel):
@@ -95,11 +108,13 @@ class Delta(Reply):
 class DeltaWriter:
     """Writes the deltas of one request as `Delta.encode` does, at a fifth of the cost: most of each is the same."""
 
-    __slots__ = ("_head",)
+    __slots__ = ("_head", "_middle")
 
-    def __init__(self, request_id: str, session_id: str) -> None:
-        head = Delta(request_id=request_id, session_id=session_id, seq=0, text="").encode()
-        self._head = head[: head.index(b',"seq":') + len(b',"seq":')]
+    def __init__(self, request_id: str, session_id: str, run: int = 0) -> None:
+        delta = Delta(request_id=request_id, session_id=session_id, seq=0, run=run, text="").encode()
+        head, number, rest = delta.partition(b',"seq":')
+        self._head = head + number
+        self._middle = rest.removeprefix(b"0").removesuffix(b'""}')
 
     def write(
         self, seq: int, text: str, reasoning: str | None, tool_calls: Sequence[Mapping[str, Any]] | None = None
@@ -107,7 +122,7 @@ class DeltaWriter:
         more = b"" if reasoning is None else b',"reasoning":' + to_json(reasoning)
         if tool_calls is not None:
             more += b',"toolCalls":' + to_json(tool_calls)
-        return self._head + b'%d,"type":"delta","text":' % seq + to_json(text) + more + b"}"
+        return self._head + b"%d" % seq + self._middle + to_json(text) + more + b"}"
 
 
 class Done(Reply):
@@ -142,11 +157,12 @@ class ErrorReply(Reply):
     retry_after_ms: Int64 | None = None
 
     @classmethod
-    def of(cls, failure: Failure, *, request_id: str, session_id: str, seq: int) -> ErrorReply:
+    def of(cls, failure: Failure, *, request_id: str, session_id: str, seq: int, run: int = 0) -> ErrorReply:
         return cls(
             request_id=request_id,
             session_id=session_id,
             seq=seq,
+            run=run,
             code=failure.code,
             status=failure.status,
             message=failure.message,

@@ -1,0 +1,257 @@
+"""A request's way through the store that workers share: admitted, confirmed, taken, committed, settled, or not."""
+
+from __future__ import annotations
+
+from inferbus_worker.state.redis.bids import Charging
+from inferbus_worker.state.redis.holdings import Committed, Taken
+from inferbus_worker.state.redis.verdicts import (
+    Admitted,
+    Busy,
+    Known,
+    Limited,
+    NeverFits,
+    NoRoom,
+    OverBudget,
+    Repeat,
+    Stale,
+    Tombstoned,
+    TooLate,
+    TooManyForms,
+)
+from support.redis_calls import Store, admit, bid, end, group, live_through, run, wait, written
+
+
+class TestAWholeLife:
+    def test_nothing_is_left_of_a_job_that_has_been_settled(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", owner="bob", deadline=30, slot_by=20, form_limit=2)
+        assert taken == Taken(
+            *("j", "t", 0, b"body of j", None, 0, 0.0, 30.0, None, False), is_cancelled=False, model="m"
+        )
+        assert end(store, one, taken) == Committed(())
+        store.ask(one.settle([("j", "t", True)]))
+        assert store.names() == {"turns", "bell:m"}
+
+    def test_a_session_stays_with_what_the_turn_wrote(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", session="s")
+        assert (taken.session, taken.version) == ("s", 0)
+        assert end(store, one, taken, change=written(pending=b"turn")) == Committed(())
+        assert store.ask(one.pending("s")) == (1, b"turn")
+        store.ask(one.settle([("j", "t", True)]))
+        assert store.ask(one.pending("s")) == (1, None)
+        assert run(store, one, "k", "u", session="s").version == 1
+
+    def test_its_change_stays_pending_until_the_history_has_it(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", session="s")
+        end(store, one, taken, change=written(pending=b"turn"))
+        store.ask(one.settle([("j", "t", False)]))
+        assert store.ask(one.pending("s")) == (1, b"turn")
+
+    def test_a_turn_that_changes_nothing_frees_its_session_all_the_same(self, store: Store) -> None:
+        one = group()
+        end(store, one, run(store, one, "j", session="s"))
+        store.ask(one.settle([("j", "t", False)]))
+        assert admit(store, one, bid("k", session="s")) == Admitted(0)
+
+    def test_nobody_takes_what_is_not_confirmed(self, store: Store) -> None:
+        one = group()
+        assert admit(store, one, bid("j")) == Admitted(0)
+        assert store.ask(one.take("t", [("m", 1)])).jobs == []
+        assert admit(store, one, bid("k")) == Admitted(1)
+        store.ask(one.confirm(["j"]))
+        assert [taken.job for taken in store.ask(group("w2").take("t", [("m", 2)])).jobs] == ["j"]
+
+    def test_withdrawn_it_was_never_there(self, store: Store) -> None:
+        one = group()
+        admit(store, one, bid("j", session="s", retry="r", owner="bob", form_limit=1, deadline=30))
+        store.ask(one.withdraw(["j", "another"]))
+        assert store.names() == {"turns"}
+
+    def test_what_is_confirmed_is_not_withdrawn(self, store: Store) -> None:
+        one = group()
+        wait(store, one, "j")
+        store.ask(one.withdraw(["j"]))
+        assert len(store.ask(one.take("t", [("m", 1)])).jobs) == 1
+
+
+class TestTheVerdict:
+    def test_the_same_job_again_hears_the_same(self, store: Store) -> None:
+        one = group()
+        admit(store, one, bid("i"))
+        for _ in range(2):
+            assert admit(store, one, bid("j", session="s", retry="r", windows=(("w", 1, 60),))) == Admitted(1)
+        assert store.ask(one.sizes()).queued == {"p/m": 2}
+
+    def test_one_that_comes_too_late_does_nothing(self, store: Store) -> None:
+        call = group().admit(bid("j"), store.now_ms - 1)
+        assert store.ask(call) == Stale()
+        assert store.names() == set()
+
+    def test_a_repeat_of_what_is_in_flight_is_left_to_it(self, store: Store) -> None:
+        one = group()
+        wait(store, one, "j", retry="r")
+        assert admit(store, one, bid("k", retry="r")) == Repeat()
+
+    def test_a_repeat_of_what_has_ended_gets_its_outcome_and_counts(self, store: Store) -> None:
+        one = group()
+        windows = (("w", 2, 60),)
+        live_through(store, one, "j", retry="r", windows=windows)
+        assert admit(store, one, bid("k", retry="r", windows=windows)) == Known(b"outcome")
+        assert admit(store, one, bid("l", retry="r", windows=windows)) == Limited(60)
+
+    def test_what_its_reply_asks_to_retry_is_not_remembered(self, store: Store) -> None:
+        one = group()
+        end(store, one, run(store, one, "j", retry="r"), outcome=None)
+        assert admit(store, one, bid("k", retry="r")) == Admitted(0)
+
+    def test_an_empty_outcome_is_one(self, store: Store) -> None:
+        one = group()
+        end(store, one, run(store, one, "j", retry="r"), outcome=b"")
+        assert admit(store, one, bid("k", retry="r")) == Known(b"")
+
+    def test_what_one_limit_refuses_counts_in_none(self, store: Store) -> None:
+        one = group()
+        full, free = ("full", 1, 10), ("free", 2, 60)
+        admit(store, one, bid("a", windows=(full,)))
+        for number in range(5):
+            assert admit(store, one, bid(f"b{number}", windows=(free, full))) == Limited(10)
+        assert [type(admit(store, one, bid(f"c{n}", windows=(free,)))) for n in range(3)] == [
+            Admitted,
+            Admitted,
+            Limited,
+        ]
+
+    def test_a_session_has_one_request_at_a_time(self, store: Store) -> None:
+        one, two = group("w1"), group("w2")
+        admit(store, one, bid("j", session="s"))
+        assert admit(store, two, bid("k", session="s", windows=(("w", 1, 60),))) == Busy()
+        assert admit(store, two, bid("l", session="s", windows=(("w", 1, 60),))) == Limited(60)
+
+    def test_a_full_queue_has_no_room(self, store: Store) -> None:
+        one = group(queue_size=2)
+        assert [type(admit(store, one, bid(f"j{n}"))) for n in range(3)] == [Admitted, Admitted, NoRoom]
+
+    def test_it_is_too_late_behind_too_many(self, store: Store) -> None:
+        one = group()
+        admit(store, one, bid("a"))
+        assert admit(store, one, bid("b", most_ahead=0)) == TooLate()
+        assert admit(store, one, bid("c", most_ahead=1)) == Admitted(1)
+
+    def test_forms_are_bounded_until_they_end(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "a", form_limit=1)
+        assert admit(store, one, bid("b", form_limit=1)) == TooManyForms()
+        end(store, one, taken)
+        assert admit(store, one, bid("c", form_limit=1)) == Admitted(0)
+
+
+class TestTheTokenBudget:
+    charge = Charging(question=10, system=5, answer=25, history_most=30, limit=100, window=60)
+
+    def test_it_is_charged_with_the_most_that_it_can_take(self, store: Store) -> None:
+        one = group()
+        assert admit(store, one, bid("a", session="s", charge=self.charge._replace(answer=86))) == NeverFits(15, 86)
+        taken = run(store, one, "b", session="s", charge=self.charge)
+        store.pass_(10)
+        end(store, one, taken, change=written(tokens=1000, system=7))
+        assert admit(store, one, bid("c", session="s", charge=self.charge)) == OverBudget(50)
+
+    def test_what_it_took_takes_the_place_of_the_charge(self, store: Store) -> None:
+        one = group()
+        for number in range(5):
+            taken = run(store, one, f"a{number}", session="s", charge=self.charge._replace(answer=80))
+            end(store, one, taken, used_tokens=1)
+        assert admit(store, one, bid("b", session="s", charge=self.charge._replace(answer=81))) == OverBudget(60)
+
+    def test_what_is_withdrawn_costs_nothing(self, store: Store) -> None:
+        one = group()
+        for number in range(5):
+            admit(store, one, bid(f"a{number}", session="s", charge=self.charge._replace(answer=80)))
+            store.ask(one.withdraw([f"a{number}"]))
+        assert admit(store, one, bid("b", session="s", charge=self.charge)) == Admitted(0)
+
+
+class TestTheEnd:
+    def test_the_same_commit_again_is_answered_as_before(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", session="s", retry="r")
+        for _ in range(2):
+            assert end(store, one, taken, change=written(), outcome=b"o") == Committed(())
+        assert store.ask(one.sizes()).history_bytes == 100
+
+    def test_of_two_owners_one_commits(self, store: Store) -> None:
+        one, two = group("w1"), group("w2")
+        first = run(store, one, "j", session="s", retry="r")
+        store.pass_(10)
+        assert store.ask(two.reap("r")).requeued == 1
+        (second,) = store.ask(two.take("u", [("m", 1)])).jobs
+        assert (second.run, second.token) == (1, "u")
+        assert end(store, one, first, change=written(), outcome=b"first") is None
+        assert end(store, two, second, change=written(), outcome=b"second") == Committed(())
+        assert end(store, one, first, change=written(), outcome=b"first") is None
+        assert admit(store, one, bid("k", retry="r")) == Known(b"second")
+
+    def test_the_least_recently_used_session_goes_first(self, store: Store) -> None:
+        one = group(max_sessions=2)
+        for session in ("a", "b", "a"):
+            live_through(store, one, f"j{session}{store.now_ms}", session=session)
+            store.pass_(1)
+        taken = run(store, one, "k", session="c")
+        assert end(store, one, taken, change=written()) == Committed(("b",))
+        assert "session:b" not in store.names()
+
+    def test_sessions_share_so_many_bytes(self, store: Store) -> None:
+        one = group(max_history_bytes=250)
+        for session in ("a", "b"):
+            live_through(store, one, f"j{session}", session=session)
+            store.pass_(1)
+        assert end(store, one, run(store, one, "k", session="c"), change=written()) == Committed(("a",))
+
+    def test_a_session_that_is_claimed_stays(self, store: Store) -> None:
+        one = group(max_sessions=1)
+        live_through(store, one, "j", session="a")
+        taken = run(store, one, "k", session="a", mark="u")
+        store.pass_(1)
+        other = run(store, one, "l", session="b", mark="v")
+        assert end(store, one, other, change=written()) == Committed(("b",))
+        assert end(store, one, taken, change=written(2)) == Committed(())
+
+    def test_a_session_that_was_dropped_meanwhile_is_not_written(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", session="s")
+        assert store.ask(one.drop_session("s"))
+        assert end(store, one, taken, change=written()) == Committed(())
+        assert store.ask(one.pending("s")) == (0, None)
+
+
+class TestCancels:
+    def test_what_waits_is_taken_out(self, store: Store) -> None:
+        one = group()
+        wait(store, one, "j", session="s")
+        cancelled = store.ask(group("w2").cancel("s", None, "c"))
+        assert [(taken.job, taken.token, taken.is_cancelled) for taken in cancelled.mine] == [("j", "c", True)]
+        assert store.ask(one.take("t", [("m", 1)])).jobs == []
+
+    def test_what_runs_is_marked_and_its_worker_hears_of_it(self, store: Store) -> None:
+        one = group()
+        taken = run(store, one, "j", session="s")
+        assert store.ask(group("w2").cancel("s", "j", "c")) == ([], ("j",))
+        assert store.ask(one.renew([("j", "t")])) == ((), ("j",))
+        assert end(store, one, taken) == Committed(())
+
+    def test_what_is_not_confirmed_yet_is_ended_as_soon_as_it_is(self, store: Store) -> None:
+        one = group()
+        admit(store, one, bid("j", session="s"))
+        assert store.ask(one.cancel("s", None, "c")).running == ("j",)
+        store.ask(one.confirm(["j"]))
+        assert [taken.is_cancelled for taken in store.ask(one.overdue("o"))] == [True]
+
+    def test_one_that_finds_nothing_is_remembered_for_its_request(self, store: Store) -> None:
+        one = group()
+        wait(store, one, "other", session="s")
+        assert store.ask(one.cancel("s", "j", "c")) == ([], ())
+        assert admit(store, one, bid("j", flying="s")) == Tombstoned()
+        assert admit(store, one, bid("k", flying="s")) == Admitted(1)
+        assert 0 < int(store.client.pttl(one.prefix + "tomb:1:s/j")) <= 3000

@@ -1,0 +1,272 @@
+"""Admission in a group: what has arrived is decoded here, and decided on in the store, in one round trip for all of it.
+
+The order of the checks, and the words of a refusal, are those of `admission.admission`. What the store admits nobody
+else may take before we have read that it did, and have confirmed it; then `accepted` is said, and the broker told that
+the message is in good hands. So where its answer does not come in time, everything in that round trip is refused, and
+what the store may have admitted of it runs nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from inferbus_client.contract.topics import Kind
+from inferbus_client.contract.wire import Control, Failure, InvalidPayloadError
+from inferbus_worker.admission.addressing import Addressing
+from inferbus_worker.admission.admission import RESET_TEXT
+from inferbus_worker.admission.arrival import Arrival
+from inferbus_worker.admission.decoding import Decoding
+from inferbus_worker.admission.gate import Gate
+from inferbus_worker.admission.verbs import answer_with_new_session, control_of
+from inferbus_worker.flow.meter import Meter
+from inferbus_worker.group.bidding import Bidding, Wish
+from inferbus_worker.group.cancels import Cancels
+from inferbus_worker.group.figures import Figures
+from inferbus_worker.group.histories import Histories
+from inferbus_worker.group.names import session_name
+from inferbus_worker.group.verdicts import AWAY, refusal_of
+from inferbus_worker.group.writing import read_finished, write_change
+from inferbus_worker.outcome import Answered
+from inferbus_worker.replies.address import Owed, Receipt
+from inferbus_worker.replies.stream import ReplyStream
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.conversation import Change
+from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.redis.bids import Bid
+from inferbus_worker.state.redis.calls import Call
+from inferbus_worker.state.redis.courier import Courier
+from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdict
+
+log = logging.getLogger("inferbus.desk")
+
+#: Seconds in which the store answers, or everything that it was asked is refused; and after which it does none of it.
+_ANSWER_WITHIN: Final = 0.9
+_VALID_FOR: Final = 0.7
+
+
+class _Step(NamedTuple):
+    """What to ask the store about a message, and what to do when it has answered, or has not."""
+
+    arrival: Arrival
+    call: Call[Any]
+    answered: Callable[[Any], None]
+    unanswered: Callable[[], None]
+
+
+class Desk:
+    """Takes messages in, in their order. For the intake's thread.
+
+    Args:
+        settings: the worker's.
+        courier: reaches the store.
+        group: knows its words.
+        figures: know its clock.
+        addressing: opens reply streams.
+        bidding: makes of a request what the store decides on.
+        meter: counts.
+        gate: whether anything is taken now.
+        histories: where conversations are.
+        cancels: ends what a cancel finds.
+        acknowledge: tells the broker that a message needs no reply of ours, or none any more; from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        courier: Courier,
+        group: RedisGroup,
+        figures: Figures,
+        addressing: Addressing,
+        bidding: Bidding,
+        meter: Meter,
+        gate: Gate,
+        histories: Histories,
+        cancels: Cancels,
+        acknowledge: Callable[[Receipt | Owed | None], None],
+    ) -> None:
+        self._decoding = Decoding(settings)
+        self._worker = settings.worker_id
+        self._courier = courier
+        self._group = group
+        self._figures = figures
+        self._addressing = addressing
+        self._bidding = bidding
+        self._meter = meter
+        self._gate = gate
+        self._histories = histories
+        self._cancels = cancels
+        self._acknowledge = acknowledge
+        #: What this round has admitted: by the job's name, what to do when it is confirmed.
+        self._admitted: dict[str, Callable[[bool], None]] = {}
+
+    def handle(self, arrival: Arrival) -> bool:
+        """One alone; the broker is told by ourselves where no reply will follow."""
+        self.handle_all([arrival])
+        return True
+
+    def refuse(self, arrival: Arrival, failure: Failure) -> bool:
+        """See `intake.Handler`."""
+        if arrival.address.kind is Kind.CANCEL:
+            self._cancels.ignored(failure)
+            return False
+        envelope = self._decoding.envelope(arrival.address, arrival.message)
+        key = self._decoding.session_key(arrival.address, envelope)
+        self._refuse(failure, self._addressing.open(arrival, envelope, key))
+        return True
+
+    def handle_all(self, arrivals: Sequence[Arrival]) -> None:
+        """Do what the messages ask for; refuse what the store does not decide on in time."""
+        steps = [step for arrival in arrivals if (step := self._safely(arrival, self._begin, arrival)) is not None]
+        if not steps:
+            return
+        try:
+            answers = self._courier.ask_all([step.call for step in steps], _ANSWER_WITHIN)
+        except StoreAwayError:
+            for step in steps:
+                self._safely(step.arrival, step.unanswered)
+            return
+        for step, answer in zip(steps, answers, strict=True):
+            self._safely(step.arrival, step.answered, answer)
+        if self._admitted:
+            admitted, self._admitted = self._admitted, {}
+            self._courier.post(self._group.confirm(list(admitted)), partial(_confirmed, admitted), keeps=True)
+
+    def _safely(self, arrival: Arrival, do: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return do(*args)
+        except BaseException:  # a tokenizer's panic is no `Exception`, and must not end the thread that all wait for
+            log.exception("a message could not be handled")
+            try:
+                is_answered = self.refuse(arrival, Failure("engine_error"))
+            except Exception:
+                log.exception("a message could not be refused")
+                is_answered = False
+            if not is_answered:
+                self._acknowledge(arrival.receipt)
+
+    def _begin(self, arrival: Arrival) -> _Step | None:
+        """What to ask the store; None where the message has been dealt with without."""
+        match arrival.address.kind:
+            case Kind.USER_INPUT if arrival.is_sound:
+                return self._user_input(arrival)
+            case Kind.CANCEL:
+                return self._cancel(arrival)
+            case Kind.SESSION:
+                answer_with_new_session(arrival, self._addressing)
+            case Kind.USER_INPUT:
+                self.refuse(arrival, Failure("engine_error"))
+        return None
+
+    def _user_input(self, arrival: Arrival) -> _Step | None:
+        address = arrival.address
+        try:
+            request = self._decoding.decode(address, arrival.message)
+        except InvalidPayloadError as refusal:
+            key = self._decoding.session_key(address, refusal.envelope)
+            self._refuse(refusal.failure, self._addressing.open(arrival, refusal.envelope, key))
+            return None
+        key = self._decoding.session_key(address, request)
+        replies = self._addressing.open(arrival, request, key)
+        if isinstance(request, Control):
+            return self._reset(arrival, key, replies)
+        wish = Wish(arrival, request, key, replies)
+        bid = self._closed() or self._bidding.bid(wish)
+        if isinstance(bid, Failure):
+            self._refuse(bid, replies)
+            return None
+        admit = self._group.admit(bid, self._figures.not_after(_VALID_FOR))
+        return _Step(arrival, admit, partial(self._decided, bid, wish), partial(self._undecided, bid, replies))
+
+    def _closed(self) -> Failure | None:
+        if self._gate.reason is not None:
+            return self._gate.reason
+        if not self._courier.is_here:
+            return AWAY
+        return Failure("overloaded") if self._addressing.is_congested else None
+
+    def _decided(self, bid: Bid, wish: Wish, verdict: Verdict) -> None:
+        match verdict:
+            case Admitted(position):
+                self._admitted[bid.job] = partial(self._accept, position, bid.model, wish.replies)
+            case Repeat():
+                self._meter.repeated()
+                self._acknowledge(wish.arrival.receipt)
+            case Known(outcome):
+                self._meter.repeated()
+                finished = read_finished(outcome)
+                key = wish.key._replace(session=finished.session)
+                self._addressing.open(wish.arrival, wish.request, key).end(finished.outcome)
+            case _:
+                self._refuse(refusal_of(verdict, self._meter, bid.model), wish.replies)
+
+    def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
+        """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""
+        self._courier.post(self._group.withdraw([bid.job]), keeps=True)
+        self._refuse(AWAY, replies)
+
+    def _accept(self, position: int, model: str, replies: ReplyStream, is_there: bool) -> None:  # noqa: FBT001 - an answer
+        """It is confirmed: whatever becomes of this worker, somebody answers it. In the courier's thread."""
+        if not is_there:  # the store was away for so long that it was dropped
+            self._refuse(AWAY, replies)
+            return
+        receipt = replies.address.receipt
+        if replies.address.json:
+            wait = self._meter.wait_estimate(position, model)
+            told = self._addressing.open_beside(replies, self._worker)
+            told.accepted(position, None if wait is None else round(wait * 1000))
+        self._acknowledge(receipt)
+
+    def _reset(self, arrival: Arrival, key: SessionKey, replies: ReplyStream) -> _Step | None:
+        """Forget the conversation; not again where that comes again, or it would undo what was said since."""
+        if arrival.again:
+            replies.end(Answered(RESET_TEXT))
+            return None
+        if not self._courier.is_here:
+            self._refuse(AWAY, replies)
+            return None
+
+        def answered(is_reset: bool) -> None:  # noqa: FBT001 - the store's answer
+            if not is_reset:
+                self._refuse(Failure("session_busy"), replies)
+                return
+            self._histories.forget([name])
+            replies.end(Answered(RESET_TEXT))
+
+        name = session_name(key)
+        call = self._group.reset(name, write_change(Change(resets=True)))
+        return _Step(arrival, call, answered, partial(self._refuse, AWAY, replies))
+
+    def _cancel(self, arrival: Arrival) -> _Step | None:
+        """See `Verbs`. One that comes again was meant for a request before it, which has ended by now."""
+        self._acknowledge(arrival.receipt)
+        if arrival.again:
+            return None
+        try:
+            wanted = control_of(arrival.message).request_id
+        except InvalidPayloadError as refusal:
+            self._cancels.ignored(refusal.failure)
+            return None
+        address = arrival.address
+        key = SessionKey(address.project, address.session or "", address.user)
+        call = self._cancels.call(key, wanted)
+        return _Step(arrival, call, self._cancels.found, partial(self._cancels.here, key, wanted))
+
+    def _refuse(self, failure: Failure, replies: ReplyStream) -> None:
+        self._meter.rejected(failure.code)
+        log.debug("refused a request: %s", failure.message)
+        replies.end(failure)
+
+
+def _confirmed(admitted: dict[str, Callable[[bool], None]], gone: Sequence[str]) -> None:
+    """Tell those that were admitted; `gone` are those that the store has dropped meanwhile."""
+    for job, tell in admitted.items():
+        try:
+            tell(job not in gone)
+        except Exception:
+            log.exception("a requester could not be told that its request was accepted")

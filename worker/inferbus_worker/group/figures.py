@@ -1,0 +1,68 @@
+"""What this worker knows of its group: who is there, what they serve, how much waits, and the store's clock.
+
+It is as old as the last beat, half a second: good enough to tell a requester how long it may take, and to be shown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from inferbus_worker.engines.slots import SlotTable
+from inferbus_worker.state.redis.group import Group
+
+#: Until the first beat nobody is there.
+_NOBODY: Final = Group(now_ms=0, workers=[], queued={}, leases=0, sessions=0, models={})
+
+
+class Figures:
+    """Any thread may use it. It counts as a `meter.Occupancy`: of a model, all slots of the group; else this worker's.
+
+    Args:
+        instance: this run of this worker.
+        slots: this worker's.
+        clock: a monotonic one.
+    """
+
+    def __init__(self, instance: str, slots: SlotTable, clock: Callable[[], float] = time.monotonic) -> None:
+        self.instance = instance
+        self._slots = slots
+        self._clock = clock
+        self._numbers = itertools.count()
+        self.latest = _NOBODY
+        #: By how much the store's clock is ahead of ours, in milliseconds; rather too little than too much.
+        self._ahead = -math.inf
+
+    def heard(self, group: Group) -> None:
+        """The answer to a beat has just come."""
+        self._ahead = group.now_ms - self._clock() * 1000
+        self.latest = group
+
+    def not_after(self, seconds: float) -> int:
+        """So many seconds from now, in milliseconds by the store's clock."""
+        ahead = self._ahead if math.isfinite(self._ahead) else 0
+        return int(self._clock() * 1000 + ahead + seconds * 1000)
+
+    def new_token(self) -> str:
+        """For the jobs that are taken next; no other taking has it, in whatever life of whichever worker."""
+        return f"{self.instance}.{next(self._numbers)}"
+
+    def serves(self, model: str) -> bool:
+        """Whether a worker of the group has a slot for the model."""
+        return self.latest.models.get(model, (0, 0))[1] > 0
+
+    @property
+    def active(self) -> int:
+        return self._slots.active
+
+    @property
+    def size(self) -> int:
+        return self._slots.size
+
+    def of(self, model: str) -> tuple[int, int]:
+        """A model's requests under way in the group, and how many may be."""
+        here = self._slots.of(model)
+        return max(self.latest.models.get(model, here), here, key=lambda each: each[1])

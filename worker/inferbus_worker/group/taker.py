@@ -1,0 +1,161 @@
+"""Who has a slot takes: the thread that fetches jobs from the store, one for every place that is free here.
+
+It is woken by a slot that has become free, or by the store, where a bell lies for every model: a list that holds one
+token while something waits that somebody could take. Who pops the token takes, and rings again when something is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from inferbus_worker.engines.slots import SlotTable
+from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.queue import RequestQueue
+from inferbus_worker.group.endings import GroupEndings
+from inferbus_worker.group.figures import Figures
+from inferbus_worker.group.histories import Histories, Wanted
+from inferbus_worker.group.holdings import GroupClaim, Holdings
+from inferbus_worker.group.reopening import Reopening
+from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.redis.courier import Courier
+from inferbus_worker.state.redis.group import RedisGroup, Taken
+
+log = logging.getLogger("inferbus.taker")
+
+#: Seconds after which to look without having been rung for: a token may have died with the worker that popped it.
+LOOK_ANYWAY: Final = 1.0
+#: Seconds between two tries while the store is away.
+_TRY_EVERY: Final = 0.2
+
+
+class Taker:
+    """The thread "taker". `start` and `stop` are for its owner.
+
+    Args:
+        courier: reaches the store.
+        group: knows its words.
+        figures: make tokens.
+        slots: what is free here.
+        queue: where a taken job meets its slot; it waits there for a thread, and for nothing else.
+        in_flight: what this worker has.
+        holdings: the same, with what it takes to give it back.
+        histories: where conversations are.
+        reopening: makes a job of what was taken.
+        endings: ends what cannot be run.
+        may_take: whether anything is taken now: not while its replies could not leave.
+        wait_for_bell: waits in the store until something can be taken for one of these models, for so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        courier: Courier,
+        group: RedisGroup,
+        figures: Figures,
+        slots: SlotTable,
+        queue: RequestQueue,
+        in_flight: InFlight,
+        holdings: Holdings,
+        histories: Histories,
+        reopening: Reopening,
+        endings: GroupEndings,
+        may_take: Callable[[], bool],
+        wait_for_bell: Callable[[Sequence[str], float], None],
+    ) -> None:
+        self._courier = courier
+        self._group = group
+        self._figures = figures
+        self._slots = slots
+        self._queue = queue
+        self._in_flight = in_flight
+        self._holdings = holdings
+        self._histories = histories
+        self._reopening = reopening
+        self._endings = endings
+        self._may_take = may_take
+        self._wait_for_bell = wait_for_bell
+        self._is_stopped = False
+        self._changed = threading.Event()
+        #: The models that the store is asked to ring for now; a slot of another one ends that wait.
+        self._listens_to: Sequence[str] | None = None
+        self._thread = threading.Thread(target=self._work, name="taker", daemon=True)
+
+    def start(self) -> None:
+        self._slots.when_free = self.look
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Take nothing more."""
+        self._is_stopped = True
+        self.look()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def look(self) -> None:
+        """Something may have become free here. From any thread; does not wait."""
+        self._changed.set()
+        listens_to = self._listens_to
+        if listens_to is not None and (self._is_stopped or {model for model, _ in self._wanted()} - set(listens_to)):
+            self._listens_to = None
+            self._courier.post(self._group.ring())
+
+    def _work(self) -> None:
+        while not self._is_stopped:
+            try:
+                self._take_or_wait()
+            except StoreAwayError:
+                time.sleep(_TRY_EVERY)
+            except Exception:
+                log.exception("jobs could not be taken")
+                time.sleep(_TRY_EVERY)
+
+    def _take_or_wait(self) -> None:
+        self._changed.clear()
+        wanted = self._wanted()
+        if not wanted:
+            self._changed.wait(LOOK_ANYWAY)
+            return
+        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
+        if took.jobs:
+            self.receive(took.jobs)
+            return
+        models = [model for model, _ in wanted]
+        self._listens_to = models
+        if {model for model, _ in self._wanted()} - set(models) or self._is_stopped:
+            self._listens_to = None  # one has become free meanwhile
+            return
+        self._wait_for_bell(models, took.again_in or LOOK_ANYWAY)
+        self._listens_to = None
+
+    def _wanted(self) -> list[tuple[str, int]]:
+        """How many jobs of each model could run here now."""
+        if not self._may_take():
+            return []
+        free = ((model, self._slots.free(model) - self._queue.queued(model)) for model in self._slots.models)
+        return [(model, count) for model, count in free if count > 0]
+
+    def receive(self, jobs: Sequence[Taken]) -> None:
+        """Let jobs that were taken go their way here."""
+        try:
+            wanted = [Wanted(taken.session or "", taken.version if taken.session else 0) for taken in jobs]
+            conversations = self._histories.read(wanted)
+        except StoreAwayError:
+            # Whoever reaps them runs them: nobody has begun.
+            log.warning("%d jobs were taken from a store that is away now", len(jobs))
+            raise
+        for taken, conversation in zip(jobs, conversations, strict=True):
+            try:
+                job = self._reopening.job(taken, GroupClaim(taken, conversation))
+            except (ValueError, TypeError, KeyError) as error:
+                log.error("a job could not be read, and is dropped (%s)", type(error).__name__)  # noqa: TRY400
+                self._endings.discard(taken)
+                continue
+            self._holdings.add(taken, job)
+            self._in_flight.add(job)
+            self._queue.put(job)
+            if job.outcome is not None and self._queue.remove(job):
+                self._endings.later(job)

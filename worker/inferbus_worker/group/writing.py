@@ -1,0 +1,189 @@
+"""What lies in the store, as bytes: requests, terminal replies, outcomes, and the messages of histories.
+
+Another worker reads it, perhaps a newer or an older one: unknown keys are ignored, and what is missing has a default. A
+text or a payload that may be long stands behind the rest as it is, since to escape it would cost more than all else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from inferbus_client.contract.wire import Failure, Request, decode_fields, decode_object
+from inferbus_worker.chat import Usage
+from inferbus_worker.outcome import Answered, Timings
+from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.outgoing import Outgoing
+from inferbus_worker.state.conversation import Change, Conversation, Remembered
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.protocols import Finished
+
+
+class Body(NamedTuple):
+    """All that a worker needs to run a request which another one has admitted.
+
+    Attributes:
+        key: its session.
+        address: where its replies go.
+        payload: as its requester has written it; it has passed every check.
+        traced: what its requester has said of its trace.
+    """
+
+    key: SessionKey
+    address: ReplyAddress
+    payload: bytes
+    traced: Sequence[tuple[str, str]] = ()
+
+    def request(self) -> Request:
+        request = decode_fields(decode_object(self.payload))
+        if not isinstance(request, Request):
+            raise TypeError("what lies in the store is no request")
+        return request
+
+
+def write_body(body: Body) -> bytes:
+    return _joined({"key": list(body.key), **_address(body.address), "traced": list(body.traced)}, body.payload)
+
+
+def read_body(raw: bytes) -> Body:
+    """What `write_body` has written.
+
+    Raises:
+        ValueError: it was not.
+    """
+    head, payload = _parted(raw)
+    traced = [(str(name), str(value)) for name, value in head.get("traced", ())]
+    return Body(SessionKey(*head["key"]), _read_address(head), payload, traced)
+
+
+def write_terminal(reply: Outgoing) -> bytes:
+    """A terminal reply, so that whoever takes it over publishes the very same."""
+    assert reply.address is not None  # noqa: S101 - a reply has one
+    head = {**_address(reply.address), "status": reply.status, "retryAfterMs": reply.retry_after_ms}
+    return _joined(head, reply.payload)
+
+
+def read_terminal(raw: bytes) -> Outgoing:
+    """What `write_terminal` has written; see `read_body`."""
+    head, payload = _parted(raw)
+    address = _read_address(head)
+    return Outgoing(
+        address.topic,
+        payload,
+        json=address.json,
+        status=head.get("status"),
+        retry_after_ms=head.get("retryAfterMs"),
+        address=address,
+    )
+
+
+def write_finished(finished: Finished) -> bytes:
+    """The outcome of a request, for its repeats."""
+    outcome = finished.outcome
+    if isinstance(outcome, Failure):
+        said: dict[str, Any] = {"code": outcome.code, "detail": outcome.detail, "after": outcome.retry_after_ms}
+        return _joined({"session": finished.session, **said}, b"")
+    said = outcome._asdict()
+    text = said.pop("text").encode(errors="replace")
+    return _joined({"session": finished.session, **said}, text)
+
+
+def read_finished(raw: bytes) -> Finished:
+    """What `write_finished` has written; see `read_body`."""
+    head, text = _parted(raw)
+    if "code" in head:
+        return Finished(head["session"], Failure(head["code"], head.get("detail", ""), head.get("after")))
+    usage, timings = head.get("usage"), head.get("timings")
+    return Finished(
+        head["session"],
+        Answered(
+            text.decode(),
+            head.get("finish_reason", "stop"),
+            None if usage is None else Usage(*usage),
+            None if timings is None else Timings(*timings),
+            head.get("reasoning"),
+            head.get("model"),
+            tuple(head.get("tool_calls", ())),
+        ),
+    )
+
+
+def write_change(change: Change) -> bytes:
+    """What a turn does to a conversation."""
+    cut = {"forgotten": change.forgotten, "dropped": change.dropped, "resets": change.resets}
+    return _in_json({**cut, "system": change.system_prompt, "messages": [list(one) for one in change.messages]})
+
+
+def read_change(raw: bytes) -> Change:
+    """What `write_change` has written; see `read_body`."""
+    read = _of_json(raw)
+    messages = [Remembered(*one) for one in read["messages"]]
+    return Change(messages, read["forgotten"], read["dropped"], read["system"], read["resets"])
+
+
+def write_head(conversation: Conversation) -> bytes:
+    """What a history begins with: all of the conversation but its messages."""
+    return _in_json({"system": conversation.system_prompt})
+
+
+def write_messages(messages: Iterable[Remembered]) -> list[bytes]:
+    return [_in_json(list(one)) for one in messages]
+
+
+def read_conversation(head: bytes, messages: Iterable[bytes]) -> Conversation:
+    """A conversation of what `write_head` and `write_messages` have written; see `read_body`."""
+    change = Change([Remembered(*_of_json(one)) for one in messages], system_prompt=_of_json(head).get("system"))
+    return Conversation().after(change)
+
+
+def _address(address: ReplyAddress) -> dict[str, Any]:
+    correlation = address.correlation_data
+    return {
+        "topic": address.topic,
+        "request": address.request_id,
+        "session": address.session_id,
+        "json": address.json,
+        "correlation": None if correlation is None else correlation.decode("latin-1"),
+    }
+
+
+def _read_address(head: dict[str, Any]) -> ReplyAddress:
+    correlation = head.get("correlation")
+    return ReplyAddress(
+        topic=head["topic"],
+        request_id=head["request"],
+        session_id=head["session"],
+        json=head["json"],
+        correlation_data=None if correlation is None else correlation.encode("latin-1"),
+    )
+
+
+def _joined(head: dict[str, Any], payload: bytes) -> bytes:
+    return _in_json(head) + b"\n" + payload
+
+
+def _in_json(value: object) -> bytes:
+    try:
+        return to_json(value)
+    except ValueError:  # a lone surrogate, which a model can say, is no UTF-8; Python's own module has a word for one
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _of_json(raw: bytes) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError:
+        return json.loads(raw)
+
+
+def _parted(raw: bytes) -> tuple[dict[str, Any], bytes]:
+    head, separator, payload = raw.partition(b"\n")
+    if not separator:
+        raise ValueError("what lies in the store is not what a worker has written there")
+    read = _of_json(head)
+    if not isinstance(read, dict):
+        raise TypeError("what lies in the store is not what a worker has written there")
+    return read, payload

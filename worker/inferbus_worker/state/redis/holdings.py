@@ -1,0 +1,164 @@
+"""What a worker holds of the store's jobs, and what it writes at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Taken(NamedTuple):
+    """A job that this worker holds from now on.
+
+    Attributes:
+        job: its id.
+        token: what proves the hold; unique for every take.
+        run: how often it was begun before.
+        body: as its admitter wrote it; empty once its reply is owed.
+        session: what it has claimed; None: it is stateless.
+        version: of the session's conversation; 0: there is none yet.
+        waited: seconds since its admission.
+        deadline: in seconds from now, perhaps passed; None: it has none.
+        owed: its terminal reply, where only that is left to be sent.
+        is_poison: whether too many workers were lost over it: it is to be ended, not run.
+        is_cancelled: whether it has been cancelled.
+        model: which lane it came from: another one than its admission's, where that was put in its place.
+    """
+
+    job: str
+    token: str
+    run: int
+    body: bytes
+    session: str | None
+    version: int
+    waited: float
+    deadline: float | None
+    owed: bytes | None
+    is_poison: bool
+    is_cancelled: bool = False
+    model: str = ""
+
+
+class Took(NamedTuple):
+    """What `take` brought.
+
+    Attributes:
+        jobs: in the order of their turns.
+        again_in: seconds until jobs that wait for another worker are for everybody; None: there are none.
+    """
+
+    jobs: Sequence[Taken]
+    again_in: float | None
+
+
+class Written(NamedTuple):
+    """What a turn changes in its session's record.
+
+    Attributes:
+        version: the new one.
+        pending: the change, until the history has it.
+        tokens: of the whole history from now on.
+        system: tokens of the session's own system prompt; None: as before.
+        bytes: that the whole history takes, about.
+    """
+
+    version: int
+    pending: bytes
+    tokens: int
+    system: int | None
+    bytes: int
+
+
+class Ending(NamedTuple):
+    """The end of a job.
+
+    Attributes:
+        job: which.
+        token: of its take.
+        owed: the terminal reply, as it is sent.
+        outcome: what a repeat of the request is told; None: nothing, it shall run.
+        change: of its conversation; None: none. The claim ends in any case.
+        used_tokens: what it really took of the token budget; None: what it was charged stays.
+    """
+
+    job: str
+    token: str
+    owed: bytes
+    outcome: bytes | None = None
+    change: Written | None = None
+    used_tokens: int | None = None
+
+
+class Committed(NamedTuple):
+    """An end that is written.
+
+    Attributes:
+        evicted: sessions that had to go for want of room; their histories are to be deleted.
+    """
+
+    evicted: Sequence[str]
+
+
+class Renewed(NamedTuple):
+    """What became of the jobs that a worker holds.
+
+    Attributes:
+        lost: are somebody else's by now, or nobody's.
+        cancelled: run here and shall not.
+    """
+
+    lost: Sequence[str]
+    cancelled: Sequence[str]
+
+
+class Reaped(NamedTuple):
+    """What was left behind.
+
+    Attributes:
+        requeued: how many jobs will run again.
+        dropped: how many were never confirmed.
+        mine: are this worker's from now on: replies to be sent, and jobs that nobody survives.
+        evicted: sessions that nobody came back to; their histories are to be deleted.
+    """
+
+    requeued: int
+    dropped: int
+    mine: Sequence[Taken]
+    evicted: Sequence[str] = ()
+
+
+class Cancelled(NamedTuple):
+    """What a cancel found.
+
+    Attributes:
+        mine: waited, and are this worker's to end.
+        running: are marked, and their workers hear of it when they renew; among them what is not confirmed yet.
+    """
+
+    mine: Sequence[Taken]
+    running: Sequence[str]
+
+
+def read_names(names: Sequence[bytes]) -> tuple[str, ...]:
+    """Names in an answer."""
+    return tuple(name.decode() for name in names)
+
+
+def read_taken(rows: Sequence[Sequence[Any]], token: str) -> list[Taken]:
+    """Jobs as `common.lua` tells them."""
+    return [
+        Taken(
+            job=job.decode(),
+            token=token,
+            run=int(run),
+            body=body,
+            session=session.decode() or None,
+            version=int(version),
+            waited=max(int(waited), 0) / 1000,
+            deadline=None if left == b"" else int(left) / 1000,
+            owed=owed,
+            is_poison=bool(poison),
+            is_cancelled=bool(cancelled),
+            model=model.decode(),
+        )
+        for job, run, body, session, version, waited, left, owed, poison, cancelled, model in rows
+    ]

@@ -1,0 +1,216 @@
+-- Decide on one request: duplicate, limits, claim, room, forms, deadline, token budget; where all say yes, it waits.
+-- The first that says no answers. A refusal leaves nothing behind, but that what the limits let through counts in their
+-- windows, whatever comes of it. The job waits unconfirmed: it holds its room, and nobody takes it before `confirm`.
+local plan = cjson.decode(ARGV[1])
+local not_after, id, lane, model, owner = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local session, flying, names, retry, body = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local deadline, slot_by, most_ahead, form_limit = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local patience, may_repeat = tonumber(ARGV[16]), ARGV[17] == '1'
+local QUESTION, WINDOWS = 18, 25
+-- An owner holds at most so many times what is free (see flow/lane.py).
+local GREED = 7
+-- For so long the nameless leave some room to somebody with a name.
+local REMEMBERED_MS = 600000
+local MOST_CHARGES = 64
+
+local at = now()
+if at > not_after then
+  return {'stale'}
+end
+
+-- The same again, since the answer was lost: the same answer.
+local place_before = call('HGET', key_of(id), 'place')
+if place_before then
+  return {'admitted', tonumber(place_before)}
+end
+
+local known = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry)
+if known and known:sub(1, 2) == 'j:' then
+  return {'repeat'}
+end
+if not known and names ~= '' and call('EXISTS', P .. 'tomb:' .. #flying .. ':' .. flying .. '/' .. names) == 1 then
+  return {'tombstoned'}
+end
+
+-- Exact sliding windows: the request that came `limit` before decides. Counted in all of them or in none.
+local wait = 0
+for index = WINDOWS, #ARGV, 3 do
+  local oldest = call('LINDEX', P .. 'window:' .. ARGV[index], -ARGV[index + 1])
+  if oldest then
+    wait = math.max(wait, oldest + ARGV[index + 2] - at)
+  end
+end
+if wait > 0 then
+  return {'limited', wait}
+end
+for index = WINDOWS, #ARGV, 3 do
+  local window, limit = P .. 'window:' .. ARGV[index], ARGV[index + 1]
+  if call('RPUSH', window, at) > tonumber(limit) then
+    call('LTRIM', window, -limit, -1)
+  end
+  call('PEXPIRE', window, ARGV[index + 2])
+end
+if known then
+  return {'known', known:sub(3)}
+end
+
+local conversation = {}
+if session ~= '' then
+  conversation = call('HMGET', P .. 'session:' .. session, 'claim', 'tokens', 'system', 'worker')
+  if conversation[1] then
+    return {'busy'}
+  end
+end
+
+-- Room, as flow/queue.py and flow/lane.py give it. Lanes that only others serve have nothing reserved here.
+local lengths, total = {}, 0
+local pairs_of = call('HGETALL', LENGTHS)
+for index = 1, #pairs_of, 2 do
+  lengths[pairs_of[index]] = tonumber(pairs_of[index + 1])
+  total = total + pairs_of[index + 1]
+end
+local weight, priority, reserved
+local over, counted = 0, 0
+for _, other in ipairs(plan.lanes) do
+  local length = lengths[other[1]] or 0
+  over = over + math.max(0, length - other[5])
+  counted = counted + length
+  if other[1] == lane then
+    weight, priority, reserved = other[3], other[4], other[5]
+  end
+end
+over = over + total - counted
+local length = lengths[lane] or 0
+local free = math.max(0, reserved - length) + math.max(0, plan.shared - over)
+free = math.min(free, math.max(0, plan.size - total))
+
+local class = 'c' .. priority .. '/' .. model
+local turns = call('HMGET', TURNS, 'n' .. lane, 't' .. lane, class, 'v' .. lane)
+local waiting = length > 0 and call('HMGET', P .. 'owners:' .. lane, 'n' .. owner, 'v' .. owner, 'unconfirmed') or {}
+local is_named = owner ~= ''
+if is_named then
+  call('HSET', TURNS, 'n' .. lane, at + REMEMBERED_MS)
+end
+if is_named or at < tonumber(turns[1] or 0) then
+  if tonumber(waiting[1] or 0) >= GREED * free then
+    return {'no room'}
+  end
+elseif free <= 0 then
+  return {'no room'}
+end
+
+-- Who goes before it in its own lane: those in front of its score, and all that are not confirmed yet.
+local score = next_score(turns[4], waiting[2])
+local position = 0
+if length > 0 then
+  position = call('ZCOUNT', P .. 'lane:' .. lane, '-inf', score) + tonumber(waiting[3] or 0)
+end
+
+-- A lane that was empty starts level with the others of its model and priority: idling earns no credit.
+local turn, latest = tonumber(turns[2] or 0), tonumber(turns[3] or 0)
+local start = length > 0 and turn or math.max(turn, latest)
+
+-- And in the other lanes of its model, rather too many than too few.
+if total > length then
+  local mine = start + position / weight
+  for _, other in ipairs(plan.lanes) do
+    local others = lengths[other[1]] or 0
+    if other[1] ~= lane and other[2] == model and others > 0 then
+      if other[4] == priority then
+        local theirs = tonumber(call('HGET', TURNS, 't' .. other[1]) or 0)
+        if mine >= theirs then
+          position = position + math.min(others, math.floor((mine - theirs) * other[3]) + 1)
+        end
+      else
+        local oldest = call('ZRANGE', P .. 'ages:' .. other[1], 0, 0, 'WITHSCORES')
+        local urgency = other[4] + (at - (oldest[2] or at)) / plan.ageing
+        if urgency > priority then
+          position = position + others
+        end
+      end
+    end
+  end
+end
+
+if form_limit ~= '' and tonumber(call('HGET', FORMS, model) or 0) >= tonumber(form_limit) then
+  return {'forms'}
+end
+if most_ahead ~= '' and position > tonumber(most_ahead) then
+  return {'too late'}
+end
+
+-- The token budget: the most that it can take is charged, and `commit` puts in its place what it took.
+local charged = ''
+if ARGV[QUESTION] ~= '' then
+  local question, default, answer, most = ARGV[QUESTION], ARGV[QUESTION + 1], ARGV[QUESTION + 2], ARGV[QUESTION + 3]
+  local limit, window = tonumber(ARGV[QUESTION + 4]), tonumber(ARGV[QUESTION + 5])
+  local has_own = ARGV[QUESTION + 6] == '1'
+  local system = not has_own and conversation[3] or default
+  local prompt = question + system + math.min(tonumber(conversation[2] or 0), tonumber(most))
+  local tokens = prompt + answer
+  if tokens > limit then
+    return {'never fits', prompt, tonumber(answer)}
+  end
+  charged = session ~= '' and session or flying
+  local budget = P .. 'budget:' .. charged
+  local excess, gone = tokens - limit, 0
+  local charges = {}
+  for _, entry in ipairs(call('LRANGE', budget, 0, -1)) do
+    local ms, spent = entry:match('^(%d+):(%d+):')
+    if at - ms < window then
+      charges[#charges + 1] = {tonumber(ms), tonumber(spent)}
+      excess = excess + spent
+    else
+      gone = gone + 1
+    end
+  end
+  for _, charge in ipairs(charges) do
+    if excess <= 0 then
+      break
+    end
+    excess = excess - charge[2]
+    if excess <= 0 then
+      return {'over budget', charge[1] + window - at}
+    end
+  end
+  if gone > 0 then
+    call('LTRIM', budget, gone, -1)
+  end
+  if #charges >= MOST_CHARGES then
+    -- The two oldest become one that leaves with the later, and that nobody settles any more.
+    call('LPOP', budget)
+    call('LSET', budget, 0, string.format('%d:%d:', charges[2][1], charges[1][2] + charges[2][2]))
+  end
+  call('RPUSH', budget, string.format('%d:%d:%s', at, tokens, id))
+  call('PEXPIRE', budget, window)
+end
+
+local look = ''
+if deadline ~= '' then
+  deadline = at + deadline
+  look = deadline
+end
+if slot_by ~= '' then
+  look = math.min(look ~= '' and look or math.huge, at + slot_by)
+end
+call('HSET', key_of(id), 'state', 'unconfirmed', 'body', body, 'lane', lane, 'model', model, 'owner', owner,
+  'session', session, 'flying', flying, 'names', names, 'retry', retry, 'at', at, 'deadline', deadline, 'look', look,
+  'form', form_limit ~= '' and '1' or '', 'charge', charged, 'score', score, 'run', 0, 'lost', 0,
+  'place', position, 'prefer', conversation[4] or '')
+if start ~= turn then
+  call('HSET', TURNS, 't' .. lane, start)
+end
+count_in(lane, owner, score)
+call('HINCRBY', P .. 'owners:' .. lane, 'unconfirmed', 1)
+call('ZADD', UNCONFIRMED, at + patience, id)
+call('SADD', P .. 'flying:' .. flying, id)
+if session ~= '' then
+  call('HSET', P .. 'session:' .. session, 'claim', id)
+end
+if form_limit ~= '' then
+  call('HINCRBY', FORMS, model, 1)
+end
+if retry ~= '' then
+  call('SET', P .. 'retry:' .. retry, 'j:' .. id)
+end
+return {'admitted', position}

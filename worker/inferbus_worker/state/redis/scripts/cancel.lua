@@ -1,0 +1,26 @@
+-- Stop the jobs of a session: those that wait are taken out for this worker to end, those that run are marked for theirs.
+-- Where there is none, the request may still be on its way here: it is remembered for a while that it was cancelled.
+local instance, token, lease_ms, tomb_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local flying, names = ARGV[5], ARGV[6]
+
+local at = now()
+local mine, running, found = {}, {}, false
+for _, id in ipairs(call('SMEMBERS', P .. 'flying:' .. flying)) do
+  local job = load(id)
+  if job and (names == '' or job.names == names) then
+    found = true
+    call('HSET', key_of(id), 'cancelled', '1')
+    job.cancelled = '1'
+    if job.state == 'queued' then
+      mine[#mine + 1] = take_out(id, job, instance, token, at + lease_ms, at)
+    else
+      -- Whatever it still says is not remembered: what comes behind this cancel finds the session free.
+      let_session_go(id, job)
+      running[#running + 1] = id
+    end
+  end
+end
+if not found and names ~= '' then
+  call('SET', P .. 'tomb:' .. #flying .. ':' .. flying .. '/' .. names, '1', 'PX', tomb_ms)
+end
+return {mine, running}

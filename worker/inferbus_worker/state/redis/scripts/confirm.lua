@@ -1,0 +1,32 @@
+-- Let everybody take what was admitted. Says which jobs are no more: it came too late for them.
+local at = now()
+local gone, rung = {}, {}
+for index = 1, #ARGV do
+  local id = ARGV[index]
+  local job = load(id)
+  if not job then
+    gone[#gone + 1] = id
+  elseif job.state == 'unconfirmed' then
+    if job.cancelled == '1' then
+      -- It was cancelled while it waited for this: whoever looks next ends it.
+      job.look = at
+      call('HSET', key_of(id), 'look', at)
+    end
+    call('HSET', key_of(id), 'state', 'queued')
+    call('ZREM', UNCONFIRMED, id)
+    decrease(P .. 'owners:' .. job.lane, 'unconfirmed')
+    stand(id, job)
+    -- Who served its session last has its prefix cached, and hears of it first.
+    local prefer = call('HGET', key_of(id), 'prefer')
+    if prefer ~= '' then
+      if call('EXISTS', P .. 'worker:' .. prefer) == 1 then
+        ring('worker:' .. prefer)
+      end
+    end
+    rung[job.model] = true
+  end
+end
+for model in pairs(rung) do
+  ring(model)
+end
+return gone

@@ -1,0 +1,5 @@
+-- This worker goes.
+local instance = ARGV[1]
+call('ZREM', WORKERS, instance)
+call('DEL', P .. 'worker:' .. instance, P .. 'bell:worker:' .. instance)
+return 0

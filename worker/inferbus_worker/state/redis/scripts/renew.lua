@@ -1,0 +1,34 @@
+-- Hold on to jobs. What is leased to this worker for a while and not among them, it has never heard of: the answer to its
+-- take was lost, and the job goes back.
+local instance, lease_ms = ARGV[1], tonumber(ARGV[2])
+local HELD = 3
+local UNHEARD_MS = 2000
+
+local at = now()
+local lost, cancelled, named = {}, {}, {}
+for index = HELD, #ARGV, 2 do
+  local id = ARGV[index]
+  local values = call('HMGET', key_of(id), 'token', 'cancelled', 'state')
+  named[id] = true
+  if values[1] ~= ARGV[index + 1] then
+    lost[#lost + 1] = id
+  else
+    call('ZADD', LEASES, at + lease_ms, id)
+    if values[2] == '1' and values[3] == 'running' then
+      cancelled[#cancelled + 1] = id
+    end
+  end
+end
+for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. instance)) do
+  local job = not named[id] and load(id)
+  if job and job.instance == instance and job.taken + UNHEARD_MS < at then
+    if job.state == 'running' then
+      unlease(id, job)
+      return_to_lane(id, job)
+    else
+      -- Its reply is ready: whoever reaps next sends it.
+      call('ZADD', LEASES, at, id)
+    end
+  end
+end
+return {lost, cancelled}

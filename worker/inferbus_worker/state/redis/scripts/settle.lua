@@ -1,0 +1,16 @@
+-- The terminal reply has left: the job is over. `written` says that the change lies in the session's history as well.
+for index = 1, #ARGV, 3 do
+  local id, token, written = ARGV[index], ARGV[index + 1], ARGV[index + 2]
+  local job = held(id, token)
+  if job and job.state == 'owed' then
+    if written == '1' and job.wrote ~= '' then
+      local session = P .. 'session:' .. job.session
+      if call('HGET', session, 'version') == job.wrote then
+        call('HDEL', session, 'pending')
+      end
+    end
+    unlease(id, job)
+    call('DEL', key_of(id))
+  end
+end
+return 0
