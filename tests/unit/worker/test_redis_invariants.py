@@ -135,7 +135,7 @@ class Fleet:
         self._hold(worker, self.store.ask(call).mine)
 
     def _reset(self, worker: int, number: int) -> None:
-        self.store.ask(self.groups[worker].reset(f"s{number % 4}"))
+        self.store.ask(self.groups[worker].reset(f"s{number % 4}", b"reset"))
 
     def _beat(self, worker: int, _: int) -> None:
         self.store.ask(self.groups[worker].beat(b"", {}))
