@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import redis
@@ -13,7 +12,6 @@ from inferbus_worker.state.errors import StoreAwayError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.courier import TIMEOUT, Courier
 from inferbus_worker.state.redis.scripts import sources
-from support.redis_server import RedisServer
 
 T = TypeVar("T")
 
@@ -48,9 +46,6 @@ class StoreInPlace:
         texts = {**sources(_STANDING), "pass": _PASS}
         self._shas = {name: str(client.script_load(text)) for name, text in texts.items()}
         self._numbers = itertools.count()
-
-    def clear(self) -> None:
-        self.client.flushdb()
 
     def new_group(self) -> str:
         """The name of one that nobody is in."""
@@ -153,10 +148,3 @@ class CourierInPlace(Courier):
             patterns = (f"{self.prefix}*", self._histories)
             self.store.run([Call("pass", (self.prefix + _CLOCK,), (now_ms, *patterns), lambda answer: answer)])
             self._clock_ms = now_ms
-
-
-@contextmanager
-def store_in_place() -> Iterator[StoreInPlace]:
-    """A store of our own."""
-    with RedisServer() as server, server.client() as client:
-        yield StoreInPlace(client)

@@ -12,7 +12,9 @@ from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.holdings import Committed, Ending, Taken, Written
 from inferbus_worker.state.redis.scripts import sources
+from inferbus_worker.state.redis.verdicts import Admitted, Verdict
 from support.redis_server import RedisServer
 
 T = TypeVar("T")
@@ -111,3 +113,37 @@ def bid(job: str, **fields: Any) -> Bid:
             **fields,
         }
     )
+
+
+def admit(store: Store, one: RedisGroup, request: Bid) -> Verdict:
+    return store.ask(one.admit(request, store.now_ms))
+
+
+def wait(store: Store, one: RedisGroup, job: str, **fields: Any) -> None:
+    """Admit and confirm a job."""
+    assert isinstance(admit(store, one, bid(job, **fields)), Admitted)
+    assert store.ask(one.confirm([job])) == ()
+
+
+def run(store: Store, one: RedisGroup, job: str, mark: str = "t", **fields: Any) -> Taken:
+    """Admit, confirm and take a job."""
+    wait(store, one, job, **fields)
+    (taken,) = store.ask(one.take(mark, [("m", 1)])).jobs
+    assert taken.job == job
+    return taken
+
+
+def end(store: Store, one: RedisGroup, taken: Taken, **fields: Any) -> Committed | None:
+    return store.ask(one.commit(Ending(taken.job, taken.token, b"reply", **fields)))
+
+
+def written(version: int = 1, **fields: Any) -> Written:
+    return Written(**{"version": version, "pending": b"change", "tokens": 10, "system": None, "bytes": 100, **fields})
+
+
+def live_through(store: Store, one: RedisGroup, job: str, **fields: Any) -> None:
+    """Have a job run and end well."""
+    taken = run(store, one, job, f"t-{job}", **fields)
+    change = written(taken.version + 1) if taken.session else None
+    assert end(store, one, taken, change=change, outcome=b"outcome") is not None
+    store.ask(one.settle([(taken.job, taken.token, True)]))

@@ -1,4 +1,4 @@
-"""What the tests of the worker's rooms share: where their state is, and the loop of remote engines."""
+"""What the tests of the worker's rooms share: where their state is, the store itself, and the loop of remote engines."""
 
 from __future__ import annotations
 
@@ -8,32 +8,12 @@ from typing import Literal
 import pytest
 
 from inferbus_worker.engines.remote.loop import RemoteLoop
-from support.in_place import StoreInPlace, store_in_place
+from support.in_place import StoreInPlace
 from support.needs import needs_module
+from support.redis_calls import Store, standing_store
 from support.rooms import Rooms
 
 State = Literal["memory", "redis"]
-
-
-@pytest.fixture(scope="session")
-def redis_of_all() -> Iterator[StoreInPlace]:
-    """The one store of this process's tests of rooms."""
-    with store_in_place() as store:
-        yield store
-
-
-@pytest.fixture(params=["memory", "redis"])
-def state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> State:
-    """Where the rooms of the test have their state: the same cases hold wherever that is.
-
-    Those with `redis` are the rooms of a worker that has a group for itself; see `Rooms`.
-    """
-    kind: State = request.param
-    if kind == "redis":
-        store: StoreInPlace = request.getfixturevalue("redis_of_all")
-        store.clear()
-        monkeypatch.setattr(Rooms, "store", store)
-    return kind
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +25,31 @@ def loop() -> Iterator[RemoteLoop]:
     loop.start()
     yield loop
     loop.stop(10)
+
+
+@pytest.fixture(scope="session")
+def _standing_store() -> Iterator[Store]:
+    with standing_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_standing_store: Store) -> Store:
+    """An empty store, in which time stands still."""
+    _standing_store.clear()
+    return _standing_store
+
+
+@pytest.fixture
+def in_groups(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's rooms are in groups; see `Rooms`."""
+    monkeypatch.setattr(Rooms, "store", StoreInPlace(store.client))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def state(request: pytest.FixtureRequest) -> State:
+    """Where the rooms of the test have their state: the same cases hold wherever that is."""
+    kind: State = request.param
+    if kind == "redis":
+        request.getfixturevalue("in_groups")
+    return kind

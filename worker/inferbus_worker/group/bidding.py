@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from inferbus_client.contract.trace import TRACEPARENT, TRACESTATE
 from inferbus_client.contract.wire import Failure, Request
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import deadline_of, retry_key
@@ -19,6 +20,7 @@ from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.names import session_name
+from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import Body, write_body
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
@@ -45,6 +47,7 @@ class Bidding:
         registry: the models.
         meter: how long turns take.
         figures: what the group as a whole serves.
+        reopening: is told what this worker need not read again.
         longest: the longest prompt, without a history, and the longest answer that a request can come to.
         clock: a monotonic one.
     """
@@ -56,6 +59,7 @@ class Bidding:
         registry: Registry,
         meter: Meter,
         figures: Figures,
+        reopening: Reopening,
         longest: Callable[[Job], Usage],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,6 +68,7 @@ class Bidding:
         self._registry = registry
         self._meter = meter
         self._figures = figures
+        self._reopening = reopening
         self._longest = longest
         self._clock = clock
         self._numbers = itertools.count()
@@ -87,8 +92,12 @@ class Bidding:
         until = deadline_of(request, wish.arrival.message.expiry, now if since is None else since)
         deadline = None if until is None else until - now
         retry, may_repeat = self._retry(wish)
+        traced = [each for each in wish.arrival.message.user_properties if each[0] in {TRACEPARENT, TRACESTATE}]
+        body = Body(key, wish.replies.address, wish.arrival.message.payload, traced)
+        name = self._new_name()
+        self._reopening.admitted(name, body, request)
         return Bid(
-            job=self._new_name(),
+            job=name,
             project=key.project,
             model=lane,
             owner=key.owner(request.client_id),
@@ -101,14 +110,7 @@ class Bidding:
                 (f"{window.table}:{window.key!r}", window.rate.limit, window.rate.window)
                 for window in self._limits.windows_of(key, request.client_id, in_session=not request.is_stateless)
             ),
-            body=write_body(
-                Body(
-                    key,
-                    wish.replies.address,
-                    wish.arrival.message.payload,
-                    [each for each in wish.arrival.message.user_properties if each[0] in {"traceparent", "tracestate"}],
-                )
-            ),
+            body=write_body(body),
             deadline=deadline,
             slot_by=self._settings.slot_timeout_in_force,
             most_ahead=None if deadline is None else self._meter.most_ahead(deadline, lane),

@@ -106,7 +106,7 @@ def join_group(base: Base) -> Membership:
         group=group,
         figures=figures,
         addressing=base.addressing,
-        bidding=Bidding(settings, base.limits, registry, meter, figures, base.longest, base.clock),
+        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
         meter=meter,
         gate=base.gate,
         histories=histories,

@@ -8,6 +8,7 @@ other says nothing. While the store is away an outcome waits to be written: the 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import Final
 
@@ -22,7 +23,7 @@ from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import write_change, write_finished, write_terminal
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.state.conversation import Conversation
-from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.protocols import Finished
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import Committed, Ending, RedisGroup, Taken, Written
@@ -64,6 +65,9 @@ class GroupEndings(Endings):
         self._holdings = holdings
         self._histories = histories
         self._gives_up = False
+        self._over: list[Over] = []
+        self._is_settling = False
+        self._lock = threading.Lock()
         super().__init__(self._conclude, in_flight.remove, measure(meter))
 
     def give_up(self) -> None:
@@ -75,8 +79,22 @@ class GroupEndings(Endings):
         self._settle(self._holdings.left(owed))
 
     def _settle(self, over: Over | None) -> None:
-        if over is not None:
-            self._courier.post(self._group.settle([over]), keeps=True)
+        """Let the store forget a job. What comes while it answers goes together after that."""
+        if over is None:
+            return
+        with self._lock:
+            self._over.append(over)
+            if self._is_settling:
+                return
+            self._is_settling = True
+        self._settle_all()
+
+    def _settle_all(self) -> None:
+        with self._lock:
+            over, self._over = self._over, []
+            self._is_settling = bool(over)
+        if over:
+            self._courier.post(self._group.settle(over), lambda _: self._settle_all(), keeps=True)
 
     def end(self, taken: Taken, failure: Failure) -> None:
         """End a job that was taken out of the queue, and has not run. Does not wait."""
@@ -144,6 +162,9 @@ class GroupEndings(Endings):
                 if self._gives_up:
                     return None
                 time.sleep(_TRY_EVERY)
+            except StoreError as error:
+                log.error("an outcome could not be written: %s", error)  # noqa: TRY400
+                return None
 
 
 def _written(job: Job, claim: GroupClaim, after: Conversation) -> Written:

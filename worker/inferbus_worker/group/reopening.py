@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from inferbus_client.contract.topics import Kind
 from inferbus_client.contract.trace import read_trace
-from inferbus_client.contract.wire import Failure
+from inferbus_client.contract.wire import Failure, Request
 from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.flow.job import Job
 from inferbus_worker.group.holdings import GroupClaim
@@ -23,6 +23,8 @@ from inferbus_worker.state.conversation import Conversation
 from inferbus_worker.state.redis.group import Taken
 from inferbus_worker.tracing import RequestTrace
 
+#: Of a worker that is dealt much more than it takes the oldest go.
+_MOST_KNOWN: Final = 1024
 #: Cancels of jobs that are on their way from the store to here, and for how long they are remembered.
 _MOST_CANCELS: Final = 1024
 _CANCELS_FOR: Final = 5.0
@@ -45,8 +47,15 @@ class Reopening:
         self._sender = sender
         self._tracer = tracer
         self._clock = clock
+        #: Requests that this worker has admitted itself, and need not read again.
+        self._known: LRUCache[str, tuple[Body, Request]] = LRUCache(_MOST_KNOWN)
         self._cancelled: TTLCache[str, None] = TTLCache(_MOST_CANCELS, _CANCELS_FOR)
         self._lock = threading.Lock()
+
+    def admitted(self, job: str, body: Body, request: Request) -> None:
+        """Perhaps this worker takes it, too."""
+        with self._lock:
+            self._known[job] = body, request
 
     def cancelled(self, job: str) -> None:
         """A job that nobody has here was cancelled: perhaps it is on its way."""
@@ -59,12 +68,19 @@ class Reopening:
         Raises:
             ValueError, TypeError, KeyError: it cannot be read.
         """
-        body, now = read_body(taken.body), self._clock()
+        now = self._clock()
+        with self._lock:
+            known = self._known.pop(taken.job, None)
+            is_cancelled = taken.is_cancelled or taken.job in self._cancelled
+        if known is None:
+            body = read_body(taken.body)
+            known = body, body.request()
+        body, request = known
         address = body.address._replace(run=taken.run, receipt=claim.owed, worker=self._worker, trace=self._trace(body))
         # Who admitted it has said that it is accepted; of a run that begins anew, its worker says so.
         begins_anew = taken.run > 0
         job = Job(
-            request=body.request(),
+            request=request,
             key=body.key,
             claim=claim,
             replies=self._sender.open(address, seq=0 if begins_anew or not address.json else 1),
@@ -77,8 +93,6 @@ class Reopening:
             job.replies.accepted(0, 0)
         if address.trace is not None:
             address.trace.waits()
-        with self._lock:
-            is_cancelled = taken.is_cancelled or taken.job in self._cancelled
         if is_cancelled:
             job.mark(Failure("cancelled"))
         return job

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json, to_json
+
 from inferbus_client.contract.wire import Failure, Request, decode_fields, decode_object
 from inferbus_worker.chat import Usage
 from inferbus_worker.outcome import Answered, Timings
@@ -117,7 +119,7 @@ def write_change(change: Change) -> bytes:
 
 def read_change(raw: bytes) -> Change:
     """What `write_change` has written; see `read_body`."""
-    read = json.loads(raw)
+    read = _of_json(raw)
     messages = [Remembered(*one) for one in read["messages"]]
     return Change(messages, read["forgotten"], read["dropped"], read["system"], read["resets"])
 
@@ -133,7 +135,7 @@ def write_messages(messages: Iterable[Remembered]) -> list[bytes]:
 
 def read_conversation(head: bytes, messages: Iterable[bytes]) -> Conversation:
     """A conversation of what `write_head` and `write_messages` have written; see `read_body`."""
-    change = Change([Remembered(*json.loads(one)) for one in messages], system_prompt=json.loads(head).get("system"))
+    change = Change([Remembered(*_of_json(one)) for one in messages], system_prompt=_of_json(head).get("system"))
     return Conversation().after(change)
 
 
@@ -164,15 +166,24 @@ def _joined(head: dict[str, Any], payload: bytes) -> bytes:
 
 
 def _in_json(value: object) -> bytes:
-    # By Python's own module: a lone surrogate, which a model can say, is no UTF-8, and it has a word for one.
-    return json.dumps(value, separators=(",", ":")).encode()
+    try:
+        return to_json(value)
+    except ValueError:  # a lone surrogate, which a model can say, is no UTF-8; Python's own module has a word for one
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _of_json(raw: bytes) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError:
+        return json.loads(raw)
 
 
 def _parted(raw: bytes) -> tuple[dict[str, Any], bytes]:
     head, separator, payload = raw.partition(b"\n")
     if not separator:
         raise ValueError("what lies in the store is not what a worker has written there")
-    read = json.loads(head)
+    read = _of_json(head)
     if not isinstance(read, dict):
         raise TypeError("what lies in the store is not what a worker has written there")
     return read, payload

@@ -212,7 +212,7 @@ local function forget_session(name)
   local key = P .. 'session:' .. name
   local bytes = call('HGET', key, 'bytes')
   if bytes then
-    call('HINCRBY', KEPT, 'bytes', '-' .. bytes)
+    call('HINCRBY', KEPT, 'bytes', 0 - bytes)
   end
   call('ZREM', SESSIONS, name)
   return call('DEL', key)

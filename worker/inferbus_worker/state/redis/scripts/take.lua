@@ -147,9 +147,9 @@ if #rows > 0 then
   end
   call('HSET', TURNS, unpack(writes))
 end
--- What is left is for somebody else, who may sleep.
+-- What is left is for somebody else, who may sleep; also what was passed over: this worker has no slot to come back with.
 for _, lane in ipairs(all) do
-  if wanted[lane.model] == 0 and call('ZCARD', P .. 'lane:' .. lane.name) > lane.skipped then
+  if wanted[lane.model] == 0 and call('EXISTS', P .. 'lane:' .. lane.name) == 1 then
     ring(lane.model)
   end
 end
