@@ -57,6 +57,7 @@ class Base:
     longest: Callable[[Job], Usage]
     acknowledge: Callable[[Receipt | Owed | None], None]
     has_broker: Callable[[], bool]
+    courier: Courier | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -87,7 +88,7 @@ def join_group(base: Base) -> Membership:
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
     store = Store(store_of(settings))
-    courier = Courier(store, group.prefix, sources())
+    courier = base.courier or Courier(store, group.prefix, sources())
     holdings, histories = Holdings(), Histories(courier, group, settings.max_history_bytes)
     reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
     endings = GroupEndings(
