@@ -74,7 +74,7 @@ class TestResets:
         assert store.ask(one.reset("s", b"reset")) == 0
         live_through(store, one, "j", session="s")
         assert store.ask(one.reset("s", b"reset")) == 2
-        assert store.ask(one.pending("s")) == (2, None)
+        assert store.ask(one.pending("s")) == (2, b"reset")
         assert store.ask(one.sizes()).history_bytes == 0
         assert run(store, one, "k", session="s").version == 2
 

@@ -153,7 +153,7 @@ class Taker:
 
     def _take(self, wanted: Sequence[tuple[str, int]]) -> Took:
         took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
-        self._receive(took.jobs)
+        self.receive(took.jobs)
         return took
 
     def _wanted(self) -> list[tuple[str, int]]:
@@ -163,7 +163,7 @@ class Taker:
         free = ((model, self._slots.free(model) - self._queue.queued(model)) for model in self._slots.models)
         return [(model, count) for model, count in free if count > 0]
 
-    def _receive(self, jobs: Sequence[Taken]) -> None:
+    def receive(self, jobs: Sequence[Taken]) -> None:
         """Let jobs that were taken go their way here."""
         try:
             wanted = [Wanted(taken.session or "", taken.version if taken.session else 0) for taken in jobs]
