@@ -51,7 +51,7 @@ function ask(input) {
   if (asked) return;
   const request = { message: input.value, requestId: randomId(), clientId, stream: true, deadlineMs: GIVE_UP_MS };
   line("question", input.value);
-  asked = { request, answer: line("answer", ""), attempt: 0, giveUp: Date.now() + GIVE_UP_MS };
+  asked = { request, answer: line("answer", ""), run: 0, attempt: 0, giveUp: Date.now() + GIVE_UP_MS };
   asked.timer = setTimeout(() => end("Nobody has answered."), GIVE_UP_MS);
   input.value = "";
   send.disabled = true;
@@ -63,14 +63,23 @@ function ask(input) {
 function received(reply) {
   if (!asked || reply?.requestId !== asked.request.requestId) return;
   const { answer } = asked;
+  const { run = 0 } = reply;
+  if (run < asked.run) return; // another worker has begun it anew since
+  if (run > asked.run) {
+    Object.assign(asked, { run, begun: false });
+    answer.textContent = "";
+  }
   switch (reply.type) {
     case "accepted": {
+      // Where workers share requests it may come after the first words.
+      if (reply.worker && asked.begun) return;
       answer.textContent = ""; // it begins, or begins anew
       const eta = reply.etaMs === null ? "" : `, about ${Math.ceil(reply.etaMs / 1000)} s`;
       say(`Waiting: ${reply.queuePosition} before this one${eta}.`);
       break;
     }
     case "delta":
+      asked.begun = true;
       answer.append(reply.text); // a string is appended as text
       say("Answering.");
       break;
@@ -87,6 +96,7 @@ function refused({ code, message, retryable, retryAfterMs }) {
   const wait = (retryAfterMs ?? 500 * 2 ** Math.min(asked.attempt++, 5)) + Math.random() * 250;
   if (!retryable || Date.now() + wait >= asked.giveUp) return end(message);
   say(`${message} Trying again in ${Math.ceil(wait / 1000)} s.`);
+  Object.assign(asked, { run: 0, begun: false });
   const { request } = asked;
   setTimeout(() => asked?.request === request && publish(requests, request), wait);
 }

@@ -26,6 +26,7 @@ async function ask(bus) {
   let shown = "";
   const onDelta = (text) => {
     if (text === null) {
+      process.stdout.write(shown && "\n");
       shown = "";
     } else {
       shown += text;

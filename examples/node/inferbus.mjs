@@ -74,7 +74,7 @@ export class Inferbus {
     };
     let timer;
     const answer = new Promise((resolve, reject) => {
-      this.#underWay.set(requestId, { send, onDelta, resolve, reject });
+      this.#underWay.set(requestId, { send, onDelta, resolve, reject, run: 0 });
       const giveUp = () => (cancel(), reject(new TimedOut("nobody has answered in time")));
       timer = setTimeout(giveUp, Math.max(0, deadline - Date.now()));
       signal?.addEventListener("abort", cancel); // the answer is then a failure, `cancelled`
@@ -90,10 +90,15 @@ export class Inferbus {
   #received(payload, { correlationData }) {
     const request = this.#underWay.get(String(correlationData));
     const reply = parsed(payload);
-    switch (request && reply?.type) {
-      case "accepted":
-        return request.onDelta(null);
+    if (!request || !reply) return;
+    const { run = 0 } = reply;
+    if (run < request.run) return; // another worker has begun it anew since
+    if (run > request.run) Object.assign(request, { run, begun: false }).onDelta(null);
+    switch (reply.type) {
+      case "accepted": // where workers share requests it may come after the first words, and nothing begins anew
+        return (reply.worker && request.begun) || request.onDelta(null);
       case "delta":
+        request.begun = true;
         return request.onDelta(reply.text);
       case "done":
         return request.resolve(reply);

@@ -27,7 +27,8 @@ public class Inferbus : MonoBehaviour
     readonly System.Random random = new System.Random();
     IMqttClient mqtt;
     Request request; // the one under way
-    int attempt;
+    int attempt, run;
+    bool begun;
     DateTime giveUp;
 
     [Serializable]
@@ -44,6 +45,8 @@ public class Inferbus : MonoBehaviour
         public string type, requestId, text, code, message;
         public bool retryable;
         public int retryAfterMs; // JsonUtility reads null as 0: nobody knows
+        public string worker; // where workers share their requests
+        public int run; // how often another worker has begun it anew
     }
 
     async void Start()
@@ -99,7 +102,8 @@ public class Inferbus : MonoBehaviour
         {
             message = message, requestId = Guid.NewGuid().ToString("N"), clientId = clientId, sessionId = clientId,
         };
-        attempt = 0;
+        attempt = run = 0;
+        begun = false;
         giveUp = DateTime.UtcNow.AddMilliseconds(GiveUpMs);
         Publish(Topic("user_input"), JsonUtility.ToJson(request));
     }
@@ -134,13 +138,18 @@ public class Inferbus : MonoBehaviour
             return; // no reply of a worker's
         }
         if (request == null || reply == null || reply.requestId != request.requestId) return;
+        if (reply.run < run) return; // another worker has begun it anew since
+        if (reply.run > run) answer.text = "";
+        begun = begun && reply.run == run;
+        run = reply.run;
         switch (reply.type)
         {
-            case "accepted": // it begins, or begins anew
-                answer.text = "";
+            case "accepted": // it begins, or begins anew; where workers share requests it may come after the first words
+                if (string.IsNullOrEmpty(reply.worker) || !begun) answer.text = "";
                 break;
             case "delta":
                 answer.text += reply.text;
+                begun = true;
                 break;
             case "done":
                 End(reply.text); // the whole of it, whatever was lost on the way
@@ -154,6 +163,8 @@ public class Inferbus : MonoBehaviour
     async void Refused(Reply reply)
     {
         var refused = request;
+        run = 0;
+        begun = false;
         var wait = reply.retryAfterMs > 0 ? reply.retryAfterMs : 500 << Math.Min(attempt++, 5);
         wait += random.Next(250);
         if (!reply.retryable || DateTime.UtcNow.AddMilliseconds(wait) >= giveUp)

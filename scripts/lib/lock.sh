@@ -7,7 +7,7 @@ write_locks() {
   for flavour in cpu gpu; do
     say "Resolving the $flavour build; pip may download gigabytes to read what they ask for."
     pip_install resolving --dry-run --ignore-installed --report "$report" \
-      -e 'client[plot]' -e "worker[$flavour,demo,estimate]" -r requirements/test.txt -r requirements/backends.txt
+      -e 'client[plot]' -e "worker[$flavour,demo,estimate,redis]" -r requirements/test.txt -r requirements/backends.txt
     .venv/bin/python scripts/lib/report_to_lock.py <"$report" >"requirements/lock-$flavour.txt"
     say "  requirements/lock-$flavour.txt has $(grep -c == "requirements/lock-$flavour.txt") versions."
   done

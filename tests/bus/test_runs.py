@@ -184,6 +184,7 @@ def test_a_gateway_waits_for_the_others_of_a_group(
     with ThreadPoolExecutor(1) as asking:
         answer = asking.submit(gateway.ask)
         until(lambda: len(worker.heard) == 1)
+        assert gateway.get("/api/health").json["workers"]["gpu-1"]["group"] == "inferbus"
         say(own_broker, announced("gpu-1", "offline"))
         gone.set()
         assert answer.result(PATIENCE).json["choices"][0]["message"]["content"] == "at last"

@@ -16,7 +16,7 @@ from inferbus_client.contract import topics
 from support.gateway import told
 from support.listener import Listener
 from support.mosquitto import Mosquitto
-from support.needs import needs_module
+from support.needs import needs_module, needs_program
 from support.processes import assert_gone, descendants, family
 from support.scripts import ROOT, Running
 from support.waiting import until
@@ -95,6 +95,17 @@ def test_a_second_backend_answers_beside_the_first(engine: str) -> None:
         assert "Zorvek" in replies[3]
         assert engine == "simulated" or "Zorvek" in replies[2]
         assert "and a server of MLX's: done" in demo.err
+
+
+@pytest.mark.xfail(strict=True, reason="a worker's rooms are not on the store yet")
+def test_two_workers_are_one_group_and_either_goes_on_with_the_conversation() -> None:
+    for program in ("redis-server", "mosquitto"):
+        needs_program(program)
+    texts = ["--once", "My name is Zorvek", "--once", "What is my name?"]
+    with Running([*SIMULATED, "--workers", "2", *texts]) as demo:
+        assert demo.wait(60) == 0, demo.err
+        assert demo.out.splitlines() == ["My name is Zorvek", "What is my name?"]
+        assert "Starting a Redis, which the workers share: done" in demo.err
 
 
 def test_a_second_backend_that_is_not_installed_is_said_with_its_remedy(tmp_path: Path) -> None:

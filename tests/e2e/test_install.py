@@ -62,7 +62,7 @@ def test_a_client_with_commands_asks_too(
         assert asked.stdout == "hello\n", asked.stderr
 
 
-@pytest.mark.parametrize("verb", ["serve", "demo", "estimate"])
+@pytest.mark.parametrize("verb", ["serve", "demo", "estimate", "state"])
 def test_the_worker_s_verbs_say_what_to_install(with_commands: Installation, verb: str) -> None:
     run = with_commands.run("inferbus", verb)
     assert (run.returncode, run.stdout) == (2, "")

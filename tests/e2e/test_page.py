@@ -203,8 +203,10 @@ def test_what_strangers_announce_is_text(bus: Any, browser: Browser) -> None:
     mosquitto_pub(
         bus.broker, topics.presence("evil"), Presence(worker="evil", state="ready", model=evil).encode(), "-r"
     )
-    mosquitto_pub(bus.broker, f"inferbus/workers/{evil}/status", Presence(worker=evil, state="ready").encode(), "-r")
+    presence = Presence(worker=evil, state="ready", group=evil)
+    mosquitto_pub(bus.broker, f"inferbus/workers/{evil}/status", presence.encode(), "-r")
     open_page(browser, bus, "#bus")
+    browser.see("#groups li", evil)
     browser.see("#workers tbody th", evil)
     browser.see("#workers tbody td", evil)
     assert browser.do("count", at="#bus-view img") == 0

@@ -15,6 +15,8 @@ from typing import Any, Self
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from inferbus_client.contract.wire import Code, Failure
 from inferbus_client.mqtt.sockets import acknowledge_at_once, send_at_once
@@ -119,6 +121,7 @@ class FakeWorker:
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="fake-worker")
         self._cancelled: dict[str, threading.Event] = {}
+        self._correlations: dict[str, bytes] = {}
         self._ready = threading.Event()
         self._paho = PahoClient(
             CallbackAPIVersion.VERSION2, client_id=f"fake-{uuid.uuid4().hex[:8]}", protocol=MQTTProtocolVersion.MQTTv5
@@ -145,7 +148,7 @@ class FakeWorker:
         self._paho.publish(topic, payload, 1, retain).wait_for_publish(PATIENCE)
 
     def _connected(self, *_: object) -> None:
-        topics = ("user_input/+", "session", "cancel/+")
+        topics = ("user_input", "user_input/+", "session", "cancel/+")
         self._paho.subscribe([(f"{self.project}/{topic}", 1) for topic in topics])
 
     def _received(self, _paho: object, _user: object, message: MQTTMessage) -> None:
@@ -156,7 +159,11 @@ class FakeWorker:
             self._cancelled.setdefault(rest[0], threading.Event()).set()
             return
         request = json.loads(message.payload)
-        self.expiries.append(getattr(message.properties, "MessageExpiryInterval", None))
+        asked = message.properties
+        self.expiries.append(getattr(asked, "MessageExpiryInterval", None))
+        if (topic := getattr(asked, "ResponseTopic", None)) is not None:
+            request["replyTopic"] = topic
+            self._correlations[request["requestId"]] = getattr(asked, "CorrelationData", b"")
         if kind == "session":
             self._pool.submit(self._perform, request, [done(self.fresh_session)])
         elif request.get("reset"):
@@ -178,5 +185,9 @@ class FakeWorker:
                 self._paho.publish(request["replyTopic"], act.text, 1)
             else:
                 head = {"v": 1, "requestId": request["requestId"], "sessionId": session, "seq": next(numbers)}
+                properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+                if (correlation := self._correlations.get(request["requestId"])) is not None:
+                    properties.CorrelationData = correlation
                 for _ in range(act.copies):
-                    self._paho.publish(request["replyTopic"], json.dumps({**head, **act.fields}), 1)
+                    reply = json.dumps({**head, **act.fields})
+                    self._paho.publish(request["replyTopic"], reply, 1, properties=properties)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,17 +24,24 @@ class RedisServer:
 
     Args:
         options: more of its options, such as `--appendonly yes`.
+        port: where it listens; a free one where none is said.
+        password: what its options make it ask for.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, port: int | None = None, password: str | None = None) -> None:
         self._program = needs_program("redis-server")
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self._password = password
+        self.port = port or free_port()
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="inferbus-redis-")
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -51,14 +59,11 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A plain client of its own, for whoever looks into the store."""
-        return redis.Redis(host=HOST, port=self.port)
+        return redis.Redis(host=HOST, port=self.port, password=self._password)
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [
-                *(self._program, "--port", str(self.port), "--bind", HOST, "--dir", self._folder.name),
-                *("--save", "", "--daemonize", "no", *self._options),
-            ],
+            [self._program, *self._arguments(Path(self._folder.name))],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -80,6 +85,10 @@ class RedisServer:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+    def _arguments(self, folder: Path) -> list[str]:
+        arguments = ["--port", str(self.port), "--bind", HOST, "--dir", str(folder)]
+        return [*arguments, "--save", "", "--daemonize", "no", *self._options]
 
     def _answers(self) -> bool:
         assert self._process is not None

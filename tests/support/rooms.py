@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.mqtt.message import Incoming
@@ -30,10 +30,15 @@ from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
+from inferbus_worker.replies.outbox import Source
+from inferbus_worker.state.keys import SessionKey
+from inferbus_worker.state.memory.budgets import MemoryBudgets
 from inferbus_worker.state.memory.idempotency import RecentRequests
 from inferbus_worker.state.memory.sessions import MemorySessions
 from inferbus_worker.wiring import build_rooms
+from support.in_place import CourierInPlace, StoreInPlace
 from support.model_slots import model_of
+from support.shared import Shared
 
 
 class Chunk(NamedTuple):
@@ -144,10 +149,13 @@ class RecordedSender(Sender):
 
     def __init__(self) -> None:
         super().__init__(qos=0, max_bytes=1_000_000)
-        self.streams: list[ReplyStream] = []
+        self.streams: list[Source] = []
 
-    def open(self, address: ReplyAddress, seq: int = 0) -> ReplyStream:
-        return ReplyStream(address, self.streams.append, Backlog(), seq=seq)
+    def open(self, address: ReplyAddress) -> ReplyStream:
+        return ReplyStream(address, self.streams.append, Backlog())
+
+    def post(self, source: Source) -> None:
+        self.streams.append(source)
 
 
 @dataclass
@@ -161,15 +169,30 @@ class StandingPool:
         return self.active, self.size
 
 
+class KeptSessions(Protocol):
+    """Sessions: how many are kept, and how many claimed."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def claimed(self) -> int: ...
+
+
 class Rooms:
     """The worker's rooms, as it wires them, around a scripted engine and a clock that stands still. No thread runs.
 
     With `models` it has those, with a slot for each engine (see `model_of`); `fallback` says who stands in for whom.
 
+    Where the class has a `store`, they are the rooms of a worker in a group which keeps its state there: one of its own,
+    or the one that the rooms `beside` it are in. All that a test does to them and asks of them means the same.
+
     Attributes:
         gate: why admission is closed; None while it is open.
         acknowledged: what the broker was told, by packet identifier; with `attempts`, after the reply.
+        shared: what they have more in a group; None: they are not in one.
     """
+
+    store: ClassVar[StoreInPlace | None] = None
 
     def __init__(
         self,
@@ -183,9 +206,15 @@ class Rooms:
         models: Mapping[str, Sequence[ScriptedEngine]] | None = None,
         fallback: Mapping[str, Sequence[str]] | None = None,
         tracer: Tracer | None = None,
+        beside: Rooms | None = None,
         **settings: Any,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = FakeClock() if beside is None else beside.clock
+        courier: CourierInPlace | None = None
+        if self.store is not None:
+            settings["state"] = "redis://127.0.0.1"  # nobody connects there
+            settings["group"] = self.store.new_group() if beside is None else beside.settings.group
+            courier = CourierInPlace(self.store, settings["group"], self.clock)
         if models is not None:
             settings["models"] = {
                 name: {"backend": "vllm", "fallback": (fallback or {}).get(name, [])} for name in models
@@ -219,6 +248,7 @@ class Rooms:
             acknowledge=self.acknowledged.append,
             in_network_thread=lambda wish: wish(),
             attempts=attempts,
+            courier=courier,
             sender=self.replies,
             tracer=tracer,
             clock=self.clock,
@@ -227,10 +257,14 @@ class Rooms:
         self.desk, self.reception, self.limits = rooms.acknowledgements, rooms.reception, rooms.limits
         self.stores, self.queue, self.in_flight = rooms.stores, rooms.queue, rooms.in_flight
         self.turns, self.endings, self.meter = rooms.turns, rooms.endings, rooms.meter
-        self.sessions = cast("MemorySessions", rooms.stores.sessions)
+        self.shared: Shared | None = None
+        if rooms.membership is not None and courier is not None:
+            self.shared = Shared(rooms.membership, courier, rooms.overdue)
+        self.sessions = cast("KeptSessions", rooms.stores.sessions if self.shared is None else self.shared)
         self.recent = cast("RecentRequests", rooms.stores.recent)
         self.intake, self.levels = rooms.intake, rooms.levels
-        self.slots, self.registry, self.overdue = rooms.slots, rooms.registry, rooms.overdue
+        self.slots, self.registry = rooms.slots, rooms.registry
+        self.overdue = rooms.overdue if self.shared is None else self.shared
         self.pool = StandingPool()
         self.meter._pool = self.pool
 
@@ -247,6 +281,8 @@ class Rooms:
         if isinstance(payload, Mapping):
             payload = json.dumps(payload)
         raw = payload.encode() if isinstance(payload, str) else payload
+        if self.shared is not None:
+            self.shared.beat()
         self.reception.receive(Incoming(topic=topic, payload=raw, **more))
         return self.sent()
 
@@ -260,30 +296,70 @@ class Rooms:
 
     def take(self) -> Job:
         """The queue's next job, as a worker thread takes it."""
-        assert len(self.queue), "nothing waits in the queue"
+        assert self._is_next_here(), "nothing waits in the queue"
         job = self.queue.take()
         assert job is not None
         return job
 
     def work(self) -> list[Outgoing]:
         """Run everything that waits, in the queue's order."""
-        while len(self.queue):
+        while self._is_next_here():
             self.turns.run(self.take())
         return self.sent()
 
     def sent(self) -> list[Outgoing]:
-        """What the sender would publish now."""
+        """What the sender would publish now, and the broker then has."""
         while not self.endings._waiting.empty():
             waited = self.endings._waiting.get()
             assert waited is not None
             self.endings.write(waited)
         # One by one: a thread of a test's own may add to them meanwhile.
         streams = [self.replies.streams.pop(0) for _ in range(len(self.replies.streams))]
-        return [message for stream in streams for message in stream.outgoing()]
+        messages = [message for stream in streams for message in stream.outgoing()]
+        if self.shared is not None:
+            self.shared.published(messages)
+        return messages
+
+    def _is_next_here(self) -> bool:
+        """Whether a job can be taken; in a group it comes from the store."""
+        if self.shared is not None and not len(self.queue):
+            self.shared.fetch()
+        return len(self.queue) > 0
+
+    def queued(self, model: str | None = None) -> int:
+        """How many requests wait."""
+        if self.shared is not None:
+            return self.shared.queued(model)
+        return len(self.queue) if model is None else self.queue.queued(model)
+
+    def forms(self, model: str = "") -> int:
+        """How many answers in a given form are under way."""
+        return self.in_flight.forms(model) if self.shared is None else self.shared.forms(model)
+
+    def charges(self, session: str = "s1") -> list[int]:
+        """The tokens that a session is charged with, one by one, where there is a budget."""
+        if self.shared is not None:
+            return self.shared.charges(session)
+        table = cast("MemoryBudgets", self.stores.budgets)._charges
+        return [charge.tokens for charge in table.get(SessionKey("general", session), ())]
+
+    @property
+    def counted(self) -> int:
+        """In how many windows of rate limits anything counts."""
+        if self.shared is not None:
+            return len(self.shared.courier.names("window:"))
+        return sum(now for now, _ in self.limits.levels().values())
+
+    @property
+    def history_bytes(self) -> int:
+        """What the histories of all sessions take, about."""
+        return self.levels()["historyBytes"][0] if self.shared is None else self.shared.history_bytes
 
     @property
     def left_behind(self) -> dict[str, int]:
         """What unfinished requests hold; all zeros when there are none."""
+        if self.shared is not None:
+            return self.shared.left_behind
         return {
             "claims": self.sessions.claimed,
             "in flight": len(self.in_flight),

@@ -50,6 +50,13 @@ def test_a_first_run_names_its_worker_and_no_run() -> None:
     assert not any("run" in reply for reply in said)
 
 
+def test_who_answers_goes_on_after_the_accepted_of_another_worker() -> None:
+    stream = ReplyStream(OF_A_GROUP._replace(run=0, first_seq=1), lambda _: None, Backlog())
+    stream.delta("Hel")
+    stream.end(Answered("Hello"))
+    assert [decode_reply(message.payload).seq for message in stream.outgoing()] == [1, 2]
+
+
 def test_a_text_reply_says_nothing_of_a_run() -> None:
     assert payloads(OF_A_GROUP._replace(json=False)) == [b"Hello"]
 

@@ -137,11 +137,20 @@ def _check(
     type=click.Choice(["mlx"]),
     help="Serve it a second time, as demo-mlx, on a server of this kind that the worker starts. --once asks both.",
 )
-def demo(once: tuple[str, ...], broker: str | None, engine: str, model: str, backend: Literal["mlx"] | None) -> int:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 8),
+    default=1,
+    show_default=True,
+    help="Several are one group: any of them goes on with the chat. Needs redis-server, and Mosquitto or --broker.",
+)
+def demo(
+    once: tuple[str, ...], broker: str | None, engine: str, model: str, backend: Literal["mlx"] | None, workers: int
+) -> int:
     """Try it: a broker, a worker and a chat, started together and stopped together."""
     from inferbus_worker.demo.verb import run  # noqa: PLC0415
 
-    return run(once=once, broker=broker, engine=engine, model=model, backend=backend)
+    return run(once=once, broker=broker, engine=engine, model=model, backend=backend, workers=workers)
 
 
 def _leave(status: int) -> NoReturn:

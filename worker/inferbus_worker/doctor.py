@@ -1,4 +1,4 @@
-"""What `inferbus doctor` finds out about the worker's machine: GPU, vLLM, the effective settings."""
+"""What `inferbus doctor` finds out about the worker's machine: GPU, vLLM, the effective settings, the store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from inferbus_client.settings.sources import unknown_variables
 from inferbus_worker.engines.managed.commands import missing
 from inferbus_worker.engines.remote.backends import BACKENDS
 from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.redis.diagnosis import check_store
 
 _NVIDIA_SMI_TIMEOUT = 10
 
@@ -25,7 +26,7 @@ def machine_checks(_client: object) -> Iterator[CheckResult]:
     yield _check_vllm()
     yield _check_remote()
     yield _check_servers()
-    yield _check_settings()
+    yield from _check_settings()
     for sentence in unknown_variables((Settings, GatewaySettings)):
         yield CheckResult("environment", "warning", sentence)
 
@@ -74,11 +75,14 @@ def _check_servers() -> CheckResult:
     )
 
 
-def _check_settings() -> CheckResult:
+def _check_settings() -> Iterator[CheckResult]:
     """What `inferbus serve` would take from the environment here; its flags and its file are its own."""
     name = "serve here"
     try:
         settings = Settings.load()
     except SettingsError as error:
-        return CheckResult(name, "failed", str(error), "Look at the variables INFERBUS_… and MQTT_….")
-    return CheckResult(name, "info", f"without flags and --config: {in_force(settings)}")
+        yield CheckResult(name, "failed", str(error), "Look at the variables INFERBUS_… and MQTT_….")
+        return
+    yield CheckResult(name, "info", f"without flags and --config: {in_force(settings)}")
+    if settings.is_shared:
+        yield from check_store(settings)

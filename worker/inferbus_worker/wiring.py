@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from inferbus_client.web.server import WebServer
     from inferbus_worker.engines.managed.keeper import Keeper
     from inferbus_worker.group.membership import Membership
+    from inferbus_worker.state.redis.courier import Courier
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def build_rooms(
     in_network_thread: Callable[[Callable[[], None]], None],
     attempts: Attempts | None = None,
     stores: Stores | None = None,
+    courier: Courier | None = None,
     sender: Sender | None = None,
     tracer: Tracer | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -112,6 +114,7 @@ def build_rooms(
         in_network_thread: has that thread do something.
         attempts: counts turns that ended their worker, where messages are acknowledged after the reply.
         stores: what workers share; in memory where none are given.
+        courier: reaches the store of a group; one is made where none is given.
         sender: the sender; one is made where none is given.
         tracer: makes spans of requests, where that is wanted.
         clock: a monotonic one.
@@ -183,6 +186,7 @@ def build_rooms(
             tracer=tracer,
             longest=longest,
             acknowledge=in_good_hands,
+            courier=courier,
             has_broker=has_broker,
             clock=clock,
         )

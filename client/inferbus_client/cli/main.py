@@ -19,7 +19,7 @@ from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown
 
 #: Verbs that come with another distribution, and what to install for them.
-_WORKERS_VERBS = frozenset({"serve", "demo", "estimate"})
+_WORKERS_VERBS = frozenset({"serve", "demo", "estimate", "state"})
 _WORKER = "in a checkout of Inferbus, scripts/setup installs it"
 #: How much alike a slip and a verb are, from 0 to 1: verbs are short, and few.
 _ALIKE: Final = 0.6

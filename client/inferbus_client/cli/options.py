@@ -56,7 +56,7 @@ def _option(name: str, field: FieldInfo, default: str | None, *, hidden: bool) -
     if bare_type(field.annotation) is bool:
         flags = [flag if flag != f"--{name.replace('_', '-')}" else f"{flag}/--no-{flag[2:]}" for flag in flags]
         return click.option(*flags, default=None, help=text, hidden=hidden)
-    repeated = get_origin(bare_type(field.annotation)) in {list, dict, tuple}
+    repeated = get_origin(bare_type(field.annotation)) in {list, dict, tuple} or "repeated" in extra
     return click.option(
         *flags,
         default=None,

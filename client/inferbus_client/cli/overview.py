@@ -15,6 +15,7 @@ from inferbus_client.cli.cells import folded, in_lines, natural_width
 from inferbus_client.cli.slots_table import SlotsTables
 from inferbus_client.fleet.columns import WORKER_COLUMNS
 from inferbus_client.fleet.figures import Figures, figures_of, together
+from inferbus_client.fleet.groups import groups_of
 from inferbus_client.fleet.troubles import what_fills
 from inferbus_client.fleet.watch import WorkerView
 from inferbus_client.shown import shown_in_line
@@ -45,6 +46,7 @@ class Overview:
             natural = natural_width(console, table)
             yield from [table] if options.max_width >= min(natural, _ROOMY) else self._blocks(options.max_width)
         yield SlotsTables(self._workers)
+        yield from self._groups(options.max_width)
         yield from self._remarks()
 
     def _table(self) -> Table:
@@ -79,6 +81,13 @@ class Overview:
         if len(known) <= 1:
             return None
         return Text(f"all {len(known)}", "bold"), _cells(together(known))
+
+    def _groups(self, width: int) -> Iterator[Text]:
+        for group in groups_of(self._workers):
+            head = Text.assemble(("group ", "bold"), (group.name, "bold"), f": {group.summary}")
+            yield head if head.cell_len <= width else Text("\n".join(folded(head.plain, width)))
+            for line in group.lines():
+                yield Text("\n".join(folded(f"  {line}", width, indent="    ")))
 
     def _remarks(self) -> Iterator[Text]:
         if self._stale:

@@ -21,6 +21,7 @@ from inferbus_client.contract.topics import NAME, is_worker
 from inferbus_client.errors import UnknownWorkerError
 from inferbus_client.exits import Exit
 from inferbus_client.fleet.figures import figures_of
+from inferbus_client.fleet.groups import groups_of
 from inferbus_client.fleet.watch import Watch, WorkerView
 
 _REFRESH: Final = 0.5
@@ -40,7 +41,8 @@ _PIPE: Final = 10_000
 def status(config: Path | None, *, once: bool, worker: str | None, as_json: bool, **flags: Any) -> int:
     """Show every worker: state, model, load, rates and latencies, as they say when they are asked.
 
-    Where a worker has several models, or several slots for one, each slot has a line of its own below.
+    Where a worker has several models, or several slots for one, each slot has a line of its own below. Workers that
+    share their queue and conversations stand there as a group, with what they share and who of them serves what.
     """
     settings = load_settings(flags, config)
     if worker is not None and not is_worker(worker):
@@ -104,7 +106,11 @@ def _follow_in_tables(watch: Watch, worker: str | None, asking: _Asking, console
     while True:
         seen, stale = _seen(watch, worker), not watch.is_up
         if (
-            said := ({name: (view.presence, figures_of(view), rows_of(view)) for name, view in seen.items()}, stale)
+            said := (
+                {name: (view.presence, figures_of(view), rows_of(view)) for name, view in seen.items()},
+                groups_of(seen),
+                stale,
+            )
         ) != last:
             console.print(Overview(seen, stale=stale))
             last = said

@@ -43,9 +43,10 @@ def judge_replies(payloads: Sequence[bytes], expect: Replies, names: Names) -> N
     """Whether these are the JSON replies that had to come.
 
     Of all of them: each is a reply of this version; they name the same request and session; `seq` counts 0, 1, 2 …;
-    the last one alone ends the request; what was streamed, calls too, is what the answer says.
+    the last one alone ends the request; what was streamed, calls too, is what the answer says. In a group of workers
+    that is so of the request's last run, and the one that says `accepted` may be slower than the one that answers.
     """
-    replies = [_reply(payload) for payload in payloads]
+    replies = _of_the_last_run([_reply(payload) for payload in payloads])
     types = " ".join(reply.type for reply in replies)
     if names.pattern(expect.types).fullmatch(types) is None:
         raise MismatchError(f"the replies had to be {expect.types!r}, and are {types!r}: {shown(payloads[-1])}")
@@ -80,6 +81,17 @@ def _reply(payload: bytes) -> Accepted | Delta | Done | ErrorReply:
         return decode_reply(payload)
     except InvalidReplyError as error:
         raise MismatchError(f"{error}: {shown(payload)}") from None
+
+
+def _of_the_last_run(
+    replies: Sequence[Accepted | Delta | Done | ErrorReply],
+) -> list[Accepted | Delta | Done | ErrorReply]:
+    run = max(reply.run for reply in replies)
+    return sorted(
+        (reply for reply in replies if reply.run == run),
+        # Nothing else may come late.
+        key=lambda reply: not (isinstance(reply, Accepted) and reply.worker is not None),
+    )
 
 
 def _text_of(message: Incoming) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Final, Literal
 
@@ -19,6 +19,8 @@ from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence
 from inferbus_client.errors import BrokerError, InferbusError, RequestFailedError, RequestTimeoutError
 from inferbus_client.exchange.announced import ready_for, why_nobody
+from inferbus_client.fleet.broker_checks import tried_for_groups
+from inferbus_client.fleet.groups import group_of, groups_of
 from inferbus_client.fleet.remedies import remedy
 from inferbus_client.fleet.watch import Watch, WorkerView
 from inferbus_client.mqtt.link import Link
@@ -69,6 +71,10 @@ def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
         yield result
         if result.verdict == "failed":
             break
+        if check is check_worker and result.verdict == "ok":
+            yield from check_groups(settings)
+        if check is check_connection:
+            yield from check_broker_for_groups(settings)
     yield from added_checks(settings)
 
 
@@ -96,16 +102,23 @@ def check_connection(settings: ClientSettings) -> CheckResult:
     link = Link(link_options, on_message=lambda _message: None)
     try:
         link.connect(settings.connect_timeout)
-        version = "MQTT 5" if link.is_v5 else "MQTT 3.1.1"
+        version, url = "MQTT 5" if link.is_v5 else "MQTT 3.1.1", link.url
     except BrokerError as error:
-        return CheckResult(name, "failed", error.reason, remedy(link_options, error))
+        return CheckResult(name, "failed", error.reason, remedy(replace(link_options, url=link.url), error))
     finally:
         link.close()
-    encrypted = "encrypted" if link_options.url.tls else "not encrypted"
-    text = f"{settings.broker} accepts us ({version}, {encrypted})"
-    if link_options.password is not None and not link_options.url.tls and link_options.url.host not in _LOOPBACK:
+    encrypted = "encrypted" if url.tls else "not encrypted"
+    text = f"{url} accepts us ({version}, {encrypted})"
+    if link_options.password is not None and not url.tls and url.host not in _LOOPBACK:
         return CheckResult(name, "warning", text, "The password is sent in the clear: use mqtts:// where you can.")
     return CheckResult(name, "ok", text)
+
+
+def check_broker_for_groups(settings: ClientSettings) -> Iterator[CheckResult]:
+    """Could workers that share their state serve here? Nothing that is found speaks against one worker."""
+    options = settings.link_options(f"inferbus-doctor-{uuid.uuid4().hex[:8]}")
+    for text, advice in tried_for_groups(options):
+        yield CheckResult("group", "info", text, advice)
 
 
 def check_round_trip(settings: ClientSettings) -> CheckResult:
@@ -147,8 +160,30 @@ def check_worker(settings: ClientSettings) -> CheckResult:
         who = "Without that nobody can tell who serves here: the login needs to read inferbus/workers/+/status."
         return CheckResult(name, "warning", error.reason, who)
     if ready := ready_for(settings, found):
-        return CheckResult(name, "ok", ", ".join(f"{one.worker} is ready with {one.model}" for one in ready))
+        return CheckResult(name, "ok", ", ".join(map(_ready, ready)))
     return CheckResult(name, "warning", *why_nobody(settings, found))
+
+
+def check_groups(settings: ClientSettings) -> Iterator[CheckResult]:
+    """What do the workers share that are ready for us, and does each of them reach it?"""
+    try:
+        with Watch(settings, _client_id(settings)) as watch:
+            watch.gather()
+            ours = {one.group for one in ready_for(settings, _presences(watch.workers)) if one.group is not None}
+            members = [name for name, view in watch.workers.items() if group_of(view) in ours]
+            if not members:
+                return
+            watch.answered(watch.ask(), _PRESENCE, members)
+            found = groups_of({name: watch.workers[name] for name in members})
+    except BrokerError:
+        return  # `check_worker` has said what there is to say
+    for group in found:
+        text = "; ".join([f"{group.name}: {group.summary}", *group.lines()])
+        if group.unreached:
+            why = "It refuses requests meanwhile: see that the store runs, and that this worker may reach it."
+            yield CheckResult("group", "warning", text, why)
+        else:
+            yield CheckResult("group", "ok", text)
 
 
 def check_answer(settings: ClientSettings) -> CheckResult:
@@ -168,6 +203,11 @@ def check_answer(settings: ClientSettings) -> CheckResult:
     except InferbusError as error:
         return CheckResult(name, "failed", str(error))
     return CheckResult(name, "ok", f"an answer of {len(answer.text)} characters after {answer.total_s * 1000:.0f} ms")
+
+
+def _ready(presence: Presence) -> str:
+    group = "" if presence.group is None else f", in group {presence.group}"
+    return f"{presence.worker} is ready with {presence.model}{group}"
 
 
 def _presences(workers: Mapping[str, WorkerView]) -> list[Presence]:

@@ -15,6 +15,7 @@ from inferbus_client.contract.presence import ModelStats
 from inferbus_client.fleet.columns import SLOT_COLUMNS, STATE_MEANINGS, WORKER_COLUMNS
 from inferbus_client.fleet.events import Events, named
 from inferbus_client.fleet.figures import Figures, figures_of, together
+from inferbus_client.fleet.groups import group_of, groups_of
 from inferbus_client.fleet.troubles import SILENCE, Trouble, refused, troubles_of
 from inferbus_client.fleet.watch import WorkerView
 
@@ -82,6 +83,10 @@ class Live:
             "more": len(look.workers) - len(chosen),
             "total": None if total is None else _cells(total),
             "queues": _queues([chosen[name] for name in fresh]),
+            "groups": [
+                {"name": group.name, "summary": group.summary, "lines": list(group.lines())}
+                for group in groups_of(chosen)
+            ],
             "troubles": [asdict(one) for one in self._troubles(look, chosen)],
         }
         return {**self._latest, "moment": moment, "events": [asdict(event) for event in new]}
@@ -194,6 +199,7 @@ def _workers(
             "since": None if presence is None or presence.since is None else round(look.at - presence.since),
             "model": "" if presence is None else named(presence.model or ""),
             "projects": [] if presence is None else [named(project) for project in presence.projects[:_MOST_PROJECTS]],
+            "group": named(group_of(view) or ""),
             "isOld": not view.is_gone and look.is_old(view),
             "cells": None if one is None else _cells(one),
             "models": models,

@@ -57,6 +57,9 @@ def troubles_of(name: str, view: WorkerView) -> Iterator[Trouble]:
         return
     worker, before = named(name), _before(view)
     yield from _of_slots(worker, stats)
+    if stats.group is not None and not stats.group.reached:
+        why = f": {named(stats.group.reason)}" if stats.group.reason else ""
+        yield Trouble("fault", f"{worker} does not reach the store of group {named(stats.group.name)}{why}.")
     if before is not None:
         yield from _of_standstill(worker, view)
         yield from _of_slowness(worker, before, stats)

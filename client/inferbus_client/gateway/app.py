@@ -141,7 +141,7 @@ class _Pages:
     async def health(self, _request: Request) -> Response:
         lacks = self._missing()
         workers = {
-            name: {"state": one.state, "projects": one.projects, "models": one.models}
+            name: {"state": one.state, "projects": one.projects, "models": one.models, "group": one.group}
             for name, one in sorted(self._announced.presences.items())
         }
         said = {"status": "unhealthy" if lacks else "healthy", "missing": lacks, "workers": workers}

@@ -1,13 +1,17 @@
-"""The gateway's own figures in Prometheus's text format. No label is a caller's word: paths, statuses and codes."""
+"""The gateway's own figures in Prometheus's text format. No label is a caller's word: paths, statuses and codes.
+
+Names of groups and models are the workers' words, and there are no more of them than `fleet.groups` tells of.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from inferbus_client.exchange.answer import Answer
+from inferbus_client.fleet.groups import MOST_MODELS, Group
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -24,10 +28,15 @@ class Metrics:
         held: bytes of bodies that are held now.
         is_connected: whether the broker is there.
         workers: how many workers there are, by state.
+        groups: those that share their requests.
     """
 
     def __init__(
-        self, held: Callable[[], int], is_connected: Callable[[], bool], workers: Callable[[], dict[str, int]]
+        self,
+        held: Callable[[], int],
+        is_connected: Callable[[], bool],
+        workers: Callable[[], dict[str, int]],
+        groups: Callable[[], Sequence[Group]] = tuple,
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector  # noqa: PLC0415
 
@@ -58,7 +67,7 @@ class Metrics:
             ("broker_connected", "Whether the broker is there.", lambda: float(is_connected())),
         ):
             Gauge(_PREFIX + name, text, registry=registry).set_function(read)
-        registry.register(_Workers(workers))
+        registry.register(_Workers(workers, groups))
         ProcessCollector(registry=registry)
 
     @contextmanager
@@ -117,8 +126,9 @@ class Passage:
 class _Workers:
     """How many there are; a state in which there is none says 0."""
 
-    def __init__(self, count: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, count: Callable[[], dict[str, int]], groups: Callable[[], Sequence[Group]]) -> None:
         self._count = count
+        self._groups = groups
 
     def describe(self) -> list[Any]:
         """Nothing in advance: else registering would collect once."""
@@ -131,3 +141,10 @@ class _Workers:
         for state, number in self._count().items():
             family.add_metric([state], number)
         yield family
+        serving = GaugeMetricFamily(
+            _PREFIX + "group_workers", "Workers of a group that serve a model.", labels=["group", "model"]
+        )
+        for group in self._groups():
+            for model, names in list(group.models.items())[:MOST_MODELS]:
+                serving.add_metric([group.name, model], len(names))
+        yield serving

@@ -15,6 +15,7 @@ from typing import Final
 from inferbus_client.aio import AsyncClient
 from inferbus_client.errors import BrokerError, BrokerRefusedError, IdTakenError, SettingsError
 from inferbus_client.exchange.announced import Announced
+from inferbus_client.fleet.groups import groups_of
 from inferbus_client.gateway.bodies import Bodies
 from inferbus_client.gateway.door import Rooms
 from inferbus_client.gateway.keys import ApiKeys
@@ -83,6 +84,7 @@ def _make(
             held=lambda: bodies.held,
             is_connected=lambda: client.is_connected,
             workers=lambda: workers_by_state(announced.presences),
+            groups=lambda: groups_of(announced.workers),
         )
         rooms = Rooms(
             client=client,

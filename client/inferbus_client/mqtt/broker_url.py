@@ -1,8 +1,9 @@
-"""Where the broker is, from one URL: `mqtt://`, `mqtts://`, `ws://`, `wss://`."""
+"""Where the broker is, from a URL, or from several of which each is tried: `mqtt://`, `mqtts://`, `ws://`, `wss://`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
@@ -13,6 +14,8 @@ from inferbus_client.contract.topics import is_mqtt_string
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEBSOCKETS: Final = {"ws", "wss"}
 _HOST: Final = re.compile(r"[\w.-]+")
+#: A comma may stand in a user or a path; between two URLs the next one's scheme follows.
+_BETWEEN: Final = re.compile(r"\s*,\s*(?=[A-Za-z]+://)")
 _PATH: Final = re.compile(r"/[^\s\x00-\x20\x7f]*")
 
 
@@ -70,6 +73,37 @@ class BrokerUrl:
             username=_user(parts.username) if parts.username else None,
             path=_path(parts),
         )
+
+
+def parse_urls(urls: str) -> tuple[BrokerUrl, ...]:
+    """The brokers of a list with commas between them, the one first that is tried first.
+
+    Raises:
+        ValueError: with one sentence that says what is wrong with which; it never repeats a password.
+    """
+    parts = _BETWEEN.split(urls.strip())
+    found = []
+    for place, part in enumerate(parts, 1):
+        try:
+            found.append(BrokerUrl.parse(part))
+        except ValueError as error:
+            raise ValueError(f"{error} (number {place} of {len(parts)})" if len(parts) > 1 else str(error)) from None
+    _check_alike(found)
+    return tuple(found)
+
+
+def _check_alike(urls: Sequence[BrokerUrl]) -> None:
+    """One connection goes to one after the other: as the same user, and in the same way."""
+    if len({url.scheme for url in urls}) > 1:
+        raise ValueError(f"the brokers must all be reached in one way, not by {_listed(url.scheme for url in urls)}")
+    if len({url.username for url in urls}) > 1:
+        raise ValueError("the broker URLs must all name the same user, or none (username says it for all)")
+    if len(set(urls)) < len(urls):
+        raise ValueError("the brokers name one twice")
+
+
+def _listed(words: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(words))
 
 
 def _port(parts: SplitResult) -> int:

@@ -10,12 +10,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from inferbus_client.errors import BrokerError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
+from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.handshake import BrokersWord, HungUpError, ProtocolRefusedError, SilentError, shake_hands
 from inferbus_client.mqtt.network_loop import NetworkLoop
 from inferbus_client.mqtt.options import LinkOptions, Will
@@ -44,6 +46,7 @@ class Connection:
 
     Attributes:
         paho: what speaks on it; None before the first one. It stays the same over all later connections.
+        url: which broker it is to; the one that is being tried, while there is none.
         up: set while there is a connection.
         is_opening: whether the system may keep the network thread waiting: for a connection, or for TLS.
         max_packet_size: bytes that the broker takes in one packet; None where there is no bound but the packet's own.
@@ -64,6 +67,7 @@ class Connection:
         on_taken_in: Callable[[PahoClient], None],
     ) -> None:
         self._options = options
+        self.url = options.url
         self._loop = loop
         self._closing = closing
         self._will = will
@@ -104,20 +108,42 @@ class Connection:
             ConnectionLostError: told to stop.
         """
         deadline = time.monotonic() + timeout
-        # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of the time for it.
-        patience = min(_CONNACK_TIMEOUT, timeout / 2)
+        # A broker that says nothing to MQTT 5 is to have its turn with 3.1.1, and half of its time for it.
+        patience = min(_CONNACK_TIMEOUT, timeout / (2 * len(self._options.urls)))
         while not self._closing.is_set():
             try:
-                return self._open_in_some_version(patience)
+                return self._open_one_of_them(patience)
             except BrokerUnreachableError:
                 if time.monotonic() + _RETRY_EVERY >= deadline or self._closing.wait(_RETRY_EVERY):
                     raise
         raise ConnectionLostError("told to stop")
 
+    def _open_one_of_them(self, patience: float) -> PahoClient:
+        """Try each broker once.
+
+        Raises:
+            BrokerRefusedError: each of them says no.
+            BrokerUnreachableError: not all do, but nobody takes us in.
+        """
+        errors: list[BrokerError] = []
+        for url in self._options.urls:
+            self.url = url
+            if errors and self._closing.is_set():
+                break
+            try:
+                return self._open_in_some_version(patience)
+            except (BrokerUnreachableError, BrokerRefusedError) as error:
+                if len(self._options.urls) == 1:
+                    raise
+                log.warning("no connection: %s", error.reason)
+                errors.append(error)
+        kind = BrokerRefusedError if all(isinstance(error, BrokerRefusedError) for error in errors) else None
+        raise (kind or BrokerUnreachableError)("; ".join(error.reason for error in errors))
+
     def open_again(
         self, paho: PahoClient, delay: float, *, prepare: Callable[[], None], on_failure: Callable[[], None]
     ) -> None:
-        """Try until it works, in the same version, or until the end: exponential backoff with jitter.
+        """Try each broker in turn until one works, in the same version, or until the end: backoff with jitter.
 
         Args:
             paho: what spoke on the connection that was lost.
@@ -126,17 +152,27 @@ class Connection:
             on_failure: called after each that failed.
         """
         while not self._closing.wait(random.uniform(delay / 2, delay)):  # noqa: S311 - no secret
-            prepare()
-            try:
-                self._shake_hands(paho, paho.reconnect, _CONNACK_TIMEOUT)
-            except BrokerError as error:
-                log.warning("no connection yet: %s", error.reason)
-                on_failure()
-                delay = min(2 * delay, self._options.reconnect_max)
-            else:
-                if self.up.is_set():
-                    log.info("connected again")
+            if any(self._is_open_again(paho, url, prepare, on_failure) for url in self._options.urls):
                 return
+            delay = min(2 * delay, self._options.reconnect_max)
+
+    def _is_open_again(
+        self, paho: PahoClient, url: BrokerUrl, prepare: Callable[[], None], on_failure: Callable[[], None]
+    ) -> bool:
+        """Whether a broker has taken us in again, or nobody wants that any more."""
+        if url != self.url:
+            self.url = url
+            paho.aim_at(url)
+        prepare()
+        try:
+            self._shake_hands(paho, paho.reconnect, _CONNACK_TIMEOUT)
+        except BrokerError as error:
+            log.warning("no connection yet: %s", error.reason)
+            on_failure()
+            return self._closing.is_set()
+        if self.up.is_set():
+            log.info("connected again to %s", url) if self._options.others else log.info("connected again")
+        return True
 
     def _open_in_some_version(self, patience: float) -> PahoClient:
         """MQTT 5 first. A broker that refuses it, in words, by closing the connection or by silence, gets 3.1.1."""
@@ -150,14 +186,15 @@ class Connection:
             return paho
 
     def _open_in(self, protocol: MQTTProtocolVersion, patience: float) -> PahoClient:
-        paho = build_paho(self._options, protocol, self._will)
+        options = replace(self._options, url=self.url)
+        paho = build_paho(options, protocol, self._will)
         paho.on_connect = self._answered
         paho.on_disconnect = self._ended
         paho.on_socket_open = lambda _paho, _user, connection: send_at_once(connection)
         self._hear(paho)
         self.paho = paho
         try:
-            self._shake_hands(paho, lambda: open_connection(paho, self._options), patience)
+            self._shake_hands(paho, lambda: open_connection(paho, options), patience)
         except BaseException:
             self.paho = None
             paho.abandon()
@@ -170,7 +207,7 @@ class Connection:
         try:
             shake_hands(
                 paho,
-                self._options.url,
+                self.url,
                 open_socket,
                 loop=self._loop,
                 word=self._word,
@@ -185,7 +222,7 @@ class Connection:
     def _answered(self, paho: Any, _user: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         """A CONNACK has come."""
         if reason.is_failure:
-            self._word.refuse(self._options.url, reason)
+            self._word.refuse(self.url, reason)
             return
         limits = (self._options.max_packet_bytes, getattr(properties, "MaximumPacketSize", None))
         self.max_packet_size = min((limit for limit in limits if limit is not None), default=None)

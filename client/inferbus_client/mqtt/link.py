@@ -82,7 +82,7 @@ class Link(Publisher):
         self._opened: Future[PahoClient] = Future()
         self._losses = Losses()
         self._silent_until = 0.0
-        self._forgets = False
+        self._forgets = self._vanishes = False
         self.unreadable = 0
         self.fatal: BrokerError | None = None
 
@@ -108,8 +108,8 @@ class Link(Publisher):
             wait_for(self._opened, timeout + _THREAD_GRACE, stop)
         except TimeoutError:
             self._end()
-            url = self._options.url
-            raise BrokerUnreachableError(f"nobody answers at {url} within {timeout:g} s") from None
+            where = " or ".join(map(str, self._options.urls))
+            raise BrokerUnreachableError(f"nobody answers at {where} within {timeout:g} s") from None
         except BaseException:
             self._end()
             raise
@@ -135,6 +135,11 @@ class Link(Publisher):
         """Have the broker forget us when we close in order, which only MQTT 5 can tell it."""
         self._forgets = True
 
+    def vanish(self) -> None:
+        """End without a word to the broker, as a process that is killed does."""
+        self._vanishes = True
+        self.close()
+
     def _end(self) -> None:
         self._closing.set()
         self._loop.wake()
@@ -156,7 +161,7 @@ class Link(Publisher):
     @property
     def url(self) -> BrokerUrl:
         """Where it is connected to, or was last."""
-        return self._options.url
+        return self._connection.url
 
     @property
     def unheard(self) -> BrokerRefusedError | None:
@@ -234,7 +239,8 @@ class Link(Publisher):
                         prepare=lambda: self._crossing.prepare(paho),
                         on_failure=self._losses.explain,
                     )
-            self._say_goodbye(paho)
+            if not self._vanishes:
+                self._say_goodbye(paho)
         except BrokerError as error:
             log.error("giving up the connection: %s", error.reason)  # noqa: TRY400 - a sentence, not a traceback
             self.fatal = error

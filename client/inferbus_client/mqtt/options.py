@@ -38,6 +38,8 @@ class LinkOptions:
     """How to reach the broker. Times are seconds.
 
     Attributes:
+        url: where it is.
+        others: further brokers: they are tried in turn, after `url`, whenever a connection is wanted.
         max_incoming_bytes: what is kept of a message; a longer one is cut off while it comes (`Incoming.cut`). The
             broker is not asked to withhold it (MQTT 5's Maximum Packet Size): Mosquitto up to 2.1 never gives back the
             place that such a message takes among those it has under way, and after twenty of them sends nothing.
@@ -60,6 +62,12 @@ class LinkOptions:
     max_incoming_bytes: int = 16 * 1024 * 1024
     own_window: bool = False
     max_packet_bytes: int | None = None
+    others: tuple[BrokerUrl, ...] = ()
+
+    @property
+    def urls(self) -> tuple[BrokerUrl, ...]:
+        """All of them, in the order in which they are tried."""
+        return (self.url, *self.others)
 
     @property
     def persistent(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import LogLevel, MessageState, MQTTErrorCode
 
+from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.paho_buffers import BufferedPaho
 from inferbus_client.mqtt.websocket import PiecewiseWebsocket
 
@@ -41,6 +42,13 @@ class PahoClient(BufferedPaho):
         self._pings = self._pongs = 0
         self._widen()
         return super().reconnect()
+
+    def aim_at(self, url: BrokerUrl) -> None:
+        """Where the next connection goes. paho's own setters are for the time before the first one alone."""
+        self._sock_close()  # never two at once
+        self._host, self._port = url.host, url.port
+        if url.websockets:
+            self.ws_set_options(path=url.path)
 
     def set_connect_timeout(self, seconds: float) -> None:
         """How long the next connection may take to open. paho's own setter is for the first one alone."""

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferbus_client.contract import topics
 from inferbus_client.errors import ConflictError
-from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.settings.connection import ConnectionSettings, Username
 from inferbus_client.units import Duration, Patience
 
@@ -135,7 +134,7 @@ class ClientSettings(ConnectionSettings):
 
     @property
     def _topic_user(self) -> str:
-        return self.user or self.username or BrokerUrl.parse(self.broker).username or ""
+        return self.user or self.username or self.urls[0].username or ""
 
     @property
     def scope(self) -> str:

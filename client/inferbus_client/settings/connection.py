@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast, get_args
 
 from paho.mqtt.enums import MQTTProtocolVersion
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inferbus_client.contract.topics import is_mqtt_string
 from inferbus_client.errors import ConflictError, SettingsError
-from inferbus_client.mqtt.broker_url import BrokerUrl
+from inferbus_client.mqtt.broker_url import BrokerUrl, parse_urls
 from inferbus_client.mqtt.options import LinkOptions, Tls
 from inferbus_client.settings.file import Keys, SettingsFile
 from inferbus_client.settings.sources import (
@@ -48,8 +57,13 @@ _IN_A_FILE: Final = dict.fromkeys(
 )
 
 
-def _check_broker(url: str) -> str:
-    return str(BrokerUrl.parse(url))
+def _joined(urls: object) -> object:
+    """Several brokers, as a repeated flag or a list in a file says them."""
+    return ",".join(urls) if isinstance(urls, list | tuple) and all(isinstance(url, str) for url in urls) else urls
+
+
+def _check_broker(urls: str) -> str:
+    return ",".join(map(str, parse_urls(urls)))
 
 
 def _check_username(name: str) -> str:
@@ -96,8 +110,9 @@ class _Yielding(PydanticBaseSettingsSource):
 
 
 def _names_a_user(broker: object) -> bool:
+    broker = _joined(broker)
     try:
-        return isinstance(broker, str) and BrokerUrl.parse(broker).username is not None
+        return isinstance(broker, str) and parse_urls(broker)[0].username is not None
     except ValueError:
         return False
 
@@ -196,9 +211,11 @@ class FileSettings(Written, BaseSettings):
 class ConnectionSettings(FileSettings):
     """How to reach the broker."""
 
-    broker: Annotated[str, AfterValidator(_check_broker)] = Field(
+    broker: Annotated[str, BeforeValidator(_joined), AfterValidator(_check_broker)] = Field(
         "mqtt://127.0.0.1:1883",
-        description="Where the broker is: mqtt://, mqtts://, ws:// or wss://[user@]host[:port].",
+        description="Where the broker is: mqtt://, mqtts://, ws:// or wss://[user@]host[:port]. Several, repeated or "
+        "with commas between them, are tried in turn.",
+        json_schema_extra={"repeated": True},
     )
     username: Username | None = Field(None, description="The user at the broker.")
     password: SecretStr | None = Field(None, description="The password at the broker (environment or file only).")
@@ -218,10 +235,15 @@ class ConnectionSettings(FileSettings):
         json_schema_extra={"default": "none", "metavar": "SIZE"},
     )
 
+    @property
+    def urls(self) -> tuple[BrokerUrl, ...]:
+        """The brokers, in the order in which they are tried: all reached in one way, and as the same user."""
+        return parse_urls(self.broker)
+
     @model_validator(mode="after")
     def _uses_its_tls_files(self) -> Self:
         """A certificate authority that is named and not asked would let everything go in clear, without a word."""
-        url = BrokerUrl.parse(self.broker)
+        url = self.urls[0]
         given = [name for name in ("cafile", "cert", "key") if getattr(self, name) is not None]
         if given and not url.tls:
             raise ConflictError(
@@ -236,7 +258,7 @@ class ConnectionSettings(FileSettings):
     @model_validator(mode="after")
     def _says_whose_password_it_is(self) -> Self:
         given = [name for name in ("password", "password_file") if getattr(self, name)]
-        if given and not (self.username or BrokerUrl.parse(self.broker).username):
+        if given and not (self.username or self.urls[0].username):
             raise ConflictError(
                 f"{' and '.join(given)}: a password is never sent without a user; give username too", *given
             )
@@ -248,8 +270,10 @@ class ConnectionSettings(FileSettings):
         Raises:
             SettingsError: the password file cannot be read, or MQTT cannot carry the password.
         """
+        first, *others = self.urls
         return LinkOptions(
-            url=BrokerUrl.parse(self.broker),
+            url=first,
+            others=tuple(others),
             client_id=client_id,
             username=self.username,
             password=self._secret(),

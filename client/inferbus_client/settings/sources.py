@@ -64,8 +64,8 @@ def mosquitto_environment(model: type[BaseSettings], below: Mapping[str, Any]) -
         port = port or "1883"
         address = f"[{host}]" if ":" in host and "[" not in host else host
         found["broker"] = f"{'mqtts' if port == '8883' else 'mqtt'}://{address}:{port}"
-    elif port:
-        found["broker"] = _with_port(str(below.get("broker") or model.model_fields["broker"].default), port)
+    elif port and isinstance(broker := below.get("broker") or model.model_fields["broker"].default, str):
+        found["broker"] = _with_port(broker, port)  # of several brokers each has its own
     for name in ("username", "password"):
         if value := os.environ.get(f"MQTT_{name.upper()}"):
             found[name] = value

@@ -22,8 +22,8 @@ def accepted(**other: Any) -> bytes:
     return Accepted(**{**WHOSE, "seq": 0, "queue_position": 0, **other}).encode()
 
 
-def delta(seq: int, text: str) -> bytes:
-    return Delta(**WHOSE, seq=seq, text=text).encode()
+def delta(seq: int, text: str, run: int = 0) -> bytes:
+    return Delta(**WHOSE, seq=seq, text=text, run=run).encode()
 
 
 def done(seq: int, text: str = "Hello", **other: Any) -> bytes:
@@ -47,6 +47,14 @@ def test_what_the_contract_says_is_let_through() -> None:
     judge("accepted done", accepted(), done(1), text="~H.*o", sessionId="{session}", usage=None)
     judge(STREAM, accepted(), delta(1, "Hel"), delta(2, "lo"), done(3))
     judge("error", refused(), code="rate_limited", retryAfterMs=70, message="~Error: Rate.*")
+
+
+def test_a_group_of_workers_may_begin_anew_and_accept_late() -> None:
+    again = (accepted(run=1, worker="gpu-2"), delta(1, "Hello", run=1), done(2, run=1))
+    judge(STREAM, accepted(worker="gpu-1"), delta(1, "Hol"), *again)
+    judge(STREAM, delta(1, "Hel"), accepted(worker="gpu-1"), delta(2, "lo"), done(3))
+    with pytest.raises(MismatchError, match="seq counts"):
+        judge("delta accepted delta done", delta(1, "Hel"), accepted(), delta(2, "lo"), done(3))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ CALLED: Final = {
 }
 READ: Final = (
     "_connect_timeout", "_host", "_in_packet", "_last_bytes_received", "_manual_ack", "_max_inflight_messages",
-    "_out_messages", "_sock", "_ssl_context", "_transport",
+    "_out_messages", "_port", "_sock", "_ssl_context", "_transport",
 )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from support.rooms import NOTHING, Chunk, Rooms, fail, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 BUSY = "Please wait, your previous message is still being processed..."
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 OVERLOADED = "Server is overloaded. Please try again in a moment."

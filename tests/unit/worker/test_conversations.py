@@ -15,6 +15,8 @@ from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
 from support.rooms import NOTHING, Rooms, fail, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 BUSY = "Please wait, your previous message is still being processed..."
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 TOO_LARGE = "Error: Message too large."
@@ -122,7 +124,7 @@ class TestAtOnce:
         rooms = Rooms()
         for number in range(3):
             bring(rooms, requestId=f"r{number}", clientId="c")
-        assert len(rooms.in_flight) == 3
+        assert rooms.left_behind["in flight"] == 3
         assert texts(rooms.work()) == ["fine"] * 3
         assert rooms.left_behind == NOTHING
 

@@ -12,6 +12,8 @@ from inferbus_worker.engines.base import ChatCall, FirstTokenTimeoutError
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Chunk, Rooms, Script, answer, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 FORM: dict[str, Any] = {"params": {"response_format": {"type": "json_object"}}}
 PLAIN_FORM: dict[str, Any] = {"params": {"response_format": {"type": "text"}}}
 
@@ -33,7 +35,7 @@ def test_no_more_of_them_are_taken_than_their_share(slots: int, share: float, ta
     assert (refused["type"], refused["code"], refused["retryable"]) == ("error", "overloaded", True)
     assert refused["retryAfterMs"] >= 1000
     assert "given form" in refused["message"]
-    assert len(crowded.in_flight) == taken
+    assert crowded.left_behind["in flight"] == taken
 
 
 def test_others_are_taken_meanwhile() -> None:
@@ -52,7 +54,7 @@ def test_one_that_ends_makes_room_for_the_next() -> None:
     crowded.receive("general/cancel/cancelled")
     assert texts(crowded.answer("after", **FORM)) == ["fine"]
     assert crowded.left_behind == NOTHING
-    assert crowded.in_flight.forms("") == 0
+    assert crowded.forms() == 0
 
 
 def test_with_all_of_the_workers_as_their_share_they_wait_as_others_do() -> None:

@@ -12,6 +12,8 @@ from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 from support.rooms import NOTHING, Rooms, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 GATEWAY: Final = "inferbus-gateway"
 LIMITED: Final = "Error: Rate limit exceeded. Please slow down your requests."
 

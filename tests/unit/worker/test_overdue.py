@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from typing import Any
 
 from inferbus_worker.engines.slot import Slot
 from inferbus_worker.flow.job import Job
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, ScriptedEngine, answer, replies
+
+pytestmark = pytest.mark.usefixtures("state")
 
 ROBOTS = {"general": ProjectSettings(model="phi", models=["phi", "qwen"])}
 
@@ -79,7 +83,7 @@ class TestNoSlotInTime:
         rooms.ask(reply="json")
         rooms.clock.pass_(100_000)
         rooms.overdue.look()
-        assert len(rooms.queue) == 1
+        assert rooms.queued() == 1
 
 
 class TestNothingServesIt:
@@ -107,7 +111,7 @@ class TestNothingServesIt:
         rooms.ask(reply="json")
         slot_of(rooms, "phi").state = "down"
         rooms.overdue.look()
-        assert rooms.queue.queued("qwen") == 1
+        assert rooms.queued("qwen") == 1
         rooms.work()
         rooms.ask("other", reply="json")
         (done,) = [reply for reply in replies(rooms.work()) if reply["type"] == "done"]
@@ -168,9 +172,9 @@ class TestNothingServesIt:
         rooms.ask(reply="json", params=form)
         slot_of(rooms, "phi").state = "down"
         rooms.overdue.look()
-        assert (rooms.in_flight.forms("phi"), rooms.in_flight.forms("qwen")) == (0, 1)
+        assert (rooms.forms("phi"), rooms.forms("qwen")) == (0, 1)
         rooms.work()
-        assert (rooms.in_flight.forms("phi"), rooms.in_flight.forms("qwen")) == (0, 0)
+        assert (rooms.forms("phi"), rooms.forms("qwen")) == (0, 0)
 
 
 class TestAnEngineThatIsLost:

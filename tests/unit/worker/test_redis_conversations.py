@@ -71,23 +71,23 @@ class TestHistories:
 class TestResets:
     def test_the_version_goes_on(self, store: Store) -> None:
         one = group()
-        assert store.ask(one.reset("s")) == 0
+        assert store.ask(one.reset("s", b"reset")) == 0
         live_through(store, one, "j", session="s")
-        assert store.ask(one.reset("s")) == 2
-        assert store.ask(one.pending("s")) == (2, None)
+        assert store.ask(one.reset("s", b"reset")) == 2
+        assert store.ask(one.pending("s")) == (2, b"reset")
         assert store.ask(one.sizes()).history_bytes == 0
         assert run(store, one, "k", session="s").version == 2
 
     def test_one_that_was_reset_before_may_be_reset_and_dropped(self, store: Store) -> None:
         one = group()
         live_through(store, one, "j", session="s")
-        assert [store.ask(one.reset("s")) for _ in range(2)] == [2, 3]
+        assert [store.ask(one.reset("s", b"reset")) for _ in range(2)] == [2, 3]
         assert store.ask(one.drop_session("s"))
 
     def test_a_busy_session_is_not_reset(self, store: Store) -> None:
         one = group()
         admit(store, one, bid("j", session="s"))
-        assert store.ask(one.reset("s")) is None
+        assert store.ask(one.reset("s", b"reset")) is None
 
 
 class TestTheView:

@@ -18,6 +18,8 @@ from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.memory.budgets import MemoryBudgets
 from support.rooms import NOTHING, Chunk, Rooms, Script, fail, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 OVERLOADED = "Server is overloaded. Please try again in a moment."
 
@@ -29,18 +31,7 @@ def rooms(budget: str = "200/60s", **settings: Any) -> Rooms:
 
 def charged(under_test: Rooms, session: str = "s1") -> int:
     """The tokens in the session's window now."""
-    table = budgets(under_test)._charges
-    (key,) = [key for key in table if key.session == session]
-    return sum(charge.tokens for charge in table[key])
-
-
-def budgets(under_test: Rooms) -> MemoryBudgets:
-    return cast("MemoryBudgets", under_test.stores.budgets)
-
-
-def counted(under_test: Rooms) -> int:
-    """The sessions that are counted now."""
-    return budgets(under_test).levels()["tokenBudgetSessions"][0]
+    return sum(under_test.charges(session))
 
 
 def using(prompt: int, completion: int) -> Script:

@@ -13,6 +13,8 @@ from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Chunk, Rooms, Script, answer, fail, replies
 from support.tool_calls import TOOLS, called
 
+pytestmark = pytest.mark.usefixtures("state")
+
 A: Final = called("add", "{}", "a")
 B: Final = called("add", "{}", "b")
 
@@ -185,18 +187,18 @@ class TestItsMemory:
         """And all of it is given back with what goes."""
         rooms = allowed(calling(called("add", '"' + "x" * 50_000 + '"', "a")), max_history_tokens=10_000)
         ask(rooms)
-        held = rooms.levels()["historyBytes"][0]
+        held = rooms.history_bytes
         assert 50_000 < held < 60_000
         result(rooms, "a", text="y" * 50_000)
-        assert 100_000 < rooms.levels()["historyBytes"][0] < 120_000
+        assert 100_000 < rooms.history_bytes < 120_000
         rooms.receive("general/user_input/s1", b"")
-        assert rooms.levels()["historyBytes"][0] == 0
+        assert rooms.history_bytes == 0
 
     def test_the_ids_of_results_count_too(self) -> None:
         """They are the backend's to make up."""
         call_id = "💥" * 256
         rooms = allowed(calling(called("add", "{}", call_id)))
         ask(rooms)
-        before = rooms.levels()["historyBytes"][0]
+        before = rooms.history_bytes
         result(rooms, call_id)
-        assert rooms.levels()["historyBytes"][0] - before > 4 * len(call_id)
+        assert rooms.history_bytes - before > 4 * len(call_id)

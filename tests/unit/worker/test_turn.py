@@ -21,6 +21,8 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Chunk, Rooms, Script, answer, fail, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 
 def prompt(rooms: Rooms) -> list[tuple[str, Any]]:
     """The last call's messages as (role, content)."""

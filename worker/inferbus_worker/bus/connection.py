@@ -186,7 +186,10 @@ class Bus:
 
         Raises:
             BrokerRefusedError: the broker has refused a subscription for `broker_timeout` seconds.
+            NoSharesError: another broker of several has taken us in, and cannot share a group's requests out.
         """
+        if self._share is not None:
+            self._share.look()
         unheard, now = self.link.unheard, time.monotonic()
         if self._overwritten and now - self._said > _SAY_EVERY:
             self._say_presence()

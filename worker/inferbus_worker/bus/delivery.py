@@ -37,7 +37,7 @@ def forget_session(options: LinkOptions, url: BrokerUrl, timeout: float) -> None
     """Have a broker that speaks MQTT 3.1.1 forget us: by one more connection, which asks for nothing to be kept."""
     if not options.persistent:
         return
-    options = replace(options, url=url, session_expiry=0, protocol=MQTTProtocolVersion.MQTTv311)
+    options = replace(options, url=url, others=(), session_expiry=0, protocol=MQTTProtocolVersion.MQTTv311)
     link = Link(options, on_message=lambda _message: None)
     try:
         link.connect(max(timeout, 0.0))

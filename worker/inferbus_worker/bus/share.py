@@ -17,6 +17,7 @@ from typing import Final
 
 from inferbus_client.contract import topics
 from inferbus_client.errors import BrokerError, BrokerRefusedError, ConnectionLostError, NoSharesError
+from inferbus_client.mqtt.broker_url import BrokerUrl
 from inferbus_client.mqtt.link import Link
 from inferbus_client.mqtt.message import Handle, Incoming
 from inferbus_worker.bus.listening import Listening
@@ -29,6 +30,7 @@ _LOOK_EVERY: Final = 0.02
 _DELIVERY: Final = 3.0
 #: Connections that are lost one after the other with such a message on its way: fewer than make a link give up.
 _LOSSES: Final = 3
+_SAYS_NO: Final = "it says that it has no shared subscriptions"
 
 
 class Share:
@@ -57,7 +59,8 @@ class Share:
         self._mark = b""
         self._connection = 0
         self._dealt_at = -math.inf
-        self._is_proven = False
+        #: The broker that is known to share.
+        self._proven: BrokerUrl | None = None
 
     # --- in the network thread ---
 
@@ -87,13 +90,13 @@ class Share:
         # An earlier run may have been no member: all requests would come to us, besides those that are dealt to us.
         self._listening.end([*self._requests, *self.filters] if self._link.session_present else ())
         if not self._link.shares:
-            raise self._unable("it says that it has no shared subscriptions")
+            raise self._unable(_SAYS_NO)
         try:
             self._listening.begin({self._probe: 1}, stop)
         except BrokerRefusedError as refusal:
             raise self._unable(refusal.reason) from None
         self._prove(stop)
-        if not self._is_proven:
+        if self._proven is None:
             log.info("the broker still has requests for us from before; whether it can share is seen when they are in")
 
     def join(self, stop: Callable[[], bool]) -> None:
@@ -103,9 +106,21 @@ class Share:
             NoSharesError: the broker cannot share.
             BrokerError: it refuses, the connection was lost, or told to stop.
         """
-        if not self._is_proven:
+        if self._proven is None:
             self._prove(stop)
         self._listening.begin(dict.fromkeys(self.filters, self._qos), stop)
+
+    def look(self) -> None:
+        """After a move to another broker, of several, see whether that can share too.
+
+        Raises:
+            NoSharesError: it cannot.
+            BrokerError: it does not answer, or the connection was lost.
+        """
+        if self._proven not in {None, self._link.url} and self._link.is_up:
+            if not self._link.shares:
+                raise self._unable(_SAYS_NO)
+            self._prove(lambda: not self._link.is_alive)
 
     def leave(self, timeout: float) -> bool:
         """Have no more dealt to us; returns when all that was dealt before has been received.
@@ -142,8 +157,9 @@ class Share:
                 return losses >= _LOSSES or now > gives_up
             return now > max(acknowledged, self._dealt_at) + _DELIVERY
 
-        self._is_proven = self._comes_back(lambda: None, over)
-        if self._is_proven or (self._dealt_at > -math.inf and self._link.session_present):
+        is_back = self._comes_back(lambda: None, over)
+        self._proven = self._link.url if is_back else None
+        if is_back or (self._dealt_at > -math.inf and self._link.session_present):
             return
         if losses >= _LOSSES:
             raise self._unable(f"it closes the connection on a message to {self.topic!r}")

@@ -44,6 +44,10 @@ class Child:
                 process_group=0,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """Whether it still runs.
 

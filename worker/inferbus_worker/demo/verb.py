@@ -18,6 +18,7 @@ from inferbus_client.settings.connection import ConnectionSettings
 from inferbus_worker.demo.child import DemoError
 from inferbus_worker.demo.gateway import DemoGateway
 from inferbus_worker.demo.progress import Progress
+from inferbus_worker.demo.shared import DemoBroker, DemoStore, check_installed
 from inferbus_worker.demo.worker import DemoWorker
 from inferbus_worker.engines.managed.commands import missing
 from inferbus_worker.engines.remote.backends import BACKENDS
@@ -51,6 +52,7 @@ def run(
     engine: str = "vllm",
     model: str = "demo",
     backend: Literal["mlx"] | None = None,
+    workers: int = 1,
 ) -> int:
     """Start everything, chat, stop everything.
 
@@ -60,6 +62,7 @@ def run(
         engine: `vllm` or `simulated`.
         model: what the worker serves.
         backend: what serves it once more, as a server that the worker starts; every message of `once` goes to both.
+        workers: how many of them; several are one group, on a Redis and a Mosquitto of the demo's own.
 
     Returns:
         The exit status.
@@ -69,13 +72,36 @@ def run(
     """
     progress = Progress()
     what = _one(engine, model) if backend is None else _two(engine, model, backend)
+    is_group = workers > 1
+    if is_group:
+        check_installed(broker=broker is None)
     with _endings_as_exceptions(), ExitStack() as running:
-        connection = ConnectionSettings.load({"broker": broker}) if broker else _start_broker(running, progress)
-        _start_worker(running, progress, connection, what)
+        if broker is not None:
+            connection = ConnectionSettings.load({"broker": broker})
+        else:
+            connection = (_start_mosquitto if is_group else _start_broker)(running, progress)
+        if is_group:
+            what = _shared(running, progress, what)
+        group = _start_workers(running, progress, connection, what, workers)
         if once:
             return _ask(connection, once, what.models)
         _start_gateway(running, progress, connection)
+        if is_group:
+            processes = ", ".join(f"{worker.id} (process {worker.pid})" for worker in group)
+            progress.say(f"The workers share this conversation: {processes}. End one, and the other goes on with it.")
         return _chat(progress, connection, what.models)
+
+
+def _start_mosquitto(running: ExitStack, progress: Progress) -> ConnectionSettings:
+    with progress.step("Starting a Mosquitto, which knows shared subscriptions"):
+        return ConnectionSettings.load({"broker": running.enter_context(DemoBroker()).url})
+
+
+def _shared(running: ExitStack, progress: Progress, what: _What) -> _What:
+    """The same for each worker of a group, with the store that they share."""
+    with progress.step("Starting a Redis, which the workers share"):
+        store = running.enter_context(DemoStore())
+    return what._replace(serve=[*store.serve, "--group", f"demo-{uuid.uuid4().hex[:8]}", *what.serve])
 
 
 def _start_broker(running: ExitStack, progress: Progress) -> ConnectionSettings:
@@ -113,15 +139,20 @@ def _two(engine: str, model: str, backend: Literal["mlx"]) -> _What:
     return _What([], f"{_loading(engine, model)}, and a server of {row.label}'s", config, models)
 
 
-def _start_worker(running: ExitStack, progress: Progress, connection: ConnectionSettings, what: _What) -> None:
-    with progress.step("Starting the worker") as step:
-        worker = running.enter_context(DemoWorker(connection, what.serve, what.config))
-        while not _is_ready(said := worker.wait(_TICK), what.models):
-            if said is not None and said.state == "loading":
-                step.change(what.loading)
-            if said is not None and said.state == "ready" and "unavailable" in said.models.values():
-                raise DemoError(f"one of the models does not come up. {worker.end_of_log()}")
-            step.tick()
+def _start_workers(
+    running: ExitStack, progress: Progress, connection: ConnectionSettings, what: _What, count: int
+) -> list[DemoWorker]:
+    """Side by side: each of them loads for as long as one alone would."""
+    with progress.step("Starting the worker" if count == 1 else f"Starting {count} workers") as step:
+        group = [running.enter_context(DemoWorker(connection, what.serve, what.config)) for _ in range(count)]
+        for worker in group:
+            while not _is_ready(said := worker.wait(_TICK), what.models):
+                if said is not None and said.state == "loading":
+                    step.change(what.loading)
+                if said is not None and said.state == "ready" and "unavailable" in said.models.values():
+                    raise DemoError(f"one of the models does not come up. {worker.end_of_log()}")
+                step.tick()
+    return group
 
 
 def _start_gateway(running: ExitStack, progress: Progress, connection: ConnectionSettings) -> None:

@@ -31,17 +31,20 @@ class DemoWorker:
         connection: how to reach the broker. The worker takes the password from the environment, as we did.
         serve: what `inferbus serve` is told of models and projects.
         config: a configuration file for it, if it is to have one.
+
+    Attributes:
+        id: its name on the bus.
     """
 
     def __init__(
         self, connection: ConnectionSettings, serve: Sequence[str], config: Mapping[str, Any] | None = None
     ) -> None:
         self._connection = connection
-        self._id = f"demo-{uuid.uuid4().hex[:8]}"
+        self.id = f"demo-{uuid.uuid4().hex[:8]}"
         self._config = config
         self._arguments = [
             *("serve", *serve, "--broker", connection.broker, "--mqtt-version", connection.mqtt_version),
-            *("--worker-id", self._id, "--log-format", "console"),
+            *("--worker-id", self.id, "--log-format", "console"),
             # Nobody to protect from anybody: a visitor may type as fast as they like, and leave at once.
             *("--rate-limit", "off", "--drain-timeout", f"{_DRAIN}s"),
         ]
@@ -54,10 +57,10 @@ class DemoWorker:
             file = self._folder / "inferbus.yaml"
             file.write_text(yaml.safe_dump(dict(self._config), sort_keys=False))
             self._arguments += ["--config", str(file)]
-        self._link = Link(self._connection.link_options(f"{self._id}-watch"), on_message=self._presence)
+        self._link = Link(self._connection.link_options(f"{self.id}-watch"), on_message=self._presence)
         try:
             self._link.connect(_CONNECT_TIMEOUT)
-            self._link.subscribe({topics.presence(self._id): 1})
+            self._link.subscribe({topics.presence(self.id): 1})
             self._child = Child("worker", self._arguments, self._folder / "worker.log")
         except BaseException:
             self._link.close()
@@ -70,10 +73,15 @@ class DemoWorker:
             self._child.stop()
         finally:
             # A demo's presence is of no interest once it is over: an empty retained message deletes it.
-            self._link.publish(topics.presence(self._id), b"", qos=1, retain=True)
+            self._link.publish(topics.presence(self.id), b"", qos=1, retain=True)
             self._link.close()
             if not isinstance(error, DemoError):
                 shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._child.pid
 
     def wait(self, timeout: float) -> Presence | None:
         """Wait for at most `timeout` seconds for news.

@@ -57,6 +57,7 @@ class Base:
     longest: Callable[[Job], Usage]
     acknowledge: Callable[[Receipt | Owed | None], None]
     has_broker: Callable[[], bool]
+    courier: Courier | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -87,7 +88,7 @@ def join_group(base: Base) -> Membership:
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
     store = Store(store_of(settings))
-    courier = Courier(store, group.prefix, sources())
+    courier = base.courier or Courier(store, group.prefix, sources())
     holdings, histories = Holdings(), Histories(courier, group, settings.max_history_bytes)
     reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
     endings = GroupEndings(
@@ -98,19 +99,6 @@ def join_group(base: Base) -> Membership:
         holdings=holdings,
         histories=histories,
         reopening=reopening,
-    )
-    desk = Desk(
-        settings=settings,
-        courier=courier,
-        group=group,
-        figures=figures,
-        addressing=base.addressing,
-        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
-        meter=meter,
-        gate=base.gate,
-        histories=histories,
-        cancels=Cancels(group, base.in_flight, holdings, reopening, endings, figures),
-        acknowledge=base.acknowledge,
     )
     taker = Taker(
         courier=courier,
@@ -124,7 +112,21 @@ def join_group(base: Base) -> Membership:
         reopening=reopening,
         endings=endings,
         may_take=lambda: base.has_broker() and not base.sender.congested,
-        wait_for_bell=Bells(store, group, LOOK_ANYWAY).wait,
+        bells=Bells(store, group.prefix, LOOK_ANYWAY),
+    )
+    desk = Desk(
+        settings=settings,
+        courier=courier,
+        group=group,
+        figures=figures,
+        addressing=base.addressing,
+        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
+        meter=meter,
+        gate=base.gate,
+        histories=histories,
+        cancels=Cancels(group, base.in_flight, holdings, reopening, endings, figures),
+        taker=taker,
+        acknowledge=base.acknowledge,
     )
     keeper = Keeper(
         lease=settings.lease,

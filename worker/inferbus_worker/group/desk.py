@@ -25,16 +25,17 @@ from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.bidding import Bidding, Wish
 from inferbus_worker.group.cancels import Cancels
 from inferbus_worker.group.figures import Figures
-from inferbus_worker.group.histories import Histories
+from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.names import session_name
+from inferbus_worker.group.taker import Taker
 from inferbus_worker.group.verdicts import AWAY, refusal_of
 from inferbus_worker.group.writing import read_finished, write_change
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.state.conversation import Change
-from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.conversation import Change, Conversation
+from inferbus_worker.state.errors import StoreError
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.calls import Call
@@ -58,6 +59,13 @@ class _Step(NamedTuple):
     unanswered: Callable[[], None]
 
 
+class _Admission(NamedTuple):
+    """What the store has admitted: for which model, and who is to hear whether it is still there."""
+
+    model: str
+    tell: Callable[[bool], None]
+
+
 class Desk:
     """Takes messages in, in their order. For the intake's thread.
 
@@ -72,6 +80,7 @@ class Desk:
         gate: whether anything is taken now.
         histories: where conversations are.
         cancels: ends what a cancel finds.
+        taker: takes what can run here.
         acknowledge: tells the broker that a message needs no reply of ours, or none any more; from any thread.
     """
 
@@ -88,6 +97,7 @@ class Desk:
         gate: Gate,
         histories: Histories,
         cancels: Cancels,
+        taker: Taker,
         acknowledge: Callable[[Receipt | Owed | None], None],
     ) -> None:
         self._decoding = Decoding(settings)
@@ -101,9 +111,10 @@ class Desk:
         self._gate = gate
         self._histories = histories
         self._cancels = cancels
+        self._taker = taker
         self._acknowledge = acknowledge
-        #: What this round has admitted: by the job's name, what to do when it is confirmed.
-        self._admitted: dict[str, Callable[[bool], None]] = {}
+        #: What this round has admitted, by the jobs' names.
+        self._admitted: dict[str, _Admission] = {}
 
     def handle(self, arrival: Arrival) -> bool:
         """One alone; the broker is told by ourselves where no reply will follow."""
@@ -127,15 +138,27 @@ class Desk:
             return
         try:
             answers = self._courier.ask_all([step.call for step in steps], _ANSWER_WITHIN)
-        except StoreAwayError:
+        except StoreError:
             for step in steps:
                 self._safely(step.arrival, step.unanswered)
             return
         for step, answer in zip(steps, answers, strict=True):
             self._safely(step.arrival, step.answered, answer)
         if self._admitted:
-            admitted, self._admitted = self._admitted, {}
-            self._courier.post(self._group.confirm(list(admitted)), partial(_confirmed, admitted), keeps=True)
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Let what this round has admitted be taken, and take of it ourselves what can run here."""
+        admitted, self._admitted = self._admitted, {}
+
+        def confirm(others_hear: bool) -> None:  # noqa: FBT001 - the taker's answer
+            call = self._group.confirm(list(admitted), rings=others_hear)
+            self._courier.post(call, partial(_confirmed, admitted), keeps=True)
+
+        try:
+            self._taker.confirm_and_take({one.model for one in admitted.values()}, confirm)
+        except StoreError as error:
+            log.debug("nothing could be taken: %s", error)
 
     def _safely(self, arrival: Arrival, do: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -193,7 +216,9 @@ class Desk:
     def _decided(self, bid: Bid, wish: Wish, verdict: Verdict) -> None:
         match verdict:
             case Admitted(position):
-                self._admitted[bid.job] = partial(self._accept, position, bid.model, wish.replies)
+                self._admitted[bid.job] = _Admission(
+                    bid.model, partial(self._accept, position, bid.model, wish.replies)
+                )
             case Repeat():
                 self._meter.repeated()
                 self._acknowledge(wish.arrival.receipt)
@@ -231,15 +256,16 @@ class Desk:
             self._refuse(AWAY, replies)
             return None
 
-        def answered(is_reset: bool) -> None:  # noqa: FBT001 - the store's answer
-            if not is_reset:
+        def answered(version: int | None) -> None:
+            if version is None:
                 self._refuse(Failure("session_busy"), replies)
                 return
-            self._histories.forget([name])
+            if version:
+                self._histories.write(Wanted(name, version), resets, Conversation(), lambda: None)
             replies.end(Answered(RESET_TEXT))
 
-        name = session_name(key)
-        call = self._group.reset(name, write_change(Change(resets=True)))
+        name, resets = session_name(key), Change(resets=True)
+        call = self._group.reset(name, write_change(resets))
         return _Step(arrival, call, answered, partial(self._refuse, AWAY, replies))
 
     def _cancel(self, arrival: Arrival) -> _Step | None:
@@ -263,10 +289,10 @@ class Desk:
         replies.end(failure)
 
 
-def _confirmed(admitted: dict[str, Callable[[bool], None]], gone: Sequence[str]) -> None:
+def _confirmed(admitted: dict[str, _Admission], gone: Sequence[str]) -> None:
     """Tell those that were admitted; `gone` are those that the store has dropped meanwhile."""
-    for job, tell in admitted.items():
+    for job, admission in admitted.items():
         try:
-            tell(job not in gone)
+            admission.tell(job not in gone)
         except Exception:
             log.exception("a requester could not be told that its request was accepted")

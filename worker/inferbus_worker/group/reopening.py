@@ -76,14 +76,20 @@ class Reopening:
             body = read_body(taken.body)
             known = body, body.request()
         body, request = known
-        address = body.address._replace(run=taken.run, receipt=claim.owed, worker=self._worker, trace=self._trace(body))
         # Who admitted it has said that it is accepted; of a run that begins anew, its worker says so.
         begins_anew = taken.run > 0
+        address = body.address._replace(
+            run=taken.run,
+            first_seq=0 if begins_anew else 1,
+            receipt=claim.owed,
+            worker=self._worker,
+            trace=self._trace(body),
+        )
         job = Job(
             request=request,
             key=body.key,
             claim=claim,
-            replies=self._sender.open(address, seq=0 if begins_anew or not address.json else 1),
+            replies=self._sender.open(address),
             admitted_at=now - taken.waited,
             deadline=None if taken.deadline is None else now + taken.deadline,
             model=taken.model,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from inferbus_worker.engines.slots import SlotTable
@@ -20,9 +20,10 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings
 from inferbus_worker.group.reopening import Reopening
-from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.errors import StoreAwayError, StoreError
+from inferbus_worker.state.redis.bells import Bells
 from inferbus_worker.state.redis.courier import Courier
-from inferbus_worker.state.redis.group import RedisGroup, Taken
+from inferbus_worker.state.redis.group import RedisGroup, Taken, Took
 
 log = logging.getLogger("inferbus.taker")
 
@@ -47,7 +48,7 @@ class Taker:
         reopening: makes a job of what was taken.
         endings: ends what cannot be run.
         may_take: whether anything is taken now: not while its replies could not leave.
-        wait_for_bell: waits in the store until something can be taken for one of these models, for so many seconds.
+        bells: where it sleeps in the store, for `LOOK_ANYWAY` seconds.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Taker:
         reopening: Reopening,
         endings: GroupEndings,
         may_take: Callable[[], bool],
-        wait_for_bell: Callable[[Sequence[str], float], None],
+        bells: Bells,
     ) -> None:
         self._courier = courier
         self._group = group
@@ -77,7 +78,9 @@ class Taker:
         self._reopening = reopening
         self._endings = endings
         self._may_take = may_take
-        self._wait_for_bell = wait_for_bell
+        self._bells = bells
+        #: One taking at a time: two would take twice as much as is free.
+        self._taking = threading.Lock()
         self._is_stopped = False
         self._changed = threading.Event()
         #: The models that the store is asked to ring for now; a slot of another one ends that wait.
@@ -103,33 +106,55 @@ class Taker:
             self._listens_to = None
             self._courier.post(self._group.ring())
 
+    def confirm_and_take(self, models: Collection[str], confirm: Callable[[bool], None]) -> None:
+        """Let a round of admissions be confirmed, and take of it what can run here, in one go.
+
+        Args:
+            models: those of the jobs.
+            confirm: does not wait; it is told whether others have to hear that they may take.
+        """
+        with self._taking:
+            wanted = [] if self._is_stopped else self._wanted()
+            # Of what is left, the taking itself lets them hear.
+            confirm(not {model for model, _ in wanted}.issuperset(models))
+            if wanted:
+                self._take(wanted)
+
     def _work(self) -> None:
         while not self._is_stopped:
             try:
                 self._take_or_wait()
-            except StoreAwayError:
+            except StoreError:
                 time.sleep(_TRY_EVERY)
             except Exception:
                 log.exception("jobs could not be taken")
                 time.sleep(_TRY_EVERY)
+        self._bells.close()
 
     def _take_or_wait(self) -> None:
         self._changed.clear()
-        wanted = self._wanted()
-        if not wanted:
+        with self._taking:
+            wanted = self._wanted()
+            took = self._take(wanted) if wanted else None
+        if took is None:
             self._changed.wait(LOOK_ANYWAY)
-            return
-        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
-        if took.jobs:
-            self.receive(took.jobs)
-            return
-        models = [model for model, _ in wanted]
+        elif took.again_in is not None:
+            self._changed.wait(took.again_in)
+        elif not took.jobs:
+            self._sleep_in_the_store([model for model, _ in wanted])
+
+    def _sleep_in_the_store(self, models: Sequence[str]) -> None:
+        """Until one of these models has something to be taken, or another one a place here."""
         self._listens_to = models
-        if {model for model, _ in self._wanted()} - set(models) or self._is_stopped:
-            self._listens_to = None  # one has become free meanwhile
-            return
-        self._wait_for_bell(models, took.again_in or LOOK_ANYWAY)
+        # One may have become free before that was seen.
+        if not self._is_stopped and not {model for model, _ in self._wanted()}.difference(models):
+            self._bells.wait([self._group.own_bell, *map(self._group.bell, models)])
         self._listens_to = None
+
+    def _take(self, wanted: Sequence[tuple[str, int]]) -> Took:
+        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
+        self.receive(took.jobs)
+        return took
 
     def _wanted(self) -> list[tuple[str, int]]:
         """How many jobs of each model could run here now."""

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from inferbus_client.contract.histogram import BOUNDS_MS, LABELS, Histogram
-from inferbus_client.contract.presence import SlotStats, Stats
+from inferbus_client.contract.presence import GroupStats, SlotStats, Stats
 from inferbus_client.contract.wire import FAILURES
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def exposition(stats: Stats, *, is_ready: bool, threads: int) -> tuple[bytes, st
     registry = CollectorRegistry()
     registry.register(_Collected(lambda: _worker(stats, is_ready=is_ready, threads=threads)))
     registry.register(_Collected(lambda: _slots(stats)))
+    registry.register(_Collected(lambda: _group(stats.group)))
     registry.register(_Collected(lambda: (one for one in REGISTRY.collect() if one.name.startswith(_BESIDE))))
     ProcessCollector(registry=registry)
     return generate_latest(registry), CONTENT_TYPE_LATEST
@@ -143,6 +144,25 @@ def _slots(stats: Stats) -> Iterator[Metric]:
         for kind, count in slot.errors.items():
             errors.add_metric([*labels, kind], count)
     yield from (active, limit, up, memory, breaker, attempts, retries, errors)
+
+
+def _group(group: GroupStats | None) -> Iterator[Metric]:
+    """What the worker shares; every worker of a group tells the same, so that they are not to be added up."""
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    if group is None:
+        return
+    gauges = {
+        "workers": ("Workers of the group that are there.", group.workers),
+        "leases": ("Requests that one of them has taken and not ended yet.", group.leases),
+        "requests_waiting": ("Requests that wait for any of them.", group.queued),
+        "sessions": ("Conversations in the store.", group.sessions),
+        "store_reached": ("Whether this worker reaches the store.", group.reached),
+    }
+    for name, (help_text, value) in gauges.items():
+        family = GaugeMetricFamily(f"inferbus_group_{name}", help_text, labels=["group"])
+        family.add_metric([group.name], value)
+        yield family
 
 
 def _each_slot(stats: Stats) -> Iterator[tuple[str, str, SlotStats]]:

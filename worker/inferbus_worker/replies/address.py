@@ -43,6 +43,7 @@ class ReplyAddress(NamedTuple):
         trace: where the request is followed; None for nearly all.
         run: how often workers of a group have begun the request anew.
         worker: who has it, where its requester is to be told.
+        first_seq: the number of the first reply: 1 where another worker has said `accepted`, in the same run.
     """
 
     topic: str
@@ -54,3 +55,4 @@ class ReplyAddress(NamedTuple):
     trace: RequestTrace | None = None
     run: int = 0
     worker: str | None = None
+    first_seq: int = 0

@@ -107,9 +107,9 @@ class Sender:
         self._link = link
         link.feed_from(self)
 
-    def open(self, address: ReplyAddress, seq: int = 0) -> ReplyStream:
-        """The reply stream of a new request, or of one of which others have said what comes before `seq`."""
-        return ReplyStream(address, self.post, self._outbox.texts, self._delta_interval, seq)
+    def open(self, address: ReplyAddress) -> ReplyStream:
+        """The reply stream of a new request."""
+        return ReplyStream(address, self.post, self._outbox.texts, self._delta_interval)
 
     def post(self, source: Source) -> None:
         """Publish what `source` has to say (a message says itself). From any thread."""

@@ -67,7 +67,6 @@ class ReplyStream:
         backlog: where this stream's share of what waits is counted.
         delta_interval: seconds between two deltas, at least. The first one never waits; what is held back leaves with
             what comes after that time, or with the end.
-        seq: the number of the first reply; more than 0 where somebody else has said what comes before.
     """
 
     __slots__ = (
@@ -81,7 +80,6 @@ class ReplyStream:
         submit: Callable[[ReplyStream], None],
         backlog: Backlog,
         delta_interval: float = 0.0,
-        seq: int = 0,
     ) -> None:
         self.address = address
         self._submit = submit
@@ -90,7 +88,7 @@ class ReplyStream:
         self._due = 0.0
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
-        self._seq = seq
+        self._seq = address.first_seq
         self._deltas: DeltaWriter | None = None
         self._lock = threading.Lock()
         self._accepted = False

@@ -97,6 +97,7 @@ export class Bus {
     this.#troubles(seen);
     for (const plot of this.#plots) plot.show(this.#moments);
     this.#workers(seen);
+    this.#groups(seen.groups);
     this.#slots(seen.workers);
     this.#queues(seen.queues);
   }
@@ -132,7 +133,7 @@ export class Bus {
       words: [worker.name, stateOf(worker), worker.model],
       kind: worker.isOld ? "old" : "",
       cells: worker.cells ?? this.#columns.map(() => "-"),
-      meaning: worker.isOld ? "these figures are old" : "",
+      meaning: worker.isOld ? "these figures are old" : worker.group ? `of group ${worker.group}` : "",
     }));
     if (total && workers.length > 1) rows.push({ words: ["All", "", ""], kind: "total", cells: total, meaning: "" });
     table(by("workers"), rows, names, ["active", "queue"]);
@@ -160,6 +161,15 @@ export class Bus {
     );
     table(by("slots"), rows, names, ["active"]);
     caption(by("slots"), rows.length ? "" : "No model is told of.");
+  }
+
+  #groups(groups) {
+    by("groups-section").hidden = groups.length === 0;
+    show(by("groups"), groups, () => make("li", {}, make("b"), make("span"), make("ul")), (item, { name, summary, lines }) => {
+      say(item.children[0], name);
+      say(item.children[1], summary);
+      show(item.children[2], lines, () => make("li"), say);
+    });
   }
 
   #queues(queues) {

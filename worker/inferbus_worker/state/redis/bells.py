@@ -1,59 +1,47 @@
-"""Sleeps in the store until something can be taken, over a connection of its own: whoever sleeps holds his up."""
+"""Sleeping until the store has something for this worker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
 
-from inferbus_worker.state.errors import StoreAwayError
-from inferbus_worker.state.redis.connection import Store
-from inferbus_worker.state.redis.group import RedisGroup
-from inferbus_worker.state.redis.words import in_words
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-#: Seconds beyond those that were asked for after which the store has no word for us any more.
-_PATIENCE: Final = 1.0
+from inferbus_worker.state.redis.connection import TIMEOUT, Store
+from inferbus_worker.state.redis.wire import Wire
 
 
 class Bells:
-    """For one thread.
+    """Lists that others push to when there is something to take. For one thread, over a connection of its own."""
 
-    Args:
-        store: where they hang.
-        group: knows what they are called.
-        longest: seconds that anybody ever sleeps.
-    """
+    def __init__(self, store: Store, key: str, seconds: float = 1.0) -> None:
+        """Nothing is connected yet.
 
-    def __init__(self, store: Store, group: RedisGroup, longest: float) -> None:
+        Args:
+            store: where they are.
+            key: one that has the group's hash tag.
+            seconds: how long one wait takes at most, more than 0.
+        """
         self._store = store
-        self._group = group
-        self._longest = longest
-        self._client: Redis | None = None
+        self._key = key
+        self._seconds = seconds
+        self._wire: Wire | None = None
 
-    def wait(self, models: Sequence[str], seconds: float) -> None:
-        """Sleep until one of them rings, or our own, for so many seconds.
+    def wait(self, names: Sequence[str]) -> str | None:
+        """The bell of these that has rung, or None when the time is over.
 
         Raises:
-            StoreAwayError: the store does not answer.
+            StoreError: the store is away. It comes at once, or within half a second more than was to be waited.
         """
-        import redis  # noqa: PLC0415
-
-        keys = [self._group.own_bell, *map(self._group.bell, models)]
+        if self._wire is None:
+            self._store.refresh()
+            self._wire = self._store.wire(self._store.place_of(self._key), self._seconds + TIMEOUT)
         try:
-            if self._client is None:
-                address = self._store.place_of(self._group.prefix)
-                self._client = self._store.client(address, self._longest + _PATIENCE)
-            self._client.blpop(keys, seconds)
-        except (redis.RedisError, OSError) as error:
+            answer = self._wire.ask("BLPOP", *names, f"{self._seconds:.3f}")
+        except BaseException:
             self.close()
-            raise StoreAwayError(in_words(error, "the store").reason) from None
+            raise
+        return None if answer is None else str(answer[0].decode())
 
     def close(self) -> None:
-        """A later call connects again."""
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(Exception):  # nobody uses it again
-                client.close()
+        """Hang up; the next wait connects anew."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None

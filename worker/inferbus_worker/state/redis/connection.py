@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import SecretStr
 
@@ -14,21 +12,18 @@ from inferbus_client.errors import SettingsError
 from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown_in_line
 from inferbus_worker.settings.store_url import Address, StoreUrl
-from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreRefusedError
-from inferbus_worker.state.redis.calls import Argument
+from inferbus_worker.state.errors import StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.facts import Facts, check, facts_of
-from inferbus_worker.state.redis.words import closed_at_once, in_words
+from inferbus_worker.state.redis.wire import Wire
+from inferbus_worker.state.redis.words import at_first, in_words
 
 if TYPE_CHECKING:
     from redis import Redis
 
 Result = TypeVar("Result")
-Command: TypeAlias = tuple[Argument, ...]
 
 #: Seconds that the store has for a sign of life: to let somebody in, to take a command, to answer one.
 TIMEOUT: Final = 0.5
-#: Seconds for all the answers of a batch, however fast the single ones come.
-_BATCH_TIMEOUT: Final = 2.0
 #: Of the Sentinels' names, those that a sentence lists.
 _NAMED: Final = 5
 
@@ -80,6 +75,16 @@ class Store:
             return known
         raise StoreAwayError(f"the Cluster at {self._url} has nobody for a part of its keys")
 
+    def first_look(self, key: str) -> Facts:
+        """What the server that has a key says of itself, once it has been found to be one to keep state in.
+
+        Raises:
+            StoreError: it is none, or cannot be reached; in one sentence.
+        """
+        wire = self.wire(self.place_of(key))
+        wire.close()
+        return wire.facts
+
     def known_place_of(self, key: str) -> Address | None:
         """Where a key of a Cluster was when somebody last asked; asks nobody."""
         from redis.crc import key_slot  # noqa: PLC0415
@@ -99,14 +104,15 @@ class Store:
 
         first: Exception | None = None
         for address in dict.fromkeys([*self._nodes, *self._url.addresses]):
-            client = self.client(address)
+            wire = self._wire(address)
             try:
-                said = self._in_words(lambda: client.execute_command("CLUSTER SLOTS"), address)  # noqa: B023
-            except (StoreAwayError, StoreRefusedError) as error:
+                self._in_words(wire.connect, address, is_first=True)
+                said = wire.ask("CLUSTER", "SLOTS")
+            except StoreError as error:
                 first = first or error
                 continue
             finally:
-                client.close()
+                wire.close()
             table = parse_cluster_slots(said, current_host=address[0])
             self._slots = [(low, high, row["primary"]) for (low, high), row in table.items()]
             self._nodes = list(dict.fromkeys(primary for _, _, primary in self._slots))
@@ -133,21 +139,28 @@ class Store:
         """
         return self.client(self.place_of(key), timeout)
 
-    def wire(self, address: Address | None) -> Wire:
+    def wire(self, address: Address | None, timeout: float = TIMEOUT) -> Wire:
         """A connection to a server, which has been found to be one to keep state in.
+
+        Args:
+            address: where it is; None for a socket.
+            timeout: seconds that it has for each answer.
 
         Raises:
             StoreError: it cannot be had.
         """
-        wire = Wire(self.client(address), self._place(address))
+        wire = self._wire(address, timeout)
         try:
-            wire.facts = self._in_words(lambda: facts_of(wire.client), address, is_first=True)
+            self._in_words(wire.connect, address, is_first=True)
+            wire.facts = facts_of(wire.try_to)
             check(wire.facts, wire.place, self._url.kind)
-            wire.connect()
         except BaseException:
             wire.close()
             raise
         return wire
+
+    def _wire(self, address: Address | None, timeout: float = TIMEOUT) -> Wire:
+        return Wire(self.client(address, timeout), self._place(address))
 
     def _in_words(self, ask: Callable[[], Result], address: Address | None, *, is_first: bool = False) -> Result:
         import redis  # noqa: PLC0415
@@ -156,8 +169,8 @@ class Store:
             return ask()
         except (redis.RedisError, OSError) as error:
             said = in_words(error, self._place(address))
-            if is_first and said.reason.endswith("closes the connection"):
-                raise StoreAwayError(f"{said.reason} at once: {closed_at_once(self._url)}") from None
+            if is_first and (guess := at_first(said, self._url)):
+                raise StoreAwayError(f"{said.reason}; {guess}") from None
             raise said from None
 
     def _place(self, address: Address | None) -> str:
@@ -222,79 +235,6 @@ class Store:
             return StoreRefusedError(f"the Sentinels know no {name}{nearest(name, known)}; they watch {listed}")
         reason = "" if last is None else f": {in_words(last, 'the last of them').reason}"
         return StoreAwayError(f"no Sentinel of {self._url} answers{reason}")
-
-
-class Wire:
-    """One connection, over which commands go out together and their answers come back in their order."""
-
-    def __init__(self, client: Redis, place: str) -> None:
-        """See `Store.wire`."""
-        self.client = client
-        self.place = place
-        self.facts: Facts
-
-    def connect(self) -> None:
-        self._connection = self.client.connection_pool.get_connection()
-
-    def pack(self, command: Command) -> bytes:
-        """A command as it goes over the wire.
-
-        Raises:
-            StoreAnswerError: something in it is neither text nor a number.
-        """
-        import redis  # noqa: PLC0415
-
-        try:
-            return b"".join(self._connection.pack_command(*command))
-        except redis.DataError as error:
-            raise StoreAnswerError(f"{command[0]!r} cannot be sent: {error}") from None
-
-    def exchange(self, packed: Sequence[bytes]) -> list[Any]:
-        """Send commands that `pack` has packed.
-
-        Returns:
-            The answers. One that is an error is the exception that stands for it.
-
-        Raises:
-            StoreError: there are not as many answers, or not in time. How many commands have been run nobody knows.
-        """
-        import redis  # noqa: PLC0415
-
-        try:
-            self._connection.send_packed_command([b"".join(packed)], check_health=False)
-            return self._answers(len(packed))
-        except (redis.RedisError, OSError) as error:
-            raise in_words(error, self.place) from None
-
-    def _answers(self, count: int) -> list[Any]:
-        import redis  # noqa: PLC0415
-
-        read = self._connection.read_response
-        answers: list[Any] = []
-        until = time.monotonic() + _BATCH_TIMEOUT
-        for _ in range(count):
-            try:
-                answers.append(read())
-            except redis.ResponseError as error:
-                answers.append(error)
-            if time.monotonic() > until and len(answers) < count:
-                raise StoreAwayError(f"{self.place} does not answer in time")
-        return answers
-
-    def ask(self, *command: Argument) -> Any:
-        """One command alone; its answer.
-
-        Raises:
-            StoreError: there is none, or it is an error.
-        """
-        (answer,) = self.exchange([self.pack(command)])
-        if isinstance(answer, Exception):
-            raise in_words(answer, self.place)
-        return answer
-
-    def close(self) -> None:
-        with suppress(Exception):  # whatever it says, nobody will use it again
-            self.client.close()
 
 
 def _bare(secret: SecretStr | None) -> str | None:

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 from inferbus_worker.settings.store_url import Address
 from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.calls import Call
-from inferbus_worker.state.redis.connection import Store, Wire
+from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.line import Line
 from inferbus_worker.state.redis.parcels import Letter, Parcel, letters_of
+from inferbus_worker.state.redis.wire import Wire
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Courier:
         self._here_since: float | None = None
         self._lock = threading.Lock()
         self._histories: dict[Address, Line] = {}
-        self._group = Line("redis", self._to_the_group, scripts, self._changed)
+        self._group = Line("redis", self._to_the_group, key, scripts, self._changed)
 
     @property
     def is_here(self) -> bool:
@@ -136,6 +137,7 @@ class Courier:
                 line = Line(
                     f"redis-{len(self._histories)}",
                     lambda: self._store.wire(address),
+                    call.keys[0],
                     self._scripts,
                     _nothing,
                     self._moved,

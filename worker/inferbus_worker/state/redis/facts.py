@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from inferbus_worker.settings.store_url import Kind
 from inferbus_worker.state.errors import StoreAwayError, StoreRefusedError
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 #: The first version that has all that the scripts use; Valkey began with more.
 LEAST: Final = (6, 2)
@@ -47,18 +45,18 @@ class Facts:
     skew: float | None
 
 
-def facts_of(client: Redis) -> Facts:
-    """Ask it.
+def facts_of(ask: Callable[..., Any]) -> Facts:
+    """Find them out.
 
-    Raises:
-        RedisError: it cannot be asked anything.
+    Args:
+        ask: sends one command; its answer, or the exception that stands for an error.
     """
-    said = _allowed(client, "INFO") or {}
+    said = rows_of(ask("INFO"))
     before = time.time()
-    clock = _allowed(client, "TIME")
+    clock = ask("TIME")
     middle = (before + time.time()) / 2
-    config = _allowed(client, "CONFIG GET", "appendfsync") or {}
-    version = str(said.get("redis_version", ""))
+    config = ask("CONFIG", "GET", "appendfsync")
+    version = said.get("redis_version", "")
     match = _VERSION.match(version)
     name = "Valkey" if "valkey_version" in said else "Redis"
     return Facts(
@@ -67,12 +65,18 @@ def facts_of(client: Redis) -> Facts:
         mode=said.get("redis_mode", said.get("server_mode")),
         is_replica=said.get("role") == "slave",
         replicas=int(said.get("connected_slaves", 0)),
-        appendonly=None if "aof_enabled" not in said else bool(said["aof_enabled"]),
-        appendfsync=_text(config.get(b"appendfsync", config.get("appendfsync"))),
-        maxmemory=said.get("maxmemory"),
+        appendonly=None if "aof_enabled" not in said else said["aof_enabled"] == "1",
+        appendfsync=config[1].decode() if isinstance(config, list) and config else None,
+        maxmemory=int(said["maxmemory"]) if "maxmemory" in said else None,
         policy=said.get("maxmemory_policy"),
-        skew=None if clock is None else clock[0] + clock[1] / 1e6 - middle,
+        skew=int(clock[0]) + int(clock[1]) / 1e6 - middle if isinstance(clock, list) else None,
     )
+
+
+def rows_of(info: object) -> dict[str, str]:
+    """The fields of an answer to INFO; none where it is an error."""
+    rows = info.decode(errors="replace").splitlines() if isinstance(info, bytes) else []
+    return dict(row.partition(":")[::2] for row in rows if ":" in row)
 
 
 def check(facts: Facts, place: str, kind: Kind) -> None:
@@ -92,21 +96,3 @@ def check(facts: Facts, place: str, kind: Kind) -> None:
         raise StoreRefusedError(f"{place} is a replica, and takes no writes: name the one that it follows")
     if facts.is_replica:
         raise StoreAwayError(f"{place} is a replica now, and takes no writes")
-
-
-def _allowed(client: Redis, command: str, *args: str) -> Any:
-    """What it answers; None where this user may not ask, or there is nothing of that name."""
-    import redis  # noqa: PLC0415
-
-    try:
-        return client.execute_command(command, *args)
-    except redis.AuthenticationError:
-        raise
-    except redis.ResponseError as error:
-        if str(error).startswith("NOAUTH"):
-            raise
-        return None
-
-
-def _text(value: bytes | str | None) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value

@@ -136,9 +136,14 @@ class RedisGroup(Conversations, Fleet):
         args = (self._plan, not_after, *arguments(bid, lane), self._lease_ms, int(bid.may_repeat), *limits(bid))
         return self._call("admit", *args, read=read_verdict)
 
-    def confirm(self, jobs: Sequence[str]) -> Call[Sequence[str]]:
-        """Let everybody take what was admitted; says which are no more, since this came too late for them."""
-        return self._call("confirm", *jobs, read=read_names)
+    def confirm(self, jobs: Sequence[str], *, rings: bool = True) -> Call[Sequence[str]]:
+        """Let everybody take what was admitted; says which are no more, since this came too late for them.
+
+        Args:
+            jobs: which.
+            rings: whether others are woken; not where a `take` for the same models comes right behind this.
+        """
+        return self._call("confirm", int(rings), *jobs, read=read_names)
 
     def withdraw(self, jobs: Sequence[str]) -> Call[None]:
         """Take back what was admitted and not confirmed."""

@@ -6,15 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha1
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
-from inferbus_worker.state.redis.calls import Argument, Call
-from inferbus_worker.state.redis.connection import Command, Wire
-from inferbus_worker.state.redis.parcels import Letter
+from inferbus_worker.state.redis.facts import rows_of
+from inferbus_worker.state.redis.parcels import Letter, fail_all
+from inferbus_worker.state.redis.repertoire import Repertoire
+from inferbus_worker.state.redis.wire import Wire
 from inferbus_worker.state.redis.words import in_words, verdict_on
 
 log = logging.getLogger("inferbus.store")
@@ -51,6 +51,7 @@ class Line:
         self,
         name: str,
         connect: Callable[[], Wire],
+        key: str,
         scripts: Mapping[str, str],
         on_change: Callable[[], None],
         on_moved: Callable[[list[Letter]], None] | None = None,
@@ -60,23 +61,22 @@ class Line:
         Args:
             name: the thread's.
             connect: makes a connection to the server, wherever that is now.
+            key: one that is there; the part of it in braces says where.
             scripts: their sources, by name.
             on_change: called in the thread when `away` or `full` has changed.
-            on_moved: takes histories of which the server says that another has them. For all else it is looked for
-                anew who has it.
+            on_moved: takes histories that another has now, as the server says; for all else that one is looked for.
         """
         self.away: str | None = None
         self.full: str | None = None
         self.replicas = 0
         self.unreplicated = 0
         self._new_wire = connect
-        self._scripts = scripts
-        self._hashes = {one: sha1(text.encode()).hexdigest() for one, text in scripts.items()}  # noqa: S324 - Redis's own
+        self._scripts = Repertoire(scripts)
         self._on_change = on_change
         self._on_moved = on_moved
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
-        self._kept: list[Letter] = []
-        self._room = ""
+        self._kept: dict[Letter, None] = {}
+        self._room = f"{key}room"
         self._said: tuple[str | None, str | None] | None = None
         self._wire: Wire | None = None
         self._pause = _FIRST_PAUSE
@@ -98,9 +98,9 @@ class Line:
     def put(self, letters: list[Letter]) -> None:
         """Send them when their turn comes; at once they fail where that could only be for nothing."""
         if self._is_stopping:
-            _fail(StoreAwayError(_LEFT), letters)
+            fail_all(StoreAwayError(_LEFT), letters)
         elif self.away is not None and not letters[0].parcel.keeps:
-            _fail(StoreAwayError(self.away), letters)
+            fail_all(StoreAwayError(self.away), letters)
         else:
             self._inbox.put(letters)
 
@@ -109,7 +109,7 @@ class Line:
         while is_open:
             wait = (self._next_look if self._wire and not self.full else self._next_try) - time.monotonic()
             arrived, is_open = self._arrived(max(wait, 0.0))
-            letters, self._kept = [*self._kept, *arrived], []
+            letters, self._kept = [*self._kept, *arrived], {}
             try:
                 self._serve(letters)
             except StoreError as error:
@@ -117,7 +117,9 @@ class Line:
             except Exception:
                 log.exception("The connection to the store is made anew")
                 self._lose(StoreAwayError("a fault of this worker's own; its log says which"), letters)
-        _fail(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
+        if self._kept:
+            log.warning("%d outcomes could not be brought to the store: %s", len(self._kept), self.away or self.full)
+        fail_all(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
         if self._wire is not None:
             self._wire.close()
 
@@ -141,16 +143,19 @@ class Line:
             self._set_aside(StoreAwayError(self.away or ""), letters)
             return
         if self.full is not None and now >= self._next_try:
-            self._look_for_room()
+            self._change(None, self._here.lacks_room(self._room))
+            self._next_try = time.monotonic() + _LONGEST_PAUSE / 2
         if now >= self._next_look:
-            self._look()
+            self.replicas = int(rows_of(self._here.try_to("INFO", "replication")).get("connected_slaves", 0))
+            self._next_look = time.monotonic() + _LOOK
         self._deliver([letter for letter in letters if not letter.parcel.is_over])
 
     def _connect(self) -> None:
         try:
             wire = self._new_wire()
             try:
-                self._teach(wire)
+                self._scripts.teach(wire)
+                full = wire.lacks_room(self._room)
             except BaseException:
                 wire.close()
                 raise
@@ -161,12 +166,7 @@ class Line:
         self.replicas = wire.facts.replicas
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
-        self._change(None, self.full)
-
-    def _teach(self, wire: Wire) -> None:
-        for answer in wire.exchange([wire.pack(("SCRIPT", "LOAD", text)) for text in self._scripts.values()]):
-            if isinstance(answer, Exception):
-                raise in_words(answer, wire.place)
+        self._change(None, full)
 
     def _lose(self, error: StoreError, letters: Sequence[Letter]) -> None:
         """The server is away: nobody need wait any longer, and what must not be lost is kept."""
@@ -181,7 +181,7 @@ class Line:
     def _set_aside(self, error: StoreError, letters: Sequence[Letter]) -> None:
         for letter in letters:
             if letter.parcel.keeps:
-                self._kept.append(letter)
+                self._kept[letter] = None
             else:
                 letter.parcel.fail(error)
 
@@ -216,7 +216,7 @@ class Line:
         size = 0
         for letter in letters:
             try:
-                command = self._here.pack(self._command(letter.call))
+                command = self._here.pack(self._scripts.command(letter.call))
             except StoreAnswerError as error:
                 letter.parcel.fail(error)
                 continue
@@ -235,11 +235,6 @@ class Line:
             raise StoreAwayError("the store is away")
         return self._wire
 
-    def _command(self, call: Call[Any]) -> Command:
-        if call.name.isupper():
-            return (call.name, *call.keys, *call.args)
-        return ("EVALSHA", self._hashes[call.name], len(call.keys), *call.keys, *call.args)
-
     def _exchange(self, batch: Sequence[Letter], packed: list[bytes]) -> list[Letter]:
         """Send a batch and hand out its answers.
 
@@ -255,14 +250,14 @@ class Line:
             self.unreplicated += 1
         again, moved = self._handed_out(zip(batch, answers, strict=False))
         if again:
-            self._teach(wire)
+            self._scripts.teach(wire)
         if self._on_moved is not None and (elsewhere := [letter for letter in moved if letter.call.is_history]):
             self._on_moved(elsewhere)
             moved = [letter for letter in moved if not letter.call.is_history]
         if moved:
             wire.close()
             self._wire = self._new_wire()
-            self._teach(self._wire)
+            self._scripts.teach(self._wire)
             again += moved
         return again
 
@@ -300,30 +295,6 @@ class Line:
             letter.parcel.fail(error)
             return
         self._set_aside(error, [letter])
-        self._room = f"{letter.call.keys[0]}:room"  # what is in braces there says in whose room
         if self.full is None:
             self._next_try = time.monotonic() + _FIRST_PAUSE
             self._change(self.away, error.reason)
-
-    def _look_for_room(self) -> None:
-        """Whether it takes writes again: one of our own, of something that nobody needs."""
-        answer = self._alone("SET", self._room, 1, "PX", 1)
-        if not isinstance(answer, Exception):
-            self._change(None, None)
-        self._next_try = time.monotonic() + _LONGEST_PAUSE / 2
-
-    def _look(self) -> None:
-        """How many replicas there are now."""
-        answer = self._alone("INFO", "replication")
-        self._next_look = time.monotonic() + _LOOK
-        if isinstance(answer, bytes):
-            self.replicas = int(dict(row.partition(":")[::2] for row in answer.decode().split())["connected_slaves"])
-
-    def _alone(self, *command: Argument) -> Any:
-        (answer,) = self._here.exchange([self._here.pack(command)])
-        return answer
-
-
-def _fail(error: StoreError, letters: Iterable[Letter]) -> None:
-    for letter in letters:
-        letter.parcel.fail(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from inferbus_worker.state.errors import StoreAwayError, StoreError
@@ -12,7 +12,8 @@ from inferbus_worker.state.redis.calls import Call
 
 log = logging.getLogger("inferbus.store")
 
-_NONE: Final = object()
+#: Calls of one parcel may go to several servers, each with its thread. It is held for no longer than counting takes.
+_counting: Final = threading.Lock()
 
 
 class Parcel:
@@ -36,7 +37,7 @@ class Parcel:
         self.keeps = keeps
         self.is_given_up = False
         self.moves = 0
-        self._answers: list[Any] = [_NONE] * len(calls)
+        self._answers: list[Any] = [None] * len(calls)
         self._missing = len(calls)
         self._error: StoreError | None = None
         self._done: threading.Lock | None = None
@@ -60,19 +61,22 @@ class Parcel:
 
     def answer(self, number: int, answer: object) -> None:
         self._answers[number] = answer
-        self._missing -= 1
-        if self._missing:
+        with _counting:
+            self._missing -= 1
+            is_over = not self._missing and self._error is None
+        if not is_over:
             return
         if self._done is not None:
             self._done.release()
-        elif self.then is not None and self._error is None:
+        elif self.then is not None:
             _tell(self.then, self.calls[0], answer)
 
     def fail(self, error: StoreError) -> None:
         """Nothing more comes. Said once: what comes for it later is dropped."""
-        if self._error is not None or not self._missing:
-            return
-        self._error = error
+        with _counting:
+            if self._error is not None or self._missing <= 0:
+                return
+            self._error = error
         if self._done is not None:
             self._done.release()
         elif not isinstance(error, StoreAwayError):
@@ -80,7 +84,7 @@ class Parcel:
 
     @property
     def is_over(self) -> bool:
-        return self.is_given_up or self._error is not None or not self._missing
+        return self.is_given_up or self._error is not None or self._missing <= 0
 
 
 class Letter(NamedTuple):
@@ -92,6 +96,11 @@ class Letter(NamedTuple):
     @property
     def call(self) -> Call[Any]:
         return self.parcel.calls[self.number]
+
+
+def fail_all(error: StoreError, letters: Iterable[Letter]) -> None:
+    for letter in letters:
+        letter.parcel.fail(error)
 
 
 def letters_of(parcel: Parcel) -> list[Letter]:

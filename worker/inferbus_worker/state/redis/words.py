@@ -43,6 +43,7 @@ _PHRASES: Final = (
     ("db index is out of range", "has no database of that number"),
     ("invalid password", "refuses this user or password"),
     ("invalid username-password", "refuses this user or password"),
+    ("unknown command 'sentinel'", "is no Sentinel; say redis://"),
     ("cluster support disabled", "is no Cluster; say redis://"),
     ("max number of clients", "has as many clients as it takes"),
 )
@@ -108,10 +109,11 @@ def verdict_on(answer: Exception) -> Literal["no script", "moved", "not ready", 
     return "an error"
 
 
-def closed_at_once(url: StoreUrl) -> str:
-    """What may be the matter where a connection is closed before anything was answered."""
-    other = "it may speak no TLS" if url.tls else "it may want TLS (rediss://)"
-    return f"{other}, or be no Redis"
+def at_first(said: StoreError, url: StoreUrl) -> str:
+    """What may be the matter where a server that never answered yet does not; empty where the words say it."""
+    if said.reason.endswith("closes the connection"):
+        return "it may speak no TLS, or be no Redis" if url.tls else "it may want TLS (rediss://), or be no Redis"
+    return "it may speak no TLS" if url.tls and said.reason.endswith("does not answer in time") else ""
 
 
 def _first_word(error: Exception) -> str:

@@ -1,7 +1,10 @@
 -- Let everybody take what was admitted. Says which jobs are no more: it came too late for them.
+local rings = ARGV[1] == '1'
+local JOBS = 2
+
 local at = now()
 local gone, rung = {}, {}
-for index = 1, #ARGV do
+for index = JOBS, #ARGV do
   local id = ARGV[index]
   local job = load(id)
   if not job then
@@ -23,10 +26,12 @@ for index = 1, #ARGV do
         ring('worker:' .. prefer)
       end
     end
-    rung[job.model] = true
+    rung[job.model] = rings
   end
 end
-for model in pairs(rung) do
-  ring(model)
+for model, is_rung in pairs(rung) do
+  if is_rung then
+    ring(model)
+  end
 end
 return gone

@@ -1,0 +1,163 @@
+"""`inferbus state`: how much the store has of a group, and forgetting some of it by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from inferbus_client.cli.cells import folded
+from inferbus_client.cli.options import given, settings_options
+from inferbus_client.errors import SettingsError
+from inferbus_client.exits import Exit
+from inferbus_client.shown import shown_in_line
+from inferbus_client.units import format_size
+from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.redis.calls import Call
+from inferbus_worker.state.redis.connection import Store
+from inferbus_worker.state.redis.conversations import Conversations
+from inferbus_worker.state.redis.fleet import Fleet, Sizes
+from inferbus_worker.state.redis.places import store_of
+from inferbus_worker.state.redis.scripts import sources
+
+T = TypeVar("T")
+
+_SHARED: Final = frozenset({"state", "state_file", "group"})
+_OTHERS: Final = frozenset(Settings.model_fields) - _SHARED
+#: Jobs that are dropped from a lane in one go, so that the store does not stop for long.
+_AT_ONCE: Final = 1000
+
+
+class _Calls(Conversations, Fleet):
+    """Those that are no worker's."""
+
+
+class _Keeper:
+    """A group's store, asked by somebody who waits at a terminal."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.is_shared:
+            raise SettingsError("--state (or INFERBUS_STATE) has to name the store")
+        self._store = Store(store_of(settings))
+        self.place = str(self._store.url)
+        self.group = settings.group
+        # Neither the lease nor the time that sessions are kept is in any of the calls made here.
+        self.calls = _Calls(settings.group, "", "", lease=settings.lease, session_ttl=settings.session_ttl)
+        self._scripts = sources()
+
+    def ask(self, call: Call[T]) -> T:
+        """The answer to one call, over a connection of its own."""
+        wire = self._store.wire(self._store.place_of(call.keys[0]))
+        try:
+            if call.name.isupper():
+                return call.read(wire.ask(call.name, *call.keys, *call.args))
+            return call.read(wire.ask("EVAL", self._scripts[call.name], len(call.keys), *call.keys, *call.args))
+        finally:
+            wire.close()
+
+
+@click.group(invoke_without_command=True, short_help="Show what the store has of a group, and forget some of it.")
+@click.option("--config", type=click.Path(path_type=Path), help="A YAML file with these settings.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, sizes in bytes.")
+@settings_options(Settings, skip=_OTHERS)
+@click.pass_context
+def state(context: click.Context, /, config: Path | None, *, as_json: bool, **flags: Any) -> int:
+    """Show how much the store that workers share has of their group.
+
+    The store is named as for `inferbus serve`: by --state, by INFERBUS_STATE, or in the file.
+    """
+    keeper = _Keeper(Settings.load(given(Settings, flags), config))
+    context.obj = keeper
+    if context.invoked_subcommand is None:
+        sizes = keeper.ask(keeper.calls.sizes())
+        click.echo(json.dumps(sizes._asdict()) if as_json else _table(keeper, sizes))
+    return Exit.OK
+
+
+@state.group()
+def drop() -> None:
+    """Forget a session, what waits in a lane, or a worker's leases."""
+
+
+_confirmed = click.option("--yes", is_flag=True, help="Do it: it cannot be taken back.")
+
+
+@drop.command()
+@click.argument("name")
+@_confirmed
+@click.pass_obj
+def session(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+    """Forget the conversation NAME: PROJECT/SESSION, or PROJECT/users/USER/SESSION. A turn in it is not remembered."""
+    _check(yes, f"session {name} with its history", keeper)
+    was_there = keeper.ask(keeper.calls.drop_session(name))
+    for call in keeper.calls.forget([name]):
+        keeper.ask(call)
+    return _said(f"session {name}", int(was_there), "it is forgotten", keeper)
+
+
+@drop.command()
+@click.argument("name", metavar="PROJECT/MODEL")
+@_confirmed
+@click.pass_obj
+def lane(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+    """Forget what waits in a lane. Nobody answers these requests."""
+    project, slash, model = name.partition("/")
+    if not (project and slash and model):
+        raise click.BadParameter("a lane is PROJECT/MODEL, as `inferbus state` shows them")
+    _check(yes, f"all that waits in lane {name}, unanswered", keeper)
+    count = 0
+    while dropped := keeper.ask(keeper.calls.drop_lane(project, model, _AT_ONCE)):
+        count += dropped
+    return _said(f"lane {name}", count, f"{count} requests are forgotten", keeper)
+
+
+@drop.command()
+@click.argument("name", metavar="WORKER")
+@_confirmed
+@click.pass_obj
+def leases(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+    """Take from a worker all that it runs, for others. What it still answers of it is not taken any more."""
+    _check(yes, f"worker {name}'s leases: others run its requests again", keeper)
+    count = keeper.ask(keeper.calls.drop_leases(name))
+    return _said(f"leases of {name}", count, f"{count} leases are for others now", keeper)
+
+
+def _check(is_sure: bool, what: str, keeper: _Keeper) -> None:  # noqa: FBT001 - click's own
+    if not is_sure:
+        raise click.UsageError(f"this drops {shown_in_line(what)} (group {keeper.group}); say --yes to do it")
+
+
+def _said(what: str, count: int, done: str, keeper: _Keeper) -> int:
+    if not count:
+        click.echo(f"inferbus: there is no {shown_in_line(what)} in group {keeper.group}", err=True)
+        return Exit.FAILED
+    click.echo(f"{shown_in_line(what)}: {done}")
+    return Exit.OK
+
+
+def _table(keeper: _Keeper, sizes: Sizes) -> str:
+    rows = [
+        ("sessions", str(sizes.sessions)),
+        ("histories", format_size(sizes.history_bytes) if sizes.history_bytes else "0"),
+        ("waiting", str(sum(sizes.queued.values()))),
+        *_below(sizes.queued),
+        ("unconfirmed", str(sizes.unconfirmed)),
+        ("leases", str(sizes.leases)),
+        *_below(sizes.held),
+    ]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    wide = max(len(name) for name, _ in rows)
+    table = [f"  {name:<{wide}}  {size:>8}" for name, size in rows]
+    if max(map(len, table)) > columns:
+        whole = (f"  {name}: {size}".replace(f": {size}", f":\N{NO-BREAK SPACE}{size}") for name, size in rows)
+        table = [line for row in whole for line in folded(row, columns, " " * 6)]
+    return "\n".join([*folded(f"group {keeper.group} at {keeper.place}", columns), *table])
+
+
+def _below(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(f"  {shown_in_line(name)}", str(count)) for name, count in sorted(counts.items()) if count]
