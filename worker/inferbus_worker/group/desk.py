@@ -45,9 +45,8 @@ from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdic
 
 log = logging.getLogger("inferbus.desk")
 
-#: Seconds in which the store answers, or everything that it was asked is refused; and after which it does none of it.
+#: Seconds in which the store answers, or everything that it was asked is refused.
 _ANSWER_WITHIN: Final = 0.9
-_VALID_FOR: Final = 0.7
 
 
 class _Step(NamedTuple):
@@ -203,7 +202,7 @@ class Desk:
         if isinstance(bid, Failure):
             self._refuse(bid, replies)
             return None
-        admit = self._group.admit(bid, self._figures.not_after(_VALID_FOR))
+        admit = self._group.admit(bid, self._figures.not_after())
         return _Step(arrival, admit, partial(self._decided, bid, wish), partial(self._undecided, bid, replies))
 
     def _closed(self) -> Failure | None:
