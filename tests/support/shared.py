@@ -7,7 +7,7 @@ from typing import Any
 
 from inferbus_worker.flow.overdue import Overdue
 from inferbus_worker.group.membership import Membership
-from inferbus_worker.group.names import session_name
+from inferbus_worker.state.redis.names import session_name
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.state.keys import SessionKey

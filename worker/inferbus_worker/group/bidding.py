@@ -19,13 +19,13 @@ from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.figures import Figures
-from inferbus_worker.group.names import session_name
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import Body, write_body
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.group import Bid, Charging
+from inferbus_worker.state.redis.names import session_name
 from inferbus_worker.state.stateless import NO_CLAIM
 
 
