@@ -20,7 +20,7 @@ from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
-from inferbus_worker.group.writing import write_change, write_finished, write_terminal
+from inferbus_worker.group.writing import Ended, write_change, write_ended, write_terminal
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.state.conversation import Conversation
 from inferbus_worker.state.errors import StoreAwayError, StoreError
@@ -143,7 +143,9 @@ class GroupEndings(Endings):
         job.replies.end_with(sealed, outcome)
 
     def _remembered(self, job: Job) -> bytes:
-        return write_finished(Finished(job.key.session, job.terminal()))
+        address = job.replies.address
+        finished = Finished(job.key.session, job.terminal())
+        return write_ended(Ended(finished, address.request_id, address.run, job.replies.next_seq))
 
     def _after(self, job: Job, claim: GroupClaim) -> Conversation | None:
         """The conversation with what the turn has added; None where it adds nothing."""
