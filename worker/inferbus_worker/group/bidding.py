@@ -93,7 +93,7 @@ class Bidding:
         deadline = None if until is None else until - now
         retry, may_repeat = self._retry(wish)
         traced = [each for each in wish.arrival.message.user_properties if each[0] in {TRACEPARENT, TRACESTATE}]
-        body = Body(key, wish.replies.address, wish.arrival.message.payload, traced)
+        body = Body(key, wish.replies.address, wish.arrival.message.payload, traced, retry is not None)
         name = self._new_name()
         self._reopening.admitted(name, body, request)
         return Bid(

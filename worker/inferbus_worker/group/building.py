@@ -61,7 +61,7 @@ class Base:
     clock: Callable[[], float] = time.monotonic
 
 
-def _group(settings: Settings, lanes: Mapping[str, list[str]]) -> RedisGroup:
+def _group(settings: Settings, lanes: Mapping[str, list[str]], store: Store) -> RedisGroup:
     """This worker's part of its group."""
     instance = f"{settings.worker_id}.{secrets.token_hex(4)}"
     return RedisGroup(
@@ -78,16 +78,17 @@ def _group(settings: Settings, lanes: Mapping[str, list[str]]) -> RedisGroup:
         max_sessions=settings.max_sessions,
         max_history_bytes=settings.max_history_bytes,
         max_attempts=settings.max_attempts,
+        is_spread=store.is_cluster,
     )
 
 
 def join_group(base: Base) -> Membership:
     """Build it; nothing is connected, and nothing runs yet."""
     settings, registry = base.settings, base.registry
-    group = _group(settings, registry.lanes)
+    store = Store(store_of(settings))
+    group = _group(settings, registry.lanes, store)
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
-    store = Store(store_of(settings))
     courier = base.courier or Courier(store, group.prefix, sources())
     holdings, histories = Holdings(), Histories(courier, group, settings.max_history_bytes)
     reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
