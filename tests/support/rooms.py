@@ -148,13 +148,14 @@ class RecordedSender(Sender):
 
     def __init__(self) -> None:
         super().__init__(qos=0, max_bytes=1_000_000)
-        self.streams: list[Source] = []
+        self.streams: list[ReplyStream] = []
+        self.posted: list[Source] = []
 
     def open(self, address: ReplyAddress) -> ReplyStream:
         return ReplyStream(address, self.streams.append, Backlog())
 
     def post(self, source: Source) -> None:
-        self.streams.append(source)
+        self.posted.append(source)
 
 
 @dataclass
@@ -314,7 +315,8 @@ class Rooms:
             self.endings.write(waited)
         # One by one: a thread of a test's own may add to them meanwhile.
         streams = [self.replies.streams.pop(0) for _ in range(len(self.replies.streams))]
-        messages = [message for stream in streams for message in stream.outgoing()]
+        posted, self.replies.posted = self.replies.posted, []
+        messages = [message for source in (*streams, *posted) for message in source.outgoing()]
         if self.shared is not None:
             self.shared.published(messages)
         return messages
