@@ -79,7 +79,7 @@ class Bidding:
         if isinstance(model, Failure):
             return model
         serving = self._registry.serving(model)
-        if serving is None and not self._figures.serves(model.key):
+        if serving is None and not self._figures.expects(model.key):
             return self._registry.unavailable(model)
         lane = (serving or model).key
         charge = self._charge(wish, lane)

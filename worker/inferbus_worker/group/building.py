@@ -141,5 +141,7 @@ def join_group(base: Base) -> Membership:
         sender=base.sender,
         has_broker=base.has_broker,
         info=lambda: b"{}",
+        slot_timeout=settings.slot_timeout_in_force,
+        clock=base.clock,
     )
     return Membership(settings, courier, group, figures, meter, holdings, desk, endings, taker, keeper)
