@@ -228,7 +228,7 @@ class Desk:
                 key = wish.key._replace(session=finished.session)
                 self._addressing.open(wish.arrival, wish.request, key).end(finished.outcome)
             case _:
-                self._refuse(refusal_of(verdict, self._meter, bid.model), wish.replies)
+                self._refuse(refusal_of(verdict, self._meter, bid), wish.replies)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
         """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""
