@@ -11,12 +11,11 @@ from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
-from inferbus_worker.chat import Usage
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
-from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.group.bidding import Bidding
 from inferbus_worker.group.cancels import Cancels
@@ -54,7 +53,7 @@ class Base:
     sender: Sender
     addressing: Addressing
     tracer: Tracer | None
-    longest: Callable[[Job], Usage]
+    prompts: Prompts
     acknowledge: Callable[[Receipt | Owed | None], None]
     has_broker: Callable[[], bool]
     courier: Courier | None = None
@@ -121,7 +120,7 @@ def join_group(base: Base) -> Membership:
         group=group,
         figures=figures,
         addressing=base.addressing,
-        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
+        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.prompts, base.clock),
         meter=meter,
         gate=base.gate,
         histories=histories,
@@ -143,5 +142,7 @@ def join_group(base: Base) -> Membership:
         sender=base.sender,
         has_broker=base.has_broker,
         info=lambda: b"{}",
+        slot_timeout=settings.slot_timeout_in_force,
+        clock=base.clock,
     )
     return Membership(settings, courier, group, figures, meter, holdings, desk, endings, taker, keeper)

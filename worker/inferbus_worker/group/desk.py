@@ -225,7 +225,7 @@ class Desk:
                 self._meter.repeated()
                 self._answer_again(wish, read_ended(outcome))
             case _:
-                self._refuse(refusal_of(verdict, self._meter, bid.model), wish.replies)
+                self._refuse(refusal_of(verdict, self._meter, bid), wish.replies)
 
     def _answer_again(self, wish: Wish, ended: Ended) -> None:
         key = wish.key._replace(session=ended.finished.session)

@@ -18,6 +18,7 @@ from inferbus_worker.flow.endings import Endings, measure
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import system_tokens
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
@@ -193,7 +194,7 @@ class GroupEndings(Endings):
         assert claim.change is not None  # noqa: S101 - there is a conversation after it
         assert job.lease is not None  # noqa: S101 - it has answered
         system = after.system_prompt
-        tokens = None if system is None else job.lease.slot.engine.count_tokens(system)
+        tokens = None if system is None else system_tokens(system, job.lease.slot.engine)
         # Where one server has everything the history is never behind.
         pending = write_change(claim.change) if self._group.is_spread else b""
         return Written(claim.version + 1, pending, after.tokens, tokens, after.bytes)
