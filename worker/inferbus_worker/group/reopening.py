@@ -37,15 +37,22 @@ class Reopening:
         worker: this one's id, for those who are told who has their request.
         sender: opens reply streams.
         tracer: makes spans of requests; None: nobody does.
+        slot_timeout: seconds that a job may wait for a slot, here as well; None: any time.
         clock: a monotonic one.
     """
 
     def __init__(
-        self, worker: str, sender: Sender, tracer: Tracer | None, clock: Callable[[], float] = time.monotonic
+        self,
+        worker: str,
+        sender: Sender,
+        tracer: Tracer | None,
+        slot_timeout: float | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
         self._sender = sender
         self._tracer = tracer
+        self._slot_timeout = slot_timeout
         self._clock = clock
         #: Requests that this worker has admitted itself, and need not read again.
         self._known: LRUCache[str, tuple[Body, Request]] = LRUCache(_MOST_KNOWN)
@@ -95,6 +102,8 @@ class Reopening:
             model=taken.model,
             clock=self._clock,
         )
+        if self._slot_timeout is not None:
+            job.wait_until(now + self._slot_timeout)
         claim.may_repeat = body.may_repeat
         if begins_anew:
             job.replies.accepted(0, 0)

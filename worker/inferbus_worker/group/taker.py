@@ -160,7 +160,7 @@ class Taker:
         """How many jobs of each model could run here now."""
         if not self._may_take():
             return []
-        free = ((model, self._slots.free(model) - self._queue.queued(model)) for model in self._slots.models)
+        free = ((model, self._slots.free(model) - self._queue.fresh(model)) for model in self._slots.models)
         return [(model, count) for model, count in free if count > 0]
 
     def receive(self, jobs: Sequence[Taken]) -> None:
