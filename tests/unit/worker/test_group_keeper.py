@@ -125,6 +125,15 @@ class TestKeeper:
         b.slot.became_ready()
         assert len(b.work()) == 2
 
+    def test_what_waits_outlives_an_engine_that_takes_its_worker_with_it(self) -> None:
+        a, _ = self.two()
+        a.ask()
+        a.slot.state = "dead"
+        self.tend(a, 5)
+        assert a.sent() == []
+        self.shared(a).courier.post(self.shared(a).membership.group.leave())
+        assert texts(Rooms(worker_id="a", beside=a).work()) == ["fine"]
+
     def test_what_nobody_will_serve_ends(self) -> None:
         a, b = self.two()
         a.ask()

@@ -256,6 +256,8 @@ class Keeper:
         for model in self._registry.models.values():
             if model.will_serve or self._figures.expects(model.key) or not self._figures.queued(model.key):
                 continue
+            if any(slot.state == "dead" for slot in model.slots) and self._registry.serving(model) is None:
+                continue  # this worker ends: what waits, its next life serves, or another worker
             wanted = [(model.key, _MOST_MOVED)]
             for taken in self._courier.ask(self._group.take(self._figures.new_token(), wanted)).jobs:
                 self._move(taken, model)
