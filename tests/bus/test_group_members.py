@@ -1,4 +1,4 @@
-"""Workers of one group over a real Redis: each serves a model of its own, and all say what is the matter with the store."""
+"""Workers of one group over a real Redis: each has a model of its own, and they say what is wrong with the store."""
 
 from __future__ import annotations
 
