@@ -97,7 +97,6 @@ def test_a_second_backend_answers_beside_the_first(engine: str) -> None:
         assert "and a server of MLX's: done" in demo.err
 
 
-@pytest.mark.xfail(strict=True, reason="a worker's rooms are not on the store yet")
 def test_two_workers_are_one_group_and_either_goes_on_with_the_conversation() -> None:
     for program in ("redis-server", "mosquitto"):
         needs_program(program)

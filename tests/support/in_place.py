@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.courier import TIMEOUT, Courier
 from inferbus_worker.state.redis.scripts import sources
@@ -20,7 +20,7 @@ _CLOCK: Final = "clock"
 #: Takes the place of the prelude that asks the server for the time.
 _STANDING: Final = f"local function now() return tonumber(redis.call('GET', KEYS[1] .. '{_CLOCK}')) end"
 #: Moves a group's clock, and with it what expires by the server's own.
-_PASS: Final = """
+_MOVE: Final = """
 local passed = ARGV[1] - (redis.call('GET', KEYS[1]) or ARGV[1])
 redis.call('SET', KEYS[1], ARGV[1])
 for number = 2, 3 do
@@ -43,7 +43,7 @@ class StoreInPlace:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        texts = {**sources(_STANDING), "pass": _PASS}
+        texts = {**sources(_STANDING), "move": _MOVE}
         self._shas = {name: str(client.script_load(text)) for name, text in texts.items()}
         self._numbers = itertools.count()
 
@@ -81,7 +81,7 @@ class CourierInPlace(Courier):
         self.on_change = lambda: None
         self.store = store
         self.prefix = f"inferbus:1:{{{group}}}:"
-        self._histories = f"inferbus:1:history:{{{group}/*"
+        self._all_histories = f"inferbus:1:history:{{{group}/*"
         self._clock = clock
         self._clock_ms: int | None = None
         self._since = clock()
@@ -114,7 +114,14 @@ class CourierInPlace(Courier):
             raise StoreAwayError("the answer was lost")
         return [call.read(answer) for call, answer in zip(calls, answers, strict=True)]
 
-    def post(self, call: Call[T], then: Callable[[T], None] | None = None, *, keeps: bool = False) -> None:
+    def post(
+        self,
+        call: Call[T],
+        then: Callable[[T], None] | None = None,
+        failed: Callable[[StoreError], None] | None = None,  # noqa: ARG002 - what is kept is sent in the end
+        *,
+        keeps: bool = False,
+    ) -> None:
         if self.holds or (self.is_away and keeps):
             self._kept.append((call, then))
         if self.holds or self.is_away:
@@ -145,6 +152,6 @@ class CourierInPlace(Courier):
     def _move_clock(self) -> None:
         now_ms = _START_MS + round(self._clock() * 1000)
         if now_ms != self._clock_ms:
-            patterns = (f"{self.prefix}*", self._histories)
-            self.store.run([Call("pass", (self.prefix + _CLOCK,), (now_ms, *patterns), lambda answer: answer)])
+            patterns = (f"{self.prefix}*", self._all_histories)
+            self.store.run([Call("move", (self.prefix + _CLOCK,), (now_ms, *patterns), lambda answer: answer)])
             self._clock_ms = now_ms

@@ -24,17 +24,16 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.factory import only
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import ReplyAddress
+from inferbus_worker.replies.outbox import Source
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.replies.stream import Backlog, ReplyStream
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
 from inferbus_worker.settings.worker import Settings
-from inferbus_worker.replies.outbox import Source
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.memory.budgets import MemoryBudgets
 from inferbus_worker.state.memory.idempotency import RecentRequests
-from inferbus_worker.state.memory.sessions import MemorySessions
 from inferbus_worker.wiring import build_rooms
 from support.in_place import CourierInPlace, StoreInPlace
 from support.model_slots import model_of
@@ -149,13 +148,14 @@ class RecordedSender(Sender):
 
     def __init__(self) -> None:
         super().__init__(qos=0, max_bytes=1_000_000)
-        self.streams: list[Source] = []
+        self.streams: list[ReplyStream] = []
+        self.posted: list[Source] = []
 
     def open(self, address: ReplyAddress) -> ReplyStream:
         return ReplyStream(address, self.streams.append, Backlog())
 
     def post(self, source: Source) -> None:
-        self.streams.append(source)
+        self.posted.append(source)
 
 
 @dataclass
@@ -183,8 +183,8 @@ class Rooms:
 
     With `models` it has those, with a slot for each engine (see `model_of`); `fallback` says who stands in for whom.
 
-    Where the class has a `store`, they are the rooms of a worker in a group which keeps its state there: one of its own,
-    or the one that the rooms `beside` it are in. All that a test does to them and asks of them means the same.
+    Where the class has a `store`, they are those of a worker in a group that keeps its state there: a group of its
+    own, or that of the rooms `beside` it. All that a test does to them and asks of them means the same.
 
     Attributes:
         gate: why admission is closed; None while it is open.
@@ -209,7 +209,7 @@ class Rooms:
         beside: Rooms | None = None,
         **settings: Any,
     ) -> None:
-        self.clock = FakeClock() if beside is None else beside.clock
+        self.clock: FakeClock = FakeClock() if beside is None else beside.clock
         courier: CourierInPlace | None = None
         if self.store is not None:
             settings["state"] = "redis://127.0.0.1"  # nobody connects there
@@ -221,7 +221,7 @@ class Rooms:
             }
             projects = projects or {"general": ProjectSettings(model=next(iter(models)), models=list(models))}
         self.engine = ScriptedEngine() if script is None else ScriptedEngine(script)
-        self.settings = Settings(
+        self.settings: Settings = Settings(
             **{"max_sessions": 10, "retry_memory_bytes": 1_000_000, **settings},
             projects=dict(projects or {"general": ProjectSettings()}),
             rate_limit=rate,
@@ -296,14 +296,14 @@ class Rooms:
 
     def take(self) -> Job:
         """The queue's next job, as a worker thread takes it."""
-        assert self._is_next_here(), "nothing waits in the queue"
+        assert self.next_is_here(), "nothing waits in the queue"
         job = self.queue.take()
         assert job is not None
         return job
 
     def work(self) -> list[Outgoing]:
         """Run everything that waits, in the queue's order."""
-        while self._is_next_here():
+        while self.next_is_here():
             self.turns.run(self.take())
         return self.sent()
 
@@ -315,13 +315,14 @@ class Rooms:
             self.endings.write(waited)
         # One by one: a thread of a test's own may add to them meanwhile.
         streams = [self.replies.streams.pop(0) for _ in range(len(self.replies.streams))]
-        messages = [message for stream in streams for message in stream.outgoing()]
+        posted, self.replies.posted = self.replies.posted, []
+        messages = [message for source in (*streams, *posted) for message in source.outgoing()]
         if self.shared is not None:
             self.shared.published(messages)
         return messages
 
-    def _is_next_here(self) -> bool:
-        """Whether a job can be taken; in a group it comes from the store."""
+    def next_is_here(self) -> bool:
+        """Whether the next job waits here, for a thread that takes it; in a group it comes from the store."""
         if self.shared is not None and not len(self.queue):
             self.shared.fetch()
         return len(self.queue) > 0
@@ -342,6 +343,13 @@ class Rooms:
             return self.shared.charges(session)
         table = cast("MemoryBudgets", self.stores.budgets)._charges
         return [charge.tokens for charge in table.get(SessionKey("general", session), ())]
+
+    @property
+    def budgeted(self) -> int:
+        """Of how many sessions tokens are counted now."""
+        if self.shared is not None:
+            return len(self.shared.courier.names("budget:"))
+        return cast("MemoryBudgets", self.stores.budgets).levels()["tokenBudgetSessions"][0]
 
     @property
     def counted(self) -> int:

@@ -1,4 +1,4 @@
-"""What rooms have more as those of a member of a group, moved on by hand as all of them are; and a look into its store."""
+"""What the rooms of a member of a group have more, moved on by hand as all of them are; and a look into its store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from inferbus_worker.flow.overdue import Overdue
 from inferbus_worker.group.membership import Membership
-from inferbus_worker.group.names import session_name
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.bids import short
+from inferbus_worker.state.redis.names import session_name
 from support.in_place import CourierInPlace
 
 
@@ -22,12 +22,17 @@ class Shared:
         membership: what it has more than other workers.
         courier: reaches the store.
         overdue: what the main thread does.
+
+    Attributes:
+        takes_at_once: what can run here is taken as soon as it is admitted, as it really is; else by `fetch` alone.
     """
 
     def __init__(self, membership: Membership, courier: CourierInPlace, overdue: Overdue) -> None:
         self.membership = membership
         self.courier = courier
         self._overdue = overdue
+        self.takes_at_once = False
+        membership.taker._may_take = lambda: self.takes_at_once
         self.beat()
 
     def beat(self) -> None:
@@ -39,7 +44,9 @@ class Shared:
         """Take what is next: one job of every model that has a slot free here."""
         self.beat()
         taker, courier = self.membership.taker, self.courier
+        before, self.takes_at_once = self.takes_at_once, True
         wanted = [(model, 1) for model, _ in taker._wanted()]
+        self.takes_at_once = before
         took = courier.ask(self.membership.group.take(self.membership.figures.new_token(), wanted))
         taker.receive(took.jobs)
 
@@ -61,7 +68,7 @@ class Shared:
     def queued(self, model: str | None = None) -> int:
         """How many wait in the store."""
         lengths = self._hash("lengths")
-        return sum(count for lane, count in lengths.items() if model is None or lane.split("/")[1] == model)
+        return sum(count for lane, count in lengths.items() if model is None or lane.partition("/")[2] == model)
 
     def forms(self, model: str) -> int:
         return self._hash("forms").get(model, 0)

@@ -136,7 +136,7 @@ def test_it_scales_what_there_is_on_what_waits() -> None:
     assert (target["kind"], target["name"]) in ALL
     assert target["apiVersion"] == STATEFUL_SET["apiVersion"]
     (trigger,) = spec["triggers"]
-    assert "inferbus_requests_waiting" in trigger["metadata"]["query"]
+    assert "inferbus_group_requests_waiting" in trigger["metadata"]["query"]
     assert spec["minReplicaCount"] == STATEFUL_SET["spec"]["replicas"]
 
 

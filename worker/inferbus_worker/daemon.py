@@ -83,6 +83,7 @@ class Daemon:
         self._settings = settings
         self._lineup = lineup
         self._signals = 0
+        self._is_asked_to_leave = False
         house = build_house(settings, lineup, self._drain_asked)
         self._gate, self._rooms, self._bus = house.gate, house.rooms, house.bus
         self._membership = self._rooms.membership
@@ -100,8 +101,8 @@ class Daemon:
         try:
             status = self._startup() or self._serve()
         except BrokerError as error:
-            status = Exit.OK if self._signals else exit_of(error)
-            if not self._signals:
+            status = Exit.OK if self._ends else exit_of(error)
+            if not self._ends:
                 log.error("%s", error.reason)  # noqa: TRY400 - a sentence for the operator, not a traceback
         except EngineStartError as error:
             log.error("%s", error)  # noqa: TRY400
@@ -120,7 +121,7 @@ class Daemon:
         self._rooms.intake.start()
         self._rooms.endings.start()
         if self._membership is not None:
-            self._membership.start(lambda: self._signals > 0)
+            self._membership.start(lambda: self._ends)
         self._bus.start(self._attend_start)
         log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
         if not self._load():
@@ -133,7 +134,7 @@ class Daemon:
         self._enter(Phase.READY)
         if self._membership is not None:
             self._membership.serve()
-            self._bus.join(lambda: self._signals > 0)
+            self._bus.join(lambda: self._ends)
         self._bus.link.call(self._rooms.reception.release)
         self._readiness.look()
         served = (name if state == "ready" else f"{name} ({state})" for name, state in self._readiness.states.items())
@@ -143,7 +144,7 @@ class Daemon:
     def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
         self._reporter.answer()
-        return self._signals > 0
+        return self._ends
 
     def _enter(self, phase: Phase) -> None:
         self._phase, self._gate.reason = phase, _CLOSED[phase]
@@ -155,15 +156,15 @@ class Daemon:
         self._lives.start()
         if self._keeper is not None:
             self._keeper.start()
-        while not self._signals and not self._rooms.registry.can_begin():
+        while not self._ends and not self._rooms.registry.can_begin():
             time.sleep(_TICK)
             self._watch_link()
             self._reporter.answer()
             self._lives.look()
             failure = self._lives.failure()
-            if failure is not None and not self._signals:
+            if failure is not None and not self._ends:
                 raise failure
-        return not self._signals
+        return not self._ends
 
     def _start_workers(self) -> None:
         settings, rooms = self._settings, self._rooms
@@ -177,7 +178,7 @@ class Daemon:
 
     def _serve(self) -> int:
         """The main thread's watch: signals, deadlines, the engine's and the link's lives, the interval's line."""
-        while not self._signals:
+        while not self._ends:
             time.sleep(_TICK)
             self._lives.look()
             self._rooms.overdue.look()
@@ -256,7 +257,7 @@ class Daemon:
             if served:
                 waits = "draining: %d in flight, for at most %s; a second signal ends at once"
                 log.info(waits, len(self._rooms.in_flight), most)
-            elif self._signals:
+            elif self._ends:
                 log.info("stopping before the model is there, within %s; a second signal ends at once", most)
         self._bus.announce("draining")
 
@@ -332,13 +333,18 @@ class Daemon:
             signal.signal(number, self._signalled)
 
     def _drain_asked(self) -> None:
-        """As the first signal."""
-        self._signals = max(self._signals, 1)
+        """As the first signal, which a supervisor may send all the same: that one forces nothing yet."""
+        self._is_asked_to_leave = True
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         """The first one drains, a second one forces."""
         self._signals += 1
         # Nothing else here, no logging and no event: the handler may interrupt the very code that holds their locks.
+
+    @property
+    def _ends(self) -> bool:
+        """Whether somebody has told this worker to."""
+        return self._signals > 0 or self._is_asked_to_leave
 
     @property
     def _forced(self) -> bool:

@@ -184,7 +184,7 @@ def build_rooms(
             sender=sender,
             addressing=addressing,
             tracer=tracer,
-            longest=longest,
+            prompts=prompts,
             acknowledge=in_good_hands,
             courier=courier,
             has_broker=has_broker,

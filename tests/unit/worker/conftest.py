@@ -1,4 +1,4 @@
-"""What the tests of the worker's rooms share: where their state is, the store itself, and the loop of remote engines."""
+"""What the tests of the worker's rooms share: where their state is, the store, and the loop of remote engines."""
 
 from __future__ import annotations
 

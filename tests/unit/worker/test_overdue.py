@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 
-from typing import Any
-
 from inferbus_worker.engines.slot import Slot
-from inferbus_worker.flow.job import Job
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Rooms, ScriptedEngine, answer, replies
 
 pytestmark = pytest.mark.usefixtures("state")
+
+State = Literal["memory", "redis"]
 
 ROBOTS = {"general": ProjectSettings(model="phi", models=["phi", "qwen"])}
 
@@ -150,19 +151,45 @@ class TestNothingServesIt:
         slot_of(rooms, "qwen").became_ready()
         assert "mine" in [rooms.take().key.session for _ in range(2)]
 
-    def test_a_request_that_is_cancelled_on_its_way_over_waits_no_more(self) -> None:
+    def test_a_request_that_is_cancelled_on_its_way_over_waits_no_more(
+        self, state: State, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         rooms = pair()
         rooms.ask("s1", reply="json")
         slot_of(rooms, "phi").state = "down"
-        moved = rooms.in_flight.moved
+        place: object = rooms.in_flight
+        move = "moved"
+        if rooms.shared is not None:
+            place, move = rooms.shared.membership.group, "put_back"
+        moved = getattr(place, move)
 
-        def and_cancelled(job: Job, model: str) -> None:
-            moved(job, model)
-            rooms.receive("general/cancel/s1")
+        said: list[dict[str, Any]] = []
 
-        rooms.in_flight.moved = and_cancelled  # type: ignore[method-assign]
+        def and_cancelled(*whom: Any) -> Any:
+            said.extend(replies(rooms.receive("general/cancel/s1")))
+            return moved(*whom)
+
+        monkeypatch.setattr(place, move, and_cancelled)
         rooms.overdue.look()
+        if state == "redis":  # it comes back to the store as one that must be looked at
+            rooms.overdue.look()
+        assert [error["code"] for error in (*said, *ended(rooms))] == ["cancelled"]
         assert rooms.left_behind == NOTHING
+
+    def test_who_has_come_over_waits_for_a_slot_no_longer_for_that(self) -> None:
+        rooms = pair()
+        for session, model in (("busy", "qwen"), ("s1", "phi")):
+            rooms.ask(session, reply="json", model=model)
+            if session == "busy":
+                rooms.take()
+        rooms.clock.pass_(50)
+        slot_of(rooms, "phi").state = "down"
+        rooms.overdue.look()
+        rooms.sent()
+        for seconds, code in ((9, []), (2, ["overloaded"])):
+            rooms.clock.pass_(seconds)
+            rooms.overdue.look()
+            assert [error["code"] for error in ended(rooms)] == code
 
     def test_answers_in_a_given_form_are_counted_where_they_go(self) -> None:
         form = {"response_format": {"type": "json_object"}}

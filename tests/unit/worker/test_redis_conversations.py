@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inferbus_worker.state.redis.holdings import Turn
 from support.redis_calls import Store, admit, bid, end, group, live_through, run, wait, written
 
 
@@ -11,9 +12,9 @@ class TestHistories:
     def test_a_turn_is_appended_and_old_ones_go(self, store: Store) -> None:
         one = group()
         assert store.ask(one.history("s")) == (0, [])
-        assert store.ask(one.append("s", 1, b"h1", 0, 0, False, [b"a", b"b"]))
-        assert store.ask(one.append("s", 2, b"h2", 0, 0, False, [b"c", b"d"]))
-        assert store.ask(one.append("s", 3, b"h3", 1, 2, False, [b"e"]))
+        assert store.ask(one.append("s", 1, Turn(b"h1", 0, 0, False, [b"a", b"b"])))
+        assert store.ask(one.append("s", 2, Turn(b"h2", 0, 0, False, [b"c", b"d"])))
+        assert store.ask(one.append("s", 3, Turn(b"h3", 1, 2, False, [b"e"])))
         assert store.ask(one.history("s")) == (3, [b"h3", b"b", b"e"])
 
     @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ class TestHistories:
     )
     def test_what_goes_is_what_goes_in_memory(self, store: Store, forgotten: int, dropped: int, left: bytes) -> None:
         one = group()
-        store.ask(one.append("s", 1, b"h", 0, 0, False, [b"a", b"b", b"c", b"d"]))
-        store.ask(one.append("s", 2, b"H", forgotten, dropped, False, [b"x"]))
+        store.ask(one.append("s", 1, Turn(b"h", 0, 0, False, [b"a", b"b", b"c", b"d"])))
+        store.ask(one.append("s", 2, Turn(b"H", forgotten, dropped, False, [b"x"])))
         _, (header, *messages) = store.ask(one.history("s"))
         assert (header, b"".join(messages)) == (b"H", left + b"x")
 
@@ -41,27 +42,27 @@ class TestHistories:
         one = group()
         for number in range(1, version + 1):
             for _ in range(2):
-                assert store.ask(one.append("s", number, b"h", 0, 0, False, [b"a"]))
+                assert store.ask(one.append("s", number, Turn(b"h", 0, 0, False, [b"a"])))
         assert store.ask(one.history("s")) == (version, [b"h", *[b"a"] * version])
 
     def test_what_comes_too_late_is_not_written(self, store: Store) -> None:
         one = group()
         for number in (1, 2, 3):
-            store.ask(one.append("s", number, b"h", 0, 0, False, [b"a"]))
-        assert not store.ask(one.append("s", 2, b"h", 0, 0, True, [b"b"]))
-        assert not store.ask(one.append("s", 5, b"h", 0, 0, False, [b"b"]))
-        assert store.ask(one.append("s", 5, b"h", 0, 0, True, [b"b"]))
+            store.ask(one.append("s", number, Turn(b"h", 0, 0, False, [b"a"])))
+        assert not store.ask(one.append("s", 2, Turn(b"h", 0, 0, True, [b"b"])))
+        assert not store.ask(one.append("s", 5, Turn(b"h", 0, 0, False, [b"b"])))
+        assert store.ask(one.append("s", 5, Turn(b"h", 0, 0, True, [b"b"])))
         assert store.ask(one.history("s")) == (5, [b"h", b"b"])
 
     def test_one_lives_longer_than_its_session_and_not_for_ever(self, store: Store) -> None:
         one = group(session_ttl=100)
-        call = one.append("s", 1, b"h", 0, 0, False, [])
+        call = one.append("s", 1, Turn(b"h", 0, 0, False, []))
         store.ask(call)
         assert 100_000 < int(store.client.pttl(call.keys[0])) <= 3_700_000
 
     def test_it_is_forgotten(self, store: Store) -> None:
         one = group()
-        store.ask(one.append("s", 1, b"h", 0, 0, False, []))
+        store.ask(one.append("s", 1, Turn(b"h", 0, 0, False, [])))
         for call in one.forget(["s", "t"]):
             assert call.is_history
             store.ask(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferbus_worker.state.redis.bids import Charging
-from inferbus_worker.state.redis.holdings import Committed, Taken
+from inferbus_worker.state.redis.holdings import Became, Committed, Taken
 from inferbus_worker.state.redis.verdicts import (
     Admitted,
     Busy,
@@ -36,7 +36,7 @@ class TestAWholeLife:
         one = group()
         taken = run(store, one, "j", session="s")
         assert (taken.session, taken.version) == ("s", 0)
-        assert end(store, one, taken, change=written(pending=b"turn")) == Committed(())
+        assert end(store, one, taken, change=written(pending=b"turn")) == Committed((), Became.RECORDED)
         assert store.ask(one.pending("s")) == (1, b"turn")
         store.ask(one.settle([("j", "t", True)]))
         assert store.ask(one.pending("s")) == (1, None)
@@ -178,7 +178,7 @@ class TestTheEnd:
         one = group()
         taken = run(store, one, "j", session="s", retry="r")
         for _ in range(2):
-            assert end(store, one, taken, change=written(), outcome=b"o") == Committed(())
+            assert end(store, one, taken, change=written(), outcome=b"o") == Committed((), Became.RECORDED)
         assert store.ask(one.sizes()).history_bytes == 100
 
     def test_of_two_owners_one_commits(self, store: Store) -> None:
@@ -189,7 +189,7 @@ class TestTheEnd:
         (second,) = store.ask(two.take("u", [("m", 1)])).jobs
         assert (second.run, second.token) == (1, "u")
         assert end(store, one, first, change=written(), outcome=b"first") is None
-        assert end(store, two, second, change=written(), outcome=b"second") == Committed(())
+        assert end(store, two, second, change=written(), outcome=b"second") == Committed((), Became.RECORDED)
         assert end(store, one, first, change=written(), outcome=b"first") is None
         assert admit(store, one, bid("k", retry="r")) == Known(b"second")
 
@@ -199,7 +199,7 @@ class TestTheEnd:
             live_through(store, one, f"j{session}{store.now_ms}", session=session)
             store.pass_(1)
         taken = run(store, one, "k", session="c")
-        assert end(store, one, taken, change=written()) == Committed(("b",))
+        assert end(store, one, taken, change=written()) == Committed(("b",), Became.RECORDED)
         assert "session:b" not in store.names()
 
     def test_sessions_share_so_many_bytes(self, store: Store) -> None:
@@ -207,7 +207,8 @@ class TestTheEnd:
         for session in ("a", "b"):
             live_through(store, one, f"j{session}", session=session)
             store.pass_(1)
-        assert end(store, one, run(store, one, "k", session="c"), change=written()) == Committed(("a",))
+        taken = run(store, one, "k", session="c")
+        assert end(store, one, taken, change=written()) == Committed(("a",), Became.RECORDED)
 
     def test_a_session_that_is_claimed_stays(self, store: Store) -> None:
         one = group(max_sessions=1)
@@ -215,14 +216,14 @@ class TestTheEnd:
         taken = run(store, one, "k", session="a", mark="u")
         store.pass_(1)
         other = run(store, one, "l", session="b", mark="v")
-        assert end(store, one, other, change=written()) == Committed(("b",))
-        assert end(store, one, taken, change=written(2)) == Committed(())
+        assert end(store, one, other, change=written()) == Committed(("b",), Became.RECORDED)
+        assert end(store, one, taken, change=written(2)) == Committed((), Became.RECORDED)
 
     def test_a_session_that_was_dropped_meanwhile_is_not_written(self, store: Store) -> None:
         one = group()
         taken = run(store, one, "j", session="s")
         assert store.ask(one.drop_session("s"))
-        assert end(store, one, taken, change=written()) == Committed(())
+        assert end(store, one, taken, change=written()) == Committed((), Became.NOTHING)
         assert store.ask(one.pending("s")) == (0, None)
 
 

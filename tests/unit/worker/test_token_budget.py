@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal
 
 import pytest
 
@@ -15,10 +15,12 @@ from inferbus_client.contract.wire import Failure
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import ChatCall, EngineError
 from inferbus_worker.settings.projects import ProjectSettings
-from inferbus_worker.state.memory.budgets import MemoryBudgets
 from support.rooms import NOTHING, Chunk, Rooms, Script, fail, replies, texts
+from support.tool_calls import TOOLS, called
 
 pytestmark = pytest.mark.usefixtures("state")
+
+State = Literal["memory", "redis"]
 
 LIMITED = "Error: Rate limit exceeded. Please slow down your requests."
 OVERLOADED = "Server is overloaded. Please try again in a moment."
@@ -58,12 +60,16 @@ class TestCharge:
         under_test.ask(message=[{"type": "text", "text": "what?"}, image])  # type: ignore[arg-type]
         assert charged(under_test) == 3 + 8 + 1 + 1024 + 8  # the context of 1000 has no room for an answer
 
-    def test_the_history_counts_as_far_as_it_goes_into_the_prompt(self) -> None:
+    def test_the_history_counts_as_far_as_it_goes_into_the_prompt(self, state: State) -> None:
+        """Admission in a group does not read it: before one that is too long is cut it counts as what may stay."""
         under_test = rooms("1000/60s", max_history_tokens=100)
         used = 0
         for number in range(12):
             under_test.ask()
             in_prompt = 18 * (number if number <= 5 else (number - 6) % 4 + 2)  # cut to two when a sixth is too much
+            is_cut = number > 5 and in_prompt == 36
+            if is_cut and state == "redis":
+                in_prompt = 100
             assert charged(under_test) == used + in_prompt + 9 + 50, number
             under_test.work()
             used += 4
@@ -72,6 +78,40 @@ class TestCharge:
         under_test = rooms("1001/60s")
         under_test.ask(maxTokens=1_000_000)
         assert charged(under_test) == 1000
+
+    def test_a_session_s_own_system_prompt_counts_instead_of_the_project_s(self) -> None:
+        under_test = rooms(projects={"general": ProjectSettings(system_prompt="be very brief")})
+        under_test.ask(systemPrompt="a b c d e")
+        assert charged(under_test) == 5 + 8 + 1 + 8 + 50
+        under_test.work()
+        for _ in range(2):
+            used = charged(under_test)
+            under_test.ask()
+            assert charged(under_test) == used + 5 + 8 + 1 + 8 + 50
+            under_test.work()
+        under_test.ask(systemPrompt="")
+        assert charged(under_test) == used + 4 + 1 + 8 + 50
+
+    def test_with_a_history_too_an_answer_is_no_longer_than_the_context(self) -> None:
+        under_test = rooms("2020/60s", max_history_tokens=500)
+        for _ in range(3):
+            under_test.answer()
+        under_test.ask(maxTokens=1_000_000)
+        assert charged(under_test) == 3 * 4 + 1000
+
+    def test_results_of_calls_cost_what_they_say(self) -> None:
+        calls = (called("add", "{}", "a"), called("add", "{}", "b"))
+        under_test = rooms(
+            script=lambda _call: [Chunk(calls=calls, finish_reason="tool_calls", usage=Usage(3, 1))],
+            projects={"general": ProjectSettings(tools=True)},
+            max_history_tokens=100,
+        )
+        under_test.answer(tools=TOOLS)
+        used = charged(under_test)
+        results = [{"toolCallId": each, "content": "it is two"} for each in "ab"]
+        (accepted,) = replies(under_test.receive("general/user_input", {"sessionId": "s1", "toolResults": results}))
+        assert accepted["type"] == "accepted"
+        assert charged(under_test) == used + 9 + (1 + 8) + 2 * (3 + 8) + 50
 
 
 class TestSettling:
@@ -197,26 +237,26 @@ class TestRefused:
 
 
 class TestBounds:
-    def test_the_table_of_sessions(self) -> None:
+    def test_the_table_of_sessions(self, state: State) -> None:
+        """In a store each goes with its window, and there are no more than requests in that."""
         under_test = rooms(rate_limit_sessions=5)
         for number in range(50):
             under_test.answer(f"s{number}")
-        assert counted(under_test) == 5
+        assert under_test.budgeted == (5 if state == "memory" else 50)
 
     def test_it_empties_with_the_window(self) -> None:
         under_test = rooms()
         under_test.answer()
-        assert counted(under_test) == 1
+        assert under_test.budgeted == 1
         under_test.clock.pass_(60)
-        assert counted(under_test) == 0
+        assert under_test.budgeted == 0
 
     def test_very_many_charges_are_kept_together_and_leave_late_rather_than_early(self) -> None:
         under_test = rooms("1000/60s", script=using(1, 1))
         for _ in range(200):
             assert texts(under_test.answer()) == ["fine"]
             under_test.clock.pass_(0.125)
-        (charges,) = budgets(under_test)._charges.values()
-        assert len(charges) <= 64
+        assert len(under_test.charges()) <= 64
         assert charged(under_test) == 400
         under_test.clock.pass_(59.875 - 25)  # the first one's window ends; it has become one with later ones
         under_test.answer()

@@ -308,6 +308,7 @@ class TestEveryPathEndsOnce:
         rooms = Rooms()
         rooms.engine.script = self.ending(rooms, code) if stage == "generating" else answer("fine")
         rooms.ask(clientId="c", requestId="r")
+        assert rooms.next_is_here()
         job = rooms.in_flight.all()[0]
         if stage == "queued":
             assert rooms.queue.remove(job)

@@ -51,15 +51,18 @@ class TokenBudget:
             return Failure("engine_error")
         tokens = longest.prompt_tokens + longest.completion_tokens
         if tokens > self._budget.limit:
-            return Failure("invalid_request", self._never(longest))
+            return never_fits(longest, self._budget)
         charge = self._budgets.charge(job.key, tokens)
         if isinstance(charge, float | int):
             return Failure("rate_limited", retry_after_ms=max(1, round(charge * 1000)))
         job.charge = charge
         return None
 
-    def _never(self, longest: Usage) -> str:
-        return (
-            f"It can take {longest.prompt_tokens} tokens of prompt and {longest.completion_tokens} of answer; "
-            f"a session has {self._budget.limit} in {format_duration(self._budget.window)}."
-        )
+
+def never_fits(longest: Usage, budget: RateLimit) -> Failure:
+    """What hears a request that alone is over the budget: waiting does not help."""
+    return Failure(
+        "invalid_request",
+        f"It can take {longest.prompt_tokens} tokens of prompt and {longest.completion_tokens} of answer; "
+        f"a session has {budget.limit} in {format_duration(budget.window)}.",
+    )

@@ -6,7 +6,7 @@ Of a conversation that the request brings along, all of it: nobody but the reque
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from inferbus_client.contract.wire import Request
 from inferbus_worker.chat import Message, ToolUse, Usage
@@ -20,6 +20,20 @@ from inferbus_worker.state.conversation import Change, Conversation, Remembered,
 _TEMPLATE_TOKENS: Final = 8
 #: An image's share of a history. How many tokens one takes is the model's secret; most take some hundred to a thousand.
 _IMAGE_TOKENS: Final = 1024
+
+
+class Alone(NamedTuple):
+    """What a request comes to by itself, in tokens by our own estimate, whatever its session has said before.
+
+    Attributes:
+        question: what it says, with the tools that it offers.
+        system: the system prompt, its own or its project's.
+        answer: the longest.
+    """
+
+    question: int
+    system: int
+    answer: int
 
 
 class Prompts:
@@ -51,6 +65,18 @@ class Prompts:
         """
         return BroughtPrompt(job, self, engine) if job.request.is_stateless else Prompt(job, self, engine)
 
+    def alone(self, job: Job, engine: Engine) -> Alone:
+        """What a job comes to whose session is not known here; see `of`."""
+        request = job.request
+        if request.is_stateless:
+            longest = BroughtPrompt(job, self, engine).longest
+            return Alone(longest.prompt_tokens, 0, longest.completion_tokens)
+        said = sum(one.tokens for one in _remembered_said(request, engine))
+        question = said + _tokens_of_tools(request, engine)
+        system = system_tokens(_system_prompt(job, self.projects[job.key.project]), engine)
+        most = _sampling(job, self.sampling_of[job.key.project]).max_tokens
+        return Alone(question, system, min(most, max(engine.context_tokens - question - system, 0)))
+
 
 class Prompt:
     """One job's prompt.
@@ -68,9 +94,8 @@ class Prompt:
         #: Without a last turn whose calls nobody has answered, and now nobody will.
         self._history = _history_for(request, job.claim.conversation)
         self._system = _system_prompt(job, prompts.projects[job.key.project])
-        self._head_tokens = self._count(self._system) if self._system else 0
-        self._head_tokens += _tokens_of_tools(request, engine)
-        self._said = self._remembered_said(request)
+        self._head_tokens = system_tokens(self._system, engine) + _tokens_of_tools(request, engine)
+        self._said = _remembered_said(request, engine)
         self._said_tokens = sum(one.tokens for one in self._said)
         self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
         self.tools = _tools(request)
@@ -115,25 +140,12 @@ class Prompt:
         """Whether the last turn of the history is not over: its calls are being answered."""
         return self._job.request.tool_results is not None
 
-    def _remembered_said(self, request: Request) -> list[Remembered]:
-        """What the request adds to the history, with its sizes."""
-        said = request.said
-        if len(said) == 1:
-            return [remembered(said[0], self._count(request.text) + request.image_count * _IMAGE_TOKENS)]
-        return [
-            remembered(message, self._count(result.text))
-            for message, result in zip(said, request.tool_results or (), strict=True)
-        ]
-
     def _room(self, max_history_tokens: int) -> int:
         """How many tokens of history fit beside system prompt, question and answer."""
         # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
         context = self._engine.context_tokens
         answer = min(self.sampling.max_tokens, context // 2)
         return min(max_history_tokens, context - self._head_tokens - self._said_tokens - answer)
-
-    def _count(self, text: str) -> int:
-        return self._engine.count_tokens(text) + _TEMPLATE_TOKENS
 
 
 class BroughtPrompt:
@@ -160,9 +172,9 @@ class BroughtPrompt:
     def longest(self) -> Usage:
         """As `Prompt.longest`. What is far too long is not counted to its end: the engine refuses it."""
         context = self._engine.context_tokens
-        prompt = self._tools_tokens + (self._count(self._system) if self._system else 0)
+        prompt = self._tools_tokens + system_tokens(self._system, self._engine)
         for one in self._said:
-            prompt += self._count(one.text) + one.image_count * _IMAGE_TOKENS
+            prompt += _count(one.text, self._engine) + one.image_count * _IMAGE_TOKENS
             if prompt > context:
                 break
         return Usage(prompt, min(self.sampling.max_tokens, max(context - prompt, 0)))
@@ -175,13 +187,30 @@ class BroughtPrompt:
         """Nothing is kept."""
         return Change()
 
-    def _count(self, text: str) -> int:
-        return self._engine.count_tokens(text) + _TEMPLATE_TOKENS
+
+def system_tokens(prompt: str | None, engine: Engine) -> int:
+    """What a system prompt takes; none takes nothing."""
+    return _count(prompt, engine) if prompt else 0
 
 
 def _system_prompt(job: Job, project: ProjectSettings) -> str | None:
     """The request's, else the session's, else the project's. An explicitly empty one is none at all."""
     return _first(job.request.system_prompt, job.claim.conversation.system_prompt, project.system_prompt) or None
+
+
+def _remembered_said(request: Request, engine: Engine) -> list[Remembered]:
+    """What a request adds to the history, with its sizes."""
+    said = request.said
+    if len(said) == 1:
+        return [remembered(said[0], _count(request.text, engine) + request.image_count * _IMAGE_TOKENS)]
+    return [
+        remembered(message, _count(result.text, engine))
+        for message, result in zip(said, request.tool_results or (), strict=True)
+    ]
+
+
+def _count(text: str, engine: Engine) -> int:
+    return engine.count_tokens(text) + _TEMPLATE_TOKENS
 
 
 def _history_for(request: Request, history: Conversation) -> Conversation:

@@ -13,19 +13,18 @@ from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import deadline_of, retry_key
 from inferbus_worker.admission.limits import RateLimits
 from inferbus_worker.bus.acknowledgements import delivery_key
-from inferbus_worker.chat import Usage
-from inferbus_worker.engines.base import InvalidCallError
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.group.figures import Figures
-from inferbus_worker.group.names import session_name
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import Body, write_body
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.group import Bid, Charging
+from inferbus_worker.state.redis.names import session_name
 from inferbus_worker.state.stateless import NO_CLAIM
 
 
@@ -48,7 +47,7 @@ class Bidding:
         meter: how long turns take.
         figures: what the group as a whole serves.
         reopening: is told what this worker need not read again.
-        longest: the longest prompt, without a history, and the longest answer that a request can come to.
+        prompts: how long a request's is.
         clock: a monotonic one.
     """
 
@@ -60,7 +59,7 @@ class Bidding:
         meter: Meter,
         figures: Figures,
         reopening: Reopening,
-        longest: Callable[[Job], Usage],
+        prompts: Prompts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -69,7 +68,7 @@ class Bidding:
         self._meter = meter
         self._figures = figures
         self._reopening = reopening
-        self._longest = longest
+        self._prompts = prompts
         self._clock = clock
         self._numbers = itertools.count()
 
@@ -80,20 +79,17 @@ class Bidding:
         if isinstance(model, Failure):
             return model
         serving = self._registry.serving(model)
-        if serving is None and not self._figures.serves(model.key):
+        if serving is None and not self._figures.expects(model.key):
             return self._registry.unavailable(model)
         lane = (serving or model).key
-        try:
-            charge = self._charge(wish, lane)
-        except InvalidCallError as refusal:
-            return Failure("invalid_request", str(refusal))
+        charge = self._charge(wish, lane)
         since = wish.arrival.since
         now = self._clock()
         until = deadline_of(request, wish.arrival.message.expiry, now if since is None else since)
         deadline = None if until is None else until - now
         retry, may_repeat = self._retry(wish)
         traced = [each for each in wish.arrival.message.user_properties if each[0] in {TRACEPARENT, TRACESTATE}]
-        body = Body(key, wish.replies.address, wish.arrival.message.payload, traced)
+        body = Body(key, wish.replies.address, wish.arrival.message.payload, traced, retry is not None)
         name = self._new_name()
         self._reopening.admitted(name, body, request)
         return Bid(
@@ -137,28 +133,31 @@ class Bidding:
         return max(1, int((self._meter.at_once(model) or 1) * self._settings.form_share))
 
     def _charge(self, wish: Wish, model: str) -> Charging | None:
+        """What it costs, as far as it can be known without its session, of which the store knows the figures."""
         budget = self._settings.token_budget
         if budget is None:
             return None
-        longest = self._longest(
-            Job(
-                request=wish.request,
-                key=wish.key,
-                claim=NO_CLAIM,
-                replies=wish.replies,
-                admitted_at=0.0,
-                deadline=None,
-                model=model,
-                clock=self._clock,
-            )
+        job = Job(
+            request=wish.request,
+            key=wish.key,
+            claim=NO_CLAIM,
+            replies=wish.replies,
+            admitted_at=0.0,
+            deadline=None,
+            model=model,
+            clock=self._clock,
         )
+        engine = self._registry.models[model].counting
+        alone = self._prompts.alone(job, engine)
         return Charging(
-            question=longest.prompt_tokens,
-            system=0,
-            answer=longest.completion_tokens,
+            question=alone.question,
+            system=alone.system,
+            answer=alone.answer,
             history_most=0 if wish.request.is_stateless else self._settings.max_history_tokens,
             limit=budget.limit,
             window=budget.window,
+            has_own_system=wish.request.is_stateless or wish.request.system_prompt is not None,
+            context=engine.context_tokens,
         )
 
     def _new_name(self) -> str:

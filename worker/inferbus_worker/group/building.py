@@ -11,12 +11,11 @@ from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.admission.addressing import Addressing
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
-from inferbus_worker.chat import Usage
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
-from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import Prompts
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.group.bidding import Bidding
 from inferbus_worker.group.cancels import Cancels
@@ -54,14 +53,14 @@ class Base:
     sender: Sender
     addressing: Addressing
     tracer: Tracer | None
-    longest: Callable[[Job], Usage]
+    prompts: Prompts
     acknowledge: Callable[[Receipt | Owed | None], None]
     has_broker: Callable[[], bool]
     courier: Courier | None = None
     clock: Callable[[], float] = time.monotonic
 
 
-def _group(settings: Settings, lanes: Mapping[str, list[str]]) -> RedisGroup:
+def _group(settings: Settings, lanes: Mapping[str, list[str]], store: Store) -> RedisGroup:
     """This worker's part of its group."""
     instance = f"{settings.worker_id}.{secrets.token_hex(4)}"
     return RedisGroup(
@@ -78,16 +77,17 @@ def _group(settings: Settings, lanes: Mapping[str, list[str]]) -> RedisGroup:
         max_sessions=settings.max_sessions,
         max_history_bytes=settings.max_history_bytes,
         max_attempts=settings.max_attempts,
+        is_spread=store.is_cluster,
     )
 
 
 def join_group(base: Base) -> Membership:
     """Build it; nothing is connected, and nothing runs yet."""
     settings, registry = base.settings, base.registry
-    group = _group(settings, registry.lanes)
+    store = Store(store_of(settings))
+    group = _group(settings, registry.lanes, store)
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
-    store = Store(store_of(settings))
     courier = base.courier or Courier(store, group.prefix, sources())
     holdings, histories = Holdings(), Histories(courier, group, settings.max_history_bytes)
     reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
@@ -120,7 +120,7 @@ def join_group(base: Base) -> Membership:
         group=group,
         figures=figures,
         addressing=base.addressing,
-        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.longest, base.clock),
+        bidding=Bidding(settings, base.limits, registry, meter, figures, reopening, base.prompts, base.clock),
         meter=meter,
         gate=base.gate,
         histories=histories,
@@ -142,5 +142,7 @@ def join_group(base: Base) -> Membership:
         sender=base.sender,
         has_broker=base.has_broker,
         info=lambda: b"{}",
+        slot_timeout=settings.slot_timeout_in_force,
+        clock=base.clock,
     )
     return Membership(settings, courier, group, figures, meter, holdings, desk, endings, taker, keeper)

@@ -13,12 +13,12 @@ from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.group.endings import GroupEndings
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.holdings import Holdings
-from inferbus_worker.group.names import session_name
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.group import Cancelled, RedisGroup
+from inferbus_worker.state.redis.names import session_name
 
 log = logging.getLogger("inferbus.cancels")
 

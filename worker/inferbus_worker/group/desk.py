@@ -26,7 +26,6 @@ from inferbus_worker.group.bidding import Bidding, Wish
 from inferbus_worker.group.cancels import Cancels
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
-from inferbus_worker.group.names import session_name
 from inferbus_worker.group.taker import Taker
 from inferbus_worker.group.verdicts import AWAY, refusal_of
 from inferbus_worker.group.writing import read_finished, write_change
@@ -41,6 +40,7 @@ from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.names import session_name
 from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdict
 
 log = logging.getLogger("inferbus.desk")
@@ -228,7 +228,7 @@ class Desk:
                 key = wish.key._replace(session=finished.session)
                 self._addressing.open(wish.arrival, wish.request, key).end(finished.outcome)
             case _:
-                self._refuse(refusal_of(verdict, self._meter, bid.model), wish.replies)
+                self._refuse(refusal_of(verdict, self._meter, bid), wish.replies)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
         """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""

@@ -2,36 +2,51 @@
 
 One script writes all that follows from an end: what the turn adds to its session, the memory of repeats, what it has
 used of its budget, and the reply itself, as owed until it has left. Of two workers that have run a job one writes; the
-other says nothing. While the store is away an outcome waits to be written: the lease may still be regained.
+other says nothing. No thread waits for that: while the store is away the outcome does, with the courier, since the
+lease may still be regained.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from typing import Final
+from functools import partial
+from typing import NamedTuple
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.flow.endings import Endings, measure
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.flow.prompt import system_tokens
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
-from inferbus_worker.group.writing import write_change, write_finished, write_terminal
+from inferbus_worker.group.writing import write_change, write_finished, write_terminal, write_turn
+from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed
+from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.state.conversation import Conversation
-from inferbus_worker.state.errors import StoreAwayError, StoreError
+from inferbus_worker.state.errors import StoreError
 from inferbus_worker.state.protocols import Finished
 from inferbus_worker.state.redis.courier import Courier
-from inferbus_worker.state.redis.group import Committed, Ending, RedisGroup, Taken, Written
+from inferbus_worker.state.redis.group import Became, Committed, Ending, RedisGroup, Taken, Written
 
 log = logging.getLogger("inferbus.endings")
 
-#: Seconds between two tries to write an outcome to a store that does not answer.
-_TRY_EVERY: Final = 0.2
+
+class _End(NamedTuple):
+    """How a job ends here, if the store agrees.
+
+    Attributes:
+        after: the conversation with what its turn has added; None where it adds nothing.
+    """
+
+    job: Job
+    outcome: Answered | Failure
+    sealed: Outgoing
+    ending: Ending
+    after: Conversation | None
 
 
 class GroupEndings(Endings):
@@ -64,15 +79,11 @@ class GroupEndings(Endings):
         self._group = group
         self._holdings = holdings
         self._histories = histories
-        self._gives_up = False
         self._over: list[Over] = []
         self._is_settling = False
         self._lock = threading.Lock()
-        super().__init__(self._conclude, in_flight.remove, measure(meter))
-
-    def give_up(self) -> None:
-        """Wait no more for a store that does not answer: what is not written then, another worker runs again."""
-        self._gives_up = True
+        self._measured = measure(meter)
+        super().__init__(self._conclude)
 
     def left(self, owed: Owed) -> None:
         """A terminal reply has left. In the network thread; does not wait."""
@@ -94,7 +105,8 @@ class GroupEndings(Endings):
             over, self._over = self._over, []
             self._is_settling = bool(over)
         if over:
-            self._courier.post(self._group.settle(over), lambda _: self._settle_all(), keeps=True)
+            settle = self._group.settle(over)
+            self._courier.post(settle, lambda _: self._settle_all(), lambda _: self._settle_all(), keeps=True)
 
     def end(self, taken: Taken, failure: Failure) -> None:
         """End a job that was taken out of the queue, and has not run. Does not wait."""
@@ -104,7 +116,7 @@ class GroupEndings(Endings):
             return
         self._holdings.add(taken, job)
         self._in_flight.add(job)
-        self.later(job)
+        self.write(job)
 
     def discard(self, taken: Taken) -> None:
         """Let the store forget a job that nobody can read. Does not wait."""
@@ -117,62 +129,75 @@ class GroupEndings(Endings):
         assert isinstance(claim, GroupClaim)  # noqa: S101 - every job of a group was taken
         if self._holdings.was_lost(job):
             job.replies.abandon()
+            self._in_flight.remove(job)
             return
         outcome = job.terminal()
         sealed = job.replies.seal(outcome)
         owed = claim.owed
         sealed = sealed._replace(address=job.replies.address._replace(receipt=owed))
-        after = self._after(job, claim)
-        ending = Ending(
-            *owed,
-            write_terminal(sealed),
-            None if isinstance(outcome, Failure) and outcome.retryable else self._remembered(job),
-            None if after is None else _written(job, claim, after),
-            _used_tokens(job),
+        end = _End(job, outcome, sealed, *self._ending(job, claim, sealed, outcome))
+        self._courier.post(
+            self._group.commit(end.ending), partial(self._committed, end), partial(self._failed, end), keeps=True
         )
-        committed = self._commit(ending)
+
+    def _committed(self, end: _End, committed: Committed | None) -> None:
+        """The store has decided whose outcome counts. In the courier's thread."""
+        job, owed, after = end.job, Owed(end.ending.job, end.ending.token), end.after
         if committed is None:
-            self._holdings.forget(owed)
-            job.replies.abandon()
+            self._over_here(end)
             return
-        self._holdings.ended(owed.job, is_writing=after is not None)
-        if after is not None and claim.session is not None and claim.change is not None:
-            made = Wanted(claim.session, claim.version + 1)
-            self._histories.write(made, claim.change, after, lambda: self._settle(self._holdings.written(owed)))
+        follows = committed.change is Became.RECORDED
+        self._holdings.ended(owed.job, is_writing=follows)
+        if after is not None and end.ending.session is not None and end.ending.change is not None:
+            made = Wanted(end.ending.session, end.ending.change.version)
+            if follows and isinstance(job.outcome, Answer):
+                change = job.outcome.change
+                self._histories.write(made, change, after, lambda: self._settle(self._holdings.written(owed)))
+            elif committed.change is Became.WRITTEN:
+                self._histories.keep(*made, after)
         self._histories.forget(committed.evicted)
-        job.replies.end_with(sealed, outcome)
+        job.replies.end_with(end.sealed, end.outcome)
+        self._in_flight.remove(job)
+        self._measured(job)
 
-    def _remembered(self, job: Job) -> bytes:
-        return write_finished(Finished(job.key.session, job.terminal()))
+    def _failed(self, end: _End, error: StoreError) -> None:
+        """It will not be written: this worker leaves, or the store cannot do what it is asked. Others run it again."""
+        log.debug("an outcome was not written: %s", error)
+        self._over_here(end)
 
-    def _after(self, job: Job, claim: GroupClaim) -> Conversation | None:
-        """The conversation with what the turn has added; None where it adds nothing."""
+    def _over_here(self, end: _End) -> None:
+        """Another worker has the job, or will."""
+        self._holdings.forget(Owed(end.ending.job, end.ending.token))
+        end.job.replies.abandon()
+        self._in_flight.remove(end.job)
+
+    def _ending(
+        self, job: Job, claim: GroupClaim, sealed: Outgoing, outcome: Answered | Failure
+    ) -> tuple[Ending, Conversation | None]:
+        """What is to be written, and the conversation with what the turn has added; None where it adds nothing."""
+        remembers = claim.may_repeat and not (isinstance(outcome, Failure) and outcome.retryable)
+        ending = Ending(
+            *claim.owed,
+            write_terminal(sealed),
+            write_finished(Finished(job.key.session, outcome)) if remembers else None,
+            used_tokens=_used_tokens(job),
+        )
         if not isinstance(job.outcome, Answer) or claim.session is None:
-            return None
-        claim.commit(job.outcome.change)
-        return claim.conversation.after(job.outcome.change)
+            return ending, None
+        change = job.outcome.change
+        claim.commit(change)
+        after = claim.conversation.after(change)
+        turn = write_turn(change, after)
+        return ending._replace(change=self._written(job, claim, after), session=claim.session, turn=turn), after
 
-    def _commit(self, ending: Ending) -> Committed | None:
-        """Write it; None where another worker has the job, or where nobody could be asked to the end."""
-        call = self._group.commit(ending)
-        while True:
-            try:
-                return self._courier.ask(call)
-            except StoreAwayError:
-                if self._gives_up:
-                    return None
-                time.sleep(_TRY_EVERY)
-            except StoreError as error:
-                log.error("an outcome could not be written: %s", error)  # noqa: TRY400
-                return None
-
-
-def _written(job: Job, claim: GroupClaim, after: Conversation) -> Written:
-    assert claim.change is not None  # noqa: S101 - there is a conversation after it
-    assert job.lease is not None  # noqa: S101 - it has answered
-    system = after.system_prompt
-    tokens = None if system is None else job.lease.slot.engine.count_tokens(system)
-    return Written(claim.version + 1, write_change(claim.change), after.tokens, tokens, after.bytes)
+    def _written(self, job: Job, claim: GroupClaim, after: Conversation) -> Written:
+        assert claim.change is not None  # noqa: S101 - there is a conversation after it
+        assert job.lease is not None  # noqa: S101 - it has answered
+        system = after.system_prompt
+        tokens = None if system is None else system_tokens(system, job.lease.slot.engine)
+        # Where one server has everything the history is never behind.
+        pending = write_change(claim.change) if self._group.is_spread else b""
+        return Written(claim.version + 1, pending, after.tokens, tokens, after.bytes)
 
 
 def _used_tokens(job: Job) -> int | None:

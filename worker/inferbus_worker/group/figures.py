@@ -54,6 +54,15 @@ class Figures:
         """Whether a worker of the group has a slot for the model."""
         return self.latest.models.get(model, (0, 0))[1] > 0
 
+    def expects(self, model: str) -> bool:
+        """Whether a worker of the group serves the model, or will as soon as it has started."""
+        return model in self.latest.models
+
+    def queued(self, model: str) -> bool:
+        """Whether anything waits for the model in the group."""
+        # No project has a slash.
+        return any(lane.partition("/")[2] == model for lane in self.latest.queued)
+
     @property
     def active(self) -> int:
         return self._slots.active

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from inferbus_worker.group.writing import read_change, read_conversation, write_head, write_messages
+from inferbus_worker.group.writing import read_change, read_conversation, write_turn
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.conversation import Change, Conversation
 from inferbus_worker.state.redis.courier import Courier
@@ -66,7 +66,7 @@ class Histories:
         answers = iter(self._courier.ask_all(calls) if calls else ())
         for one, history, pending in zip(missing, answers, answers, strict=True):
             found[one] = self._put_together(one, *history, *pending)
-            self._keep(one.session, one.version, found[one] or Conversation())
+            self.keep(one.session, one.version, found[one] or Conversation())
         return [found[one] or Conversation() for one in wanted]
 
     def write(self, made: Wanted, change: Change, after: Conversation, written: Callable[[], None]) -> None:
@@ -78,7 +78,7 @@ class Histories:
             after: the conversation with it.
             written: called, in the courier's thread, when the history has it.
         """
-        self._keep(made.session, made.version, after)
+        self.keep(made.session, made.version, after)
         self._append(made, change, after, written)
 
     def forget(self, sessions: Sequence[str]) -> None:
@@ -99,10 +99,7 @@ class Histories:
                 whole = Change(after.messages, system_prompt=after.system_prompt, resets=True)
                 self._append(made, whole, after, written)
 
-        append = self._group.append(
-            *made, write_head(after), change.forgotten, change.dropped, change.resets, write_messages(change.messages)
-        )
-        self._courier.post(append, answered, keeps=True)
+        self._courier.post(self._group.append(*made, write_turn(change, after)), answered, keeps=True)
 
     def _found(self, wanted: Wanted) -> Conversation | None:
         if not wanted.version:
@@ -130,7 +127,8 @@ class Histories:
         self._seldom.warning("a history is lost: the store has version %d instead of %d", version, wanted.version)
         return None
 
-    def _keep(self, session: str, version: int, conversation: Conversation) -> None:
+    def keep(self, session: str, version: int, conversation: Conversation) -> None:
+        """Have it at hand, perhaps for the session's next turn."""
         with self._lock:
             try:
                 self._at_hand[session] = _AtHand(version, conversation)

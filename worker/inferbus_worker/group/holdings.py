@@ -23,7 +23,7 @@ _LOST = Failure("engine_unavailable")
 class GroupClaim:
     """The claim of a job that was taken. What its turn changes is written together with its outcome: see `Claim`."""
 
-    __slots__ = ("change", "conversation", "session", "taken", "version")
+    __slots__ = ("change", "conversation", "may_repeat", "session", "taken", "version")
 
     def __init__(self, taken: Taken, conversation: Conversation) -> None:
         self.taken = taken
@@ -32,6 +32,8 @@ class GroupClaim:
         self.conversation = conversation
         #: What is to be written.
         self.change: Change | None = None
+        #: Whether somebody may ask for the outcome again.
+        self.may_repeat = True
 
     @property
     def fence(self) -> int:

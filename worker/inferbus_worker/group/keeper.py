@@ -16,6 +16,7 @@ from typing import Final
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.registry import Registry
+from inferbus_worker.engines.slot import Model
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.job import PASSED_IN_QUEUE
 from inferbus_worker.group.endings import GroupEndings
@@ -39,6 +40,8 @@ _REAP_EVERY: Final = 1.0
 _LOOK_AGAIN: Final = 1.0
 #: Without a broker for so long, and its jobs are given back: it may be back sooner than another could begin.
 _WITHOUT_BROKER: Final = 2.0
+#: Of a model's jobs, so many go to another one at a time.
+_MOST_MOVED: Final = 64
 #: Parts of a lease in which it is renewed once.
 _RENEWALS: Final = 4
 
@@ -77,6 +80,8 @@ class Keeper:
         sender: publishes what others owe.
         has_broker: whether replies can leave now.
         info: what this worker says of itself with every beat.
+        slot_timeout: seconds that a job may wait for a slot; None: any time.
+        clock: a monotonic one; the slots' too.
     """
 
     def __init__(
@@ -95,6 +100,8 @@ class Keeper:
         sender: Sender,
         has_broker: Callable[[], bool],
         info: Callable[[], bytes],
+        slot_timeout: float | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
         self._courier = courier
@@ -109,6 +116,8 @@ class Keeper:
         self._sender = sender
         self._has_broker = has_broker
         self._info = info
+        self._slot_timeout = slot_timeout
+        self._clock = clock
         self._renew, self._beat = _Every(lease / _RENEWALS), _Every(_BEAT_EVERY)
         self._look, self._reap = _Every(_LOOK_EVERY), _Every(_REAP_EVERY)
         self._here_since: float | None = None
@@ -131,7 +140,7 @@ class Keeper:
         Raises:
             StoreAwayError: the store does not answer.
         """
-        served = {model: self._slots.of(model) for model in self._slots.models}
+        served = {key: self._slots.of(key) for key, model in self._registry.models.items() if model.will_serve}
         self._figures.heard(self._courier.ask(self._group.beat(self._info(), served)))
 
     def give_back(self) -> None:
@@ -167,6 +176,7 @@ class Keeper:
         if self._look.is_due(now):
             for taken in self._courier.ask(self._group.overdue(self._figures.new_token())):
                 self._judge(taken)
+            self._leave_models()
         if now - here_since >= self._lease and self._reap.is_due(now):
             self._reap_leases()
 
@@ -217,16 +227,46 @@ class Keeper:
 
     def _judge(self, taken: Taken) -> None:
         """A job that waits, and whose time to be looked at has come; see `flow.overdue`."""
+        if taken.is_cancelled:
+            self._endings.end(taken, Failure("cancelled"))
+            return
         if taken.deadline is not None and taken.deadline <= 0:
             self._endings.end(taken, PASSED_IN_QUEUE)
             return
         model = self._registry.models.get(taken.model)
-        starts = model is not None and model.is_starting
-        if starts or model is None:
-            self._courier.post(self._group.put_back(taken.job, taken.token, taken.model, _LOOK_AGAIN))
+        wait = _LOOK_AGAIN if model is None else self._slot_in(taken, model)
+        if model is None or wait is None or wait > 0:
+            self._put_back(taken, taken.model, wait)
         elif self._figures.serves(taken.model):
             self._endings.end(taken, self._registry.without_slot(model))
-        elif (instead := self._registry.serving(model)) is not None:
-            self._courier.post(self._group.put_back(taken.job, taken.token, instead.key, _LOOK_AGAIN))
         else:
+            self._move(taken, model)
+
+    def _slot_in(self, taken: Taken, model: Model) -> float | None:
+        """Seconds for which a job may wait on for a slot; a start of its model does not count. None: any time."""
+        if model.is_starting and not self._figures.serves(model.key):
+            return _LOOK_AGAIN
+        if self._slot_timeout is None:
+            return None
+        return max(max(-taken.waited, model.served_since - self._clock()) + self._slot_timeout, 0.0)
+
+    def _leave_models(self) -> None:
+        """Nobody in the group will serve a model: what waits for it goes to another one, or ends at once."""
+        for model in self._registry.models.values():
+            if model.will_serve or self._figures.expects(model.key) or not self._figures.queued(model.key):
+                continue
+            wanted = [(model.key, _MOST_MOVED)]
+            for taken in self._courier.ask(self._group.take(self._figures.new_token(), wanted)).jobs:
+                self._move(taken, model)
+
+    def _move(self, taken: Taken, model: Model) -> None:
+        instead = self._registry.serving(model)
+        if instead is None:
             self._endings.end(taken, self._registry.unavailable(model))
+        else:
+            self._put_back(taken, instead.key, self._slot_in(taken, instead))
+
+    def _put_back(self, taken: Taken, model: str, look_in: float | None) -> None:
+        if taken.deadline is not None:
+            look_in = taken.deadline if look_in is None else min(look_in, taken.deadline)
+        self._courier.post(self._group.put_back(taken.job, taken.token, model, look_in))

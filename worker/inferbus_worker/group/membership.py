@@ -84,7 +84,6 @@ class Membership:
 
     def hand_over(self) -> None:
         """Let the others have what is not done. Does not wait."""
-        self.endings.give_up()
         self.keeper.give_back()
 
     def stop(self, timeout: float) -> None:

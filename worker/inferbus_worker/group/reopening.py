@@ -95,6 +95,7 @@ class Reopening:
             model=taken.model,
             clock=self._clock,
         )
+        claim.may_repeat = body.may_repeat
         if begins_anew:
             job.replies.accepted(0, 0)
         if address.trace is not None:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.admission.token_budget import never_fits
+from inferbus_worker.chat import Usage
 from inferbus_worker.flow.meter import Meter
+from inferbus_worker.settings.rates import RateLimit
+from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.verdicts import (
     Busy,
     Limited,
@@ -31,14 +35,15 @@ _PLAIN: Final[Mapping[type, Failure]] = {
 _LEAST_WAIT_MS: Final = 1000
 
 
-def refusal_of(verdict: Verdict, meter: Meter, model: str) -> Failure:
+def refusal_of(verdict: Verdict, meter: Meter, bid: Bid) -> Failure:
     """Why a request is not admitted.
 
     Args:
         verdict: the store's; not that it was.
         meter: knows how long it may take until there is room.
-        model: the one that the request is for.
+        bid: the request.
     """
+    model = bid.model
     match verdict:
         case Limited(wait) | OverBudget(wait):
             return Failure("rate_limited", retry_after_ms=_milliseconds(wait))
@@ -49,9 +54,9 @@ def refusal_of(verdict: Verdict, meter: Meter, model: str) -> Failure:
             wait = meter.wait_estimate(meter.at_once(model), model) or 0
             detail = "As many answers in a given form as may be are under way."
             return Failure("overloaded", detail, retry_after_ms=max(_milliseconds(wait), _LEAST_WAIT_MS))
-        case NeverFits(prompt_tokens, answer_tokens):
-            takes = f"It can take {prompt_tokens} tokens of prompt and {answer_tokens} of answer"
-            return Failure("invalid_request", f"{takes}, which is more than a session's whole budget.")
+        case NeverFits(prompt_tokens, answer_tokens) if bid.charge is not None:
+            budget = RateLimit(bid.charge.limit, bid.charge.window)
+            return never_fits(Usage(prompt_tokens, answer_tokens), budget)
         case _:  # where it is none of these, the store came to it too late
             return _PLAIN.get(type(verdict), AWAY)
 

@@ -20,6 +20,7 @@ from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.state.conversation import Change, Conversation, Remembered
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.protocols import Finished
+from inferbus_worker.state.redis.holdings import Turn
 
 
 class Body(NamedTuple):
@@ -30,12 +31,14 @@ class Body(NamedTuple):
         address: where its replies go.
         payload: as its requester has written it; it has passed every check.
         traced: what its requester has said of its trace.
+        may_repeat: whether a repeat of it can be told: else nobody need remember its outcome.
     """
 
     key: SessionKey
     address: ReplyAddress
     payload: bytes
     traced: Sequence[tuple[str, str]] = ()
+    may_repeat: bool = True
 
     def request(self) -> Request:
         request = decode_fields(decode_object(self.payload))
@@ -45,7 +48,8 @@ class Body(NamedTuple):
 
 
 def write_body(body: Body) -> bytes:
-    return _joined({"key": list(body.key), **_address(body.address), "traced": list(body.traced)}, body.payload)
+    more = {"traced": list(body.traced), "repeats": body.may_repeat}
+    return _joined({"key": list(body.key), **_address(body.address), **more}, body.payload)
 
 
 def read_body(raw: bytes) -> Body:
@@ -56,7 +60,7 @@ def read_body(raw: bytes) -> Body:
     """
     head, payload = _parted(raw)
     traced = [(str(name), str(value)) for name, value in head.get("traced", ())]
-    return Body(SessionKey(*head["key"]), _read_address(head), payload, traced)
+    return Body(SessionKey(*head["key"]), _read_address(head), payload, traced, head.get("repeats", True))
 
 
 def write_terminal(reply: Outgoing) -> bytes:
@@ -124,17 +128,14 @@ def read_change(raw: bytes) -> Change:
     return Change(messages, read["forgotten"], read["dropped"], read["system"], read["resets"])
 
 
-def write_head(conversation: Conversation) -> bytes:
-    """What a history begins with: all of the conversation but its messages."""
-    return _in_json({"system": conversation.system_prompt})
-
-
-def write_messages(messages: Iterable[Remembered]) -> list[bytes]:
-    return [_in_json(list(one)) for one in messages]
+def write_turn(change: Change, after: Conversation) -> Turn:
+    """What a turn does to a history, and what the conversation is with it."""
+    messages = [_in_json(list(one)) for one in change.messages]
+    return Turn(_in_json({"system": after.system_prompt}), change.forgotten, change.dropped, change.resets, messages)
 
 
 def read_conversation(head: bytes, messages: Iterable[bytes]) -> Conversation:
-    """A conversation of what `write_head` and `write_messages` have written; see `read_body`."""
+    """A conversation of the header and the messages that `write_turn` has written; see `read_body`."""
     change = Change([Remembered(*_of_json(one)) for one in messages], system_prompt=_of_json(head).get("system"))
     return Conversation().after(change)
 

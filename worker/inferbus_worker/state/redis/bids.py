@@ -24,6 +24,7 @@ class Charging(NamedTuple):
         limit: tokens that a session has in a window.
         window: in seconds.
         has_own_system: whether the request brings a system prompt, which `system` counts then in any case.
+        context: tokens that a prompt and its answer have at most together; None: any number.
     """
 
     question: int
@@ -33,6 +34,7 @@ class Charging(NamedTuple):
     limit: int
     window: float
     has_own_system: bool = False
+    context: int | None = None
 
 
 class Bid(NamedTuple):
@@ -102,10 +104,11 @@ def limits(bid: Bid) -> Iterator[Argument]:
     """What follows: charge and windows."""
     charge = bid.charge
     if charge is None:
-        yield from ("",) * 7
+        yield from ("",) * 8
     else:
         yield from (charge.question, charge.system, charge.answer, charge.history_most, charge.limit)
         yield milliseconds(charge.window)
         yield int(charge.has_own_system)
+        yield "" if charge.context is None else charge.context
     for key, limit, seconds in bid.windows:
         yield from (short(key), limit, milliseconds(seconds))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from inferbus_worker.state.redis.bids import short
 from inferbus_worker.state.redis.calls import Argument, Call
+from inferbus_worker.state.redis.holdings import Turn
 from inferbus_worker.state.redis.scripted import Scripted, nothing
 
 #: Milliseconds that a history outlives its record: whoever has claimed the session still reads it.
@@ -35,37 +36,19 @@ class Conversations(Scripted):
         """The session's version, and the change that its history may lack."""
         return Call("HMGET", (self._session(session),), ("version", "pending"), _read_pending)
 
-    def append(
-        self,
-        session: str,
-        version: int,
-        header: bytes,
-        forgotten: int,
-        dropped: int,
-        resets: bool,  # noqa: FBT001 - as in `Change`
-        new: Sequence[bytes],
-    ) -> Call[bool]:
+    def append(self, session: str, version: int, turn: Turn) -> Call[bool]:
         """Write a turn into the history: True also where it lies there already, False where it came too late.
 
         Args:
             session: whose.
-            version: that this makes; the history must have the one before, unless it `resets` or is the first.
-            header: stands in the place of the one before.
-            forgotten: how many of the oldest messages go.
-            dropped: how many of the newest go.
-            resets: whether all that was before goes.
-            new: messages, oldest first.
+            version: that this makes; the history must have the one before, unless the turn resets or is the first.
+            turn: what changes.
         """
-        args: tuple[Argument, ...] = (
-            version,
-            header,
-            self._session_ms + _LONGER,
-            forgotten,
-            dropped,
-            int(resets),
-            *new,
-        )
-        return Call("append", (self._history(session),), args, bool, is_history=True)
+        return Call("append", (self._history(session),), (version, *self._turn(turn)), bool, is_history=True)
+
+    def _turn(self, turn: Turn) -> tuple[Argument, ...]:
+        ttl = self._session_ms + _LONGER
+        return (turn.header, ttl, turn.forgotten, turn.dropped, int(turn.resets), *turn.messages)
 
     def forget(self, sessions: Iterable[str]) -> list[Call[None]]:
         """Delete histories."""

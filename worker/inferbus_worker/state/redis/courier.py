@@ -105,15 +105,23 @@ class Courier:
         self._send(letters_of(parcel))
         return parcel.wait(timeout)
 
-    def post(self, call: Call[T], then: Callable[[T], None] | None = None, *, keeps: bool = False) -> None:
+    def post(
+        self,
+        call: Call[T],
+        then: Callable[[T], None] | None = None,
+        failed: Callable[[StoreError], None] | None = None,
+        *,
+        keeps: bool = False,
+    ) -> None:
         """Send it, and do not wait.
 
         Args:
             call: what is to be sent.
             then: called with the answer, in the courier's thread: must wait for nothing.
+            failed: called instead, in any thread, where there will be no answer, or an error is one; the same holds.
             keeps: send it again and again until the store has answered. Else it is dropped where the store is away.
         """
-        self._send(letters_of(Parcel([call], then, keeps=keeps, waits=False)))
+        self._send(letters_of(Parcel([call], then, failed, keeps=keeps, waits=False)))
 
     def _send(self, letters: list[Letter]) -> None:
         if not self._store.is_cluster or not any(letter.call.is_history for letter in letters):

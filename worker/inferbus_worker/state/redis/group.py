@@ -14,6 +14,7 @@ from inferbus_worker.state.redis.calls import Argument, Call
 from inferbus_worker.state.redis.conversations import Conversations
 from inferbus_worker.state.redis.fleet import Fleet, Group, Member, Sizes
 from inferbus_worker.state.redis.holdings import (
+    Became,
     Cancelled,
     Committed,
     Ending,
@@ -21,6 +22,7 @@ from inferbus_worker.state.redis.holdings import (
     Renewed,
     Taken,
     Took,
+    Turn,
     Written,
     read_names,
     read_taken,
@@ -46,6 +48,7 @@ from inferbus_worker.state.redis.verdicts import (
 
 __all__ = [
     "Admitted",
+    "Became",
     "Bid",
     "Busy",
     "Cancelled",
@@ -70,6 +73,7 @@ __all__ = [
     "TooLate",
     "TooManyForms",
     "Took",
+    "Turn",
     "Verdict",
     "Written",
 ]
@@ -99,6 +103,7 @@ class RedisGroup(Conversations, Fleet):
         max_sessions: that are kept; the least recently used goes first.
         max_history_bytes: that all of them may have together.
         max_attempts: a job over which so many workers were lost is run no more.
+        is_spread: whether histories lie on other servers than all else, as in a Cluster.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class RedisGroup(Conversations, Fleet):
         max_sessions: int,
         max_history_bytes: int,
         max_attempts: int,
+        is_spread: bool = False,
     ) -> None:
         super().__init__(group, instance, worker, lease=lease, session_ttl=session_ttl)
         self._plan = plan(projects, lanes, queue_size, ageing)
@@ -124,6 +130,7 @@ class RedisGroup(Conversations, Fleet):
         self._max_sessions = max_sessions
         self._max_history_bytes = max_history_bytes
         self._max_attempts = max_attempts
+        self.is_spread = is_spread
 
     def admit(self, bid: Bid, not_after: int) -> Call[Verdict]:
         """Decide on a request. The same id again, while it waits or runs, hears the same.
@@ -168,18 +175,21 @@ class RedisGroup(Conversations, Fleet):
         """Write the end of a job, once; None: too late, somebody else has it. The same again is answered as before."""
         change = ending.change
         written: tuple[Argument, ...] = ("",) * 5
+        keys: tuple[str, ...] = (self.prefix,)
         if change is not None:
             system = "" if change.system is None else change.system
             written = (change.version, change.pending, change.tokens, system, change.bytes)
-        return self._call(
-            "commit",
+            if ending.turn is not None and ending.session is not None and not self.is_spread:
+                keys = (self.prefix, self._history(ending.session))
+                written = (*written, *self._turn(ending.turn))
+        args = (
             *(ending.job, ending.token, self.instance, ending.owed),
             b"" if ending.outcome is None else b"=" + ending.outcome,
             *(self._retry_ms, self._lease_ms, self._max_sessions, self._max_history_bytes),
             "" if ending.used_tokens is None else ending.used_tokens,
             *written,
-            read=_read_committed,
         )
+        return Call("commit", keys, args, _read_committed)
 
     def settle(self, held: Iterable[tuple[str, str, bool]]) -> Call[None]:
         """The terminal replies have left: job, token, and whether the change lies in the history, too."""
@@ -242,7 +252,7 @@ class RedisGroup(Conversations, Fleet):
 
 
 def _read_committed(answer: Any) -> Committed | None:
-    return None if answer is None else Committed(read_names(answer))
+    return None if answer is None else Committed(read_names(answer[0]), Became(answer[1]))
 
 
 def _read_renewed(answer: Any) -> Renewed:

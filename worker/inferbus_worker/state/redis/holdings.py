@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 
@@ -55,7 +56,7 @@ class Written(NamedTuple):
 
     Attributes:
         version: the new one.
-        pending: the change, until the history has it.
+        pending: the change, until the history has it. Where one server has everything that is at once.
         tokens: of the whole history from now on.
         system: tokens of the session's own system prompt; None: as before.
         bytes: that the whole history takes, about.
@@ -68,6 +69,24 @@ class Written(NamedTuple):
     bytes: int
 
 
+class Turn(NamedTuple):
+    """What a turn changes in its session's history; see `Conversations.append`.
+
+    Attributes:
+        header: stands in the place of the one before.
+        forgotten: how many of the oldest messages go.
+        dropped: how many of the newest go.
+        resets: whether all that was before goes.
+        messages: the new ones, oldest first.
+    """
+
+    header: bytes
+    forgotten: int
+    dropped: int
+    resets: bool
+    messages: Sequence[bytes]
+
+
 class Ending(NamedTuple):
     """The end of a job.
 
@@ -78,6 +97,8 @@ class Ending(NamedTuple):
         outcome: what a repeat of the request is told; None: nothing, it shall run.
         change: of its conversation; None: none. The claim ends in any case.
         used_tokens: what it really took of the token budget; None: what it was charged stays.
+        session: whose conversation that is.
+        turn: the same change, for its history.
     """
 
     job: str
@@ -86,6 +107,16 @@ class Ending(NamedTuple):
     outcome: bytes | None = None
     change: Written | None = None
     used_tokens: int | None = None
+    session: str | None = None
+    turn: Turn | None = None
+
+
+class Became(IntEnum):
+    """What became of the change that a turn has made."""
+
+    NOTHING = 0  # there was none, or its session has gone on without it
+    RECORDED = 1  # the session's record has it, and its history has to follow
+    WRITTEN = 2  # both have it
 
 
 class Committed(NamedTuple):
@@ -93,9 +124,11 @@ class Committed(NamedTuple):
 
     Attributes:
         evicted: sessions that had to go for want of room; their histories are to be deleted.
+        change: what became of it.
     """
 
     evicted: Sequence[str]
+    change: Became = Became.NOTHING
 
 
 class Renewed(NamedTuple):

@@ -27,13 +27,20 @@ class Parcel:
         moves: how often it was sent on to another node of a Cluster.
     """
 
-    __slots__ = ("_answers", "_done", "_error", "_missing", "calls", "is_given_up", "keeps", "moves", "then")
+    __slots__ = ("_answers", "_done", "_error", "_missing", "calls", "failed", "is_given_up", "keeps", "moves", "then")
 
     def __init__(
-        self, calls: Sequence[Call[Any]], then: Callable[[Any], None] | None = None, *, keeps: bool, waits: bool
+        self,
+        calls: Sequence[Call[Any]],
+        then: Callable[[Any], None] | None = None,
+        failed: Callable[[StoreError], None] | None = None,
+        *,
+        keeps: bool,
+        waits: bool,
     ) -> None:
         self.calls = calls
         self.then = then
+        self.failed = failed
         self.keeps = keeps
         self.is_given_up = False
         self.moves = 0
@@ -69,7 +76,7 @@ class Parcel:
         if self._done is not None:
             self._done.release()
         elif self.then is not None:
-            _tell(self.then, self.calls[0], answer)
+            self._tell(self.then, answer, self.calls[0].read)
 
     def fail(self, error: StoreError) -> None:
         """Nothing more comes. Said once: what comes for it later is dropped."""
@@ -81,6 +88,14 @@ class Parcel:
             self._done.release()
         elif not isinstance(error, StoreAwayError):
             log.error("%s: %s", self.calls[0].name, error)
+        if self.failed is not None:
+            self._tell(self.failed, error)
+
+    def _tell(self, hear: Callable[[Any], None], said: object, read: Callable[[Any], Any] | None = None) -> None:
+        try:
+            hear(said if read is None else read(said))
+        except Exception:
+            log.exception("What was to be done with the answer to %s has failed", self.calls[0].name)
 
     @property
     def is_over(self) -> bool:
@@ -105,10 +120,3 @@ def fail_all(error: StoreError, letters: Iterable[Letter]) -> None:
 
 def letters_of(parcel: Parcel) -> list[Letter]:
     return [Letter(parcel, number) for number in range(len(parcel.calls))]
-
-
-def _tell(then: Callable[[Any], None], call: Call[Any], answer: object) -> None:
-    try:
-        then(call.read(answer))
-    except Exception:
-        log.exception("What was to be done with the answer to %s has failed", call.name)

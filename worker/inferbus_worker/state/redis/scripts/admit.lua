@@ -6,7 +6,7 @@ local not_after, id, lane, model, owner = tonumber(ARGV[2]), ARGV[3], ARGV[4], A
 local session, flying, names, retry, body = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local deadline, slot_by, most_ahead, form_limit = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local patience, may_repeat = tonumber(ARGV[16]), ARGV[17] == '1'
-local QUESTION, WINDOWS = 18, 25
+local QUESTION, WINDOWS = 18, 26
 -- An owner holds at most so many times what is free (see flow/lane.py).
 local GREED = 7
 -- For so long the nameless leave some room to somebody with a name.
@@ -146,10 +146,14 @@ if ARGV[QUESTION] ~= '' then
   local limit, window = tonumber(ARGV[QUESTION + 4]), tonumber(ARGV[QUESTION + 5])
   local has_own = ARGV[QUESTION + 6] == '1'
   local system = not has_own and conversation[3] or default
-  local prompt = question + system + math.min(tonumber(conversation[2] or 0), tonumber(most))
+  -- How the history would be cut to fit is not known here; that prompt and answer fit into the context, is.
+  local context = tonumber(ARGV[QUESTION + 7]) or math.huge
+  local prompt = question + system
+  prompt = prompt + math.max(0, math.min(tonumber(conversation[2] or 0), tonumber(most), context - prompt))
+  answer = math.min(tonumber(answer), math.max(0, context - prompt))
   local tokens = prompt + answer
   if tokens > limit then
-    return {'never fits', prompt, tonumber(answer)}
+    return {'never fits', prompt, answer}
   end
   charged = session ~= '' and session or flying
   local budget = P .. 'budget:' .. charged

@@ -4,6 +4,11 @@ local id, token, instance = ARGV[1], ARGV[2], ARGV[3]
 local owed, outcome, memory_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local lease_ms, most_sessions, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local used, version, pending, tokens, system, bytes = ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+-- Where one server has everything, its history is written here as well, and is never behind.
+local history, HISTORY = KEYS[2], 16
+-- What became of the change: nothing, since the session has gone on without it; the record has it, and the history has to
+-- follow; both have it.
+local NOTHING, RECORDED, WRITTEN = 0, 1, 2
 -- So many sessions are forgotten by one commit: each brings at most one, and bytes make themselves felt slowly.
 local MOST_EVICTED, MOST_LOOKED_AT = 16, 32
 
@@ -12,17 +17,23 @@ if not job then
   return false
 end
 if job.state == 'owed' then
-  return {}
+  return {{}, job.wrote == '' and NOTHING or history and WRITTEN or RECORDED}
 end
 
 local at = now()
 local session = P .. 'session:' .. job.session
-local wrote = ''
+local wrote, became = '', NOTHING
 if version ~= '' and job.session ~= '' then
   local before = call('HMGET', session, 'claim', 'version', 'bytes')
   -- A session that somebody dropped meanwhile is not written again.
   if before[1] == id and tonumber(version) > tonumber(before[2] or 0) then
-    call('HSET', session, 'version', version, 'tokens', tokens, 'bytes', bytes, 'pending', pending, 'worker', instance)
+    call('HSET', session, 'version', version, 'tokens', tokens, 'bytes', bytes, 'worker', instance)
+    became = history and write_history(history, tonumber(version), ARGV, HISTORY) and WRITTEN or RECORDED
+    if became == WRITTEN or pending == '' then
+      call('HDEL', session, 'pending')
+    else
+      call('HSET', session, 'pending', pending)
+    end
     if system ~= '' then
       call('HSET', session, 'system', system)
     end
@@ -59,4 +70,4 @@ if wrote ~= '' and (count > most_sessions or kept > most_bytes) then
     end
   end
 end
-return evicted
+return {evicted, became}

@@ -217,3 +217,43 @@ local function forget_session(name)
   call('ZREM', SESSIONS, name)
   return call('DEL', key)
 end
+
+-- ------------------------------------------------------------------------------------------------------- histories
+
+-- Write a turn into a session's history: version, header, then messages, oldest first. `args` has from `first` on the
+-- header, how long to keep it in ms, how many of the oldest and of the newest messages go, whether all goes, and the new
+-- ones. Says false to whoever comes too late, or too early; who writes the same again hears true again.
+local function write_history(key, version, args, first)
+  local header, ttl_ms = args[first], tonumber(args[first + 1])
+  local forgotten, dropped, resets = tonumber(args[first + 2]), tonumber(args[first + 3]), args[first + 4] == '1'
+  local new, marks = first + 5, 2
+
+  local before = tonumber(call('LINDEX', key, 0) or 0)
+  if before > version then
+    return false
+  end
+  if resets or version == 1 then
+    call('DEL', key)
+    call('RPUSH', key, version, header)
+  elseif before == version then
+    return true
+  elseif before ~= version - 1 then
+    return false
+  else
+    local messages = call('LLEN', key) - marks
+    forgotten = math.min(forgotten, messages)
+    dropped = math.min(dropped, messages - forgotten)
+    if dropped > 0 then
+      call('LTRIM', key, 0, -dropped - 1)
+    end
+    -- What is cut off in front are the two marks and all but two of those forgotten: the marks take their places.
+    call('LTRIM', key, forgotten, -1)
+    call('LSET', key, 0, version)
+    call('LSET', key, 1, header)
+  end
+  for index = new, #args do
+    call('RPUSH', key, args[index])
+  end
+  call('PEXPIRE', key, ttl_ms)
+  return true
+end

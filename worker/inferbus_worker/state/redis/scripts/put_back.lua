@@ -10,6 +10,10 @@ unlease(id, job)
 -- Its project stands before its model.
 local lane = job.lane:sub(1, -#job.model - 1) .. model
 job.look = look_in ~= '' and now() + look_in or ''
+if job.cancelled == '1' then
+  -- It was cancelled meanwhile: whoever looks next ends it.
+  job.look = now()
+end
 if lane ~= job.lane then
   if job.form == '1' then
     decrease(FORMS, job.model)
