@@ -1,7 +1,8 @@
 """The ledger of a fault trial: one row per request, and what became of it.
 
 The simulated engine echoes, so a request's own text is the only right answer to it: anything else is corrupt, and an
-answer on another session's topic has leaked.
+answer on another session's topic has leaked. Of a request's terminal replies after the first, those count as repeated
+that say byte for byte the same: what two workers of a group may say, where one was lost between writing and sending it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-#: Of one request's fate: `lost` counts those that the broker had taken and nobody answered.
-COLUMNS: Final = ("sent", "accepted", "terminal", "lost", "duplicate", "corrupt", "leaked")
+#: Of one request's fate: `lost` counts those that the broker had taken and nobody answered; `duplicate` are terminal
+#: replies after the first, and `repeated` those of them that are the first one's very bytes.
+COLUMNS: Final = ("sent", "accepted", "terminal", "lost", "duplicate", "repeated", "corrupt", "leaked")
 
 
 @dataclass(slots=True)
 class Row:
-    """One request. `taken` says whether the broker has it (QoS 0: whether it left us)."""
+    """One request.
+
+    Attributes:
+        taken: whether the broker has it (QoS 0: whether it left us).
+        accepted: how often somebody said so.
+        ends: its terminal replies.
+        said: the first of them, as a hash.
+        repeated: how many of the others are the very same.
+        run: the highest that a reply named.
+        stale: terminal replies of a run lower than that.
+        worker: who said last that it is accepted.
+    """
 
     topic: str
     text: str | None
@@ -27,6 +40,11 @@ class Row:
     accepted: int = 0
     ends: list[str] = field(default_factory=list)
     prompt_tokens: int | None = None
+    said: int | None = None
+    repeated: int = 0
+    run: int = 0
+    stale: int = 0
+    worker: str | None = None
 
 
 class Ledger:
@@ -49,13 +67,13 @@ class Ledger:
         """A reply has come; the id of the request that it ends, if it ends one."""
         try:
             reply = json.loads(payload)
-            kind, request_id = reply["type"], reply["requestId"]
+            _ = reply["type"], reply["requestId"]
         except (ValueError, TypeError, KeyError):
             with self._lock:
                 self._counts["corrupt"] += 1
             return None
         with self._lock:
-            return self._note(topic, kind, request_id, reply)
+            return self._note(topic, payload, reply)
 
     @property
     def unanswered(self) -> int:
@@ -90,18 +108,32 @@ class Ledger:
                 counts["accepted"] += bool(row.accepted)
                 counts["terminal"] += bool(row.ends)
                 counts["duplicate"] += max(len(row.ends) - 1, 0)
+                counts["repeated"] += row.repeated
         return {column: counts[column] for column in COLUMNS}
 
-    def _note(self, topic: str, kind: str, request_id: str, reply: dict[str, Any]) -> str | None:
+    @property
+    def differing(self) -> int:
+        """Terminal replies that say something else than their request's first one did."""
+        tally = self.tally()
+        return tally["duplicate"] - tally["repeated"]
+
+    def _note(self, topic: str, payload: bytes, reply: dict[str, Any]) -> str | None:
+        kind, request_id = reply["type"], str(reply["requestId"])
         row = self.rows.get(request_id)
         if row is None or topic != row.topic:
             self._counts["leaked"] += 1
             return None
+        run = reply.get("run", 0)
+        row.run = max(row.run, run)
         if kind == "accepted":
             row.accepted += 1
+            row.worker = reply.get("worker", row.worker)
         if kind not in {"done", "error"}:
             return None
         outcome = "done" if kind == "done" else str(reply["code"])
+        row.stale += run < row.run
+        row.repeated += hash(payload) == row.said
+        row.said = hash(payload) if row.said is None else row.said
         row.ends.append(outcome)
         row.prompt_tokens = reply["usage"]["promptTokens"] if kind == "done" else None
         self.outcomes[outcome] += 1

@@ -132,10 +132,11 @@ class Daemon:
         self._start_workers()
         logs.be_discreet()
         self._enter(Phase.READY)
+        # Before the broker deals us more: what tells us that it can share may stand behind what is held.
+        self._bus.link.call(self._rooms.reception.release)
         if self._membership is not None:
             self._membership.serve()
             self._bus.join(lambda: self._ends)
-        self._bus.link.call(self._rooms.reception.release)
         self._readiness.look()
         served = (name if state == "ready" else f"{name} ({state})" for name, state in self._readiness.states.items())
         log.info("ready: serving %s to %s", ", ".join(served), ", ".join(self._settings.projects))
@@ -144,7 +145,14 @@ class Daemon:
     def _attend_start(self) -> bool:
         """Whether a signal has come. While the bus looks who else is there, others may look too, and ask us."""
         self._reporter.answer()
+        self._let_others_help()
         return self._ends
+
+    def _let_others_help(self) -> None:
+        """What the broker has kept for us since we were last here need not wait for our model where others have it."""
+        if self._membership is not None and self._gate.reason is LOADING and self._membership.is_served():
+            self._gate.reason = None
+            self._bus.link.call(self._rooms.reception.release)
 
     def _enter(self, phase: Phase) -> None:
         self._phase, self._gate.reason = phase, _CLOSED[phase]
@@ -160,6 +168,7 @@ class Daemon:
             time.sleep(_TICK)
             self._watch_link()
             self._reporter.answer()
+            self._let_others_help()
             self._lives.look()
             failure = self._lives.failure()
             if failure is not None and not self._ends:

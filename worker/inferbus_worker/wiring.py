@@ -314,7 +314,7 @@ def build_house(settings: Settings, lineup: Lineup, drain_asked: Callable[[], No
         tracer=tracer,
         has_broker=lambda: bus.link.is_up,
     )
-    if keeps and not settings.is_shared:
+    if keeps:
         rooms.reception.hold()
     bus = Bus(
         settings,

@@ -39,6 +39,19 @@ class TestLeases:
         assert (taken.job, taken.run, taken.waited) == ("a", 1, 10)
         assert store.ask(one.renew([("a", "t")])) == Renewed(("a",), ())
 
+    def test_what_a_stalled_store_comes_to_too_late_takes_nothing_from_anybody(self, store: Store) -> None:
+        """It goes on with what was asked before; those that live have not been able to renew meanwhile."""
+        one, two = group("w1"), group("w2")
+        run(store, one, "a")
+        wait(store, one, "b")
+        patience = store.now_ms + 700
+        store.pass_(11)
+        assert store.ask(two.reap("r", not_after=patience)) == Reaped(0, 0, [])
+        assert store.ask(two.take("u", _WANTED, patience)).jobs == []
+        assert store.ask(one.renew([], patience)) == Renewed((), ())
+        assert store.ask(one.renew([("a", "t")])) == Renewed((), ())
+        assert store.ask(two.reap("r")) == Reaped(0, 0, [])
+
     def test_what_is_given_back_was_not_lost(self, store: Store) -> None:
         one = group(max_attempts=1)
         for number in range(3):

@@ -46,8 +46,26 @@ class Addressing:
         """Whether replies could not leave: the broker takes too little."""
         return self._sender.congested
 
-    def open(self, arrival: Arrival, envelope: Envelope, key: SessionKey) -> ReplyStream:
-        """The reply stream of a request in a session, or of one for a new session id, which `key` names."""
+    def open(
+        self,
+        arrival: Arrival,
+        envelope: Envelope,
+        key: SessionKey,
+        *,
+        request_id: str | None = None,
+        run: int = 0,
+        first_seq: int = 0,
+    ) -> ReplyStream:
+        """The reply stream of a request in a session, or of one for a new session id, which `key` names.
+
+        Args:
+            arrival: where it came from.
+            envelope: what it says of its replies.
+            key: its session.
+            request_id: what it goes by where it names no id, and has been answered before.
+            run: see `ReplyAddress`.
+            first_seq: see `ReplyAddress`.
+        """
         message = arrival.message
         if arrival.address.kind is Kind.SESSION:
             home = topics.session_response(key.scope)
@@ -55,12 +73,14 @@ class Addressing:
             home = topics.assistant_response(key.scope, key.session)
         address = ReplyAddress(
             topic=self._topic(message.response_topic or envelope.reply_topic, home),
-            request_id=envelope.request_id or f"{self._run}-{next(self._numbers)}",
+            request_id=envelope.request_id or request_id or f"{self._run}-{next(self._numbers)}",
             session_id=key.session,
             json=envelope.wants_json,
             correlation_data=message.correlation_data,
             receipt=arrival.receipt,
             trace=self._trace(arrival) if message.user_properties or self._tracer is not None else None,
+            run=run,
+            first_seq=first_seq,
         )
         return self._sender.open(address)
 

@@ -28,7 +28,7 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.taker import Taker
 from inferbus_worker.group.verdicts import AWAY, refusal_of
-from inferbus_worker.group.writing import read_finished, write_change
+from inferbus_worker.group.writing import Ended, read_ended, write_change
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.stream import ReplyStream
@@ -45,9 +45,8 @@ from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdic
 
 log = logging.getLogger("inferbus.desk")
 
-#: Seconds in which the store answers, or everything that it was asked is refused; and after which it does none of it.
+#: Seconds in which the store answers, or everything that it was asked is refused.
 _ANSWER_WITHIN: Final = 0.9
-_VALID_FOR: Final = 0.7
 
 
 class _Step(NamedTuple):
@@ -203,7 +202,7 @@ class Desk:
         if isinstance(bid, Failure):
             self._refuse(bid, replies)
             return None
-        admit = self._group.admit(bid, self._figures.not_after(_VALID_FOR))
+        admit = self._group.admit(bid, self._figures.not_after())
         return _Step(arrival, admit, partial(self._decided, bid, wish), partial(self._undecided, bid, replies))
 
     def _closed(self) -> Failure | None:
@@ -224,11 +223,16 @@ class Desk:
                 self._acknowledge(wish.arrival.receipt)
             case Known(outcome):
                 self._meter.repeated()
-                finished = read_finished(outcome)
-                key = wish.key._replace(session=finished.session)
-                self._addressing.open(wish.arrival, wish.request, key).end(finished.outcome)
+                self._answer_again(wish, read_ended(outcome))
             case _:
                 self._refuse(refusal_of(verdict, self._meter, bid), wish.replies)
+
+    def _answer_again(self, wish: Wish, ended: Ended) -> None:
+        key = wish.key._replace(session=ended.finished.session)
+        # The broker delivers a message again where a worker was lost before it could acknowledge it: its requester may
+        # have heard the answer, and hears the very same. Who asks again himself begins to count anew.
+        same = {"request_id": ended.request_id, "first_seq": ended.seq} if wish.arrival.message.dup else {}
+        self._addressing.open(wish.arrival, wish.request, key, run=ended.run, **same).end(ended.finished.outcome)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
         """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""

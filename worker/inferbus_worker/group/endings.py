@@ -22,7 +22,7 @@ from inferbus_worker.flow.prompt import system_tokens
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
-from inferbus_worker.group.writing import write_change, write_finished, write_terminal, write_turn
+from inferbus_worker.group.writing import Ended, write_change, write_ended, write_terminal, write_turn
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.outgoing import Outgoing
@@ -179,7 +179,7 @@ class GroupEndings(Endings):
         ending = Ending(
             *claim.owed,
             write_terminal(sealed),
-            write_finished(Finished(job.key.session, outcome)) if remembers else None,
+            _remembered(job, outcome) if remembers else None,
             used_tokens=_used_tokens(job),
         )
         if not isinstance(job.outcome, Answer) or claim.session is None:
@@ -198,6 +198,11 @@ class GroupEndings(Endings):
         # Where one server has everything the history is never behind.
         pending = write_change(claim.change) if self._group.is_spread else b""
         return Written(claim.version + 1, pending, after.tokens, tokens, after.bytes)
+
+
+def _remembered(job: Job, outcome: Answered | Failure) -> bytes:
+    address = job.replies.address
+    return write_ended(Ended(Finished(job.key.session, outcome), address.request_id, address.run, job.replies.next_seq))
 
 
 def _used_tokens(job: Job) -> int | None:

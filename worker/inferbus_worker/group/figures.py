@@ -14,6 +14,8 @@ from typing import Final
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.state.redis.group import Group
 
+#: Seconds after which nobody waits any more for what he has asked of the store, or not for long.
+_VALID_FOR: Final = 0.7
 #: Until the first beat nobody is there.
 _NOBODY: Final = Group(now_ms=0, workers=[], queued={}, leases=0, sessions=0, models={})
 
@@ -41,8 +43,11 @@ class Figures:
         self._ahead = group.now_ms - self._clock() * 1000
         self.latest = group
 
-    def not_after(self, seconds: float) -> int:
-        """So many seconds from now, in milliseconds by the store's clock."""
+    def not_after(self, seconds: float = _VALID_FOR) -> int:
+        """Until when to do what is asked now, in milliseconds by the store's clock.
+
+        A store that has stalled goes on with all that it was asked meanwhile, by those too who have hung up.
+        """
         ahead = self._ahead if math.isfinite(self._ahead) else 0
         return int(self._clock() * 1000 + ahead + seconds * 1000)
 

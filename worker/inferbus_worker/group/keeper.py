@@ -181,7 +181,7 @@ class Keeper:
             self._reap_leases()
 
     def _renew_leases(self) -> None:
-        renewed = self._courier.ask(self._group.renew(self._holdings.all()))
+        renewed = self._courier.ask(self._group.renew(self._holdings.all(), self._figures.not_after()))
         for name in renewed.lost:
             log.warning("a job was taken over by another worker: it was not renewed in time")
             self._holdings.lose(name)
@@ -202,7 +202,7 @@ class Keeper:
         return False
 
     def _reap_leases(self) -> None:
-        reaped = self._courier.ask(self._group.reap(self._figures.new_token()))
+        reaped = self._courier.ask(self._group.reap(self._figures.new_token(), not_after=self._figures.not_after()))
         if reaped.requeued or reaped.dropped:
             lost = "%d jobs of lost workers wait again; %d that nobody had confirmed are dropped"
             log.warning(lost, reaped.requeued, reaped.dropped)

@@ -1,7 +1,8 @@
 """A worker's life as a member of its group: in at the start, out at the end, in that order of steps that loses nothing.
 
 In: the store is reached, and found to be written as this worker writes it; what an earlier life of this worker had goes
-back to the group; then leases are kept and jobs are taken; the broker deals out requests to us last.
+back to the group, and leases are kept. What the broker has kept for that earlier life is admitted as soon as somebody
+of the group can answer it. When the model is there jobs are taken, and the broker deals out requests to us last.
 
 Out: the broker deals us no more, and what it had dealt is decided on; nothing more is taken; what runs finishes, and
 what does not in time goes back, to begin anew with another worker; a reply that could not leave, another one sends.
@@ -72,11 +73,15 @@ class Membership:
                     raise StoreAwayError(self.courier.reason or error.reason) from None
                 time.sleep(_TRY_EVERY)
             else:
+                self.keeper.start()
                 return
+
+    def is_served(self) -> bool:
+        """Whether somebody of the group can answer now."""
+        return any(slots for _, slots in self.figures.latest.models.values())
 
     def serve(self) -> None:
         """Take jobs from now on."""
-        self.keeper.start()
         self.taker.start()
 
     def stop_taking(self, timeout: float) -> None:

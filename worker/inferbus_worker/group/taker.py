@@ -152,7 +152,7 @@ class Taker:
         self._listens_to = None
 
     def _take(self, wanted: Sequence[tuple[str, int]]) -> Took:
-        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted))
+        took = self._courier.ask(self._group.take(self._figures.new_token(), wanted, self._figures.not_after()))
         self.receive(took.jobs)
         return took
 

@@ -47,6 +47,22 @@ class Body(NamedTuple):
         return request
 
 
+class Ended(NamedTuple):
+    """How a request ended, and how that was said.
+
+    Attributes:
+        finished: the outcome.
+        request_id: what it went by, where it named no id itself too.
+        run: see `ReplyAddress`.
+        seq: the number of the terminal reply.
+    """
+
+    finished: Finished
+    request_id: str | None
+    run: int
+    seq: int
+
+
 def write_body(body: Body) -> bytes:
     more = {"traced": list(body.traced), "repeats": body.may_repeat}
     return _joined({"key": list(body.key), **_address(body.address), **more}, body.payload)
@@ -84,34 +100,36 @@ def read_terminal(raw: bytes) -> Outgoing:
     )
 
 
-def write_finished(finished: Finished) -> bytes:
+def write_ended(ended: Ended) -> bytes:
     """The outcome of a request, for its repeats."""
-    outcome = finished.outcome
+    outcome = ended.finished.outcome
+    head = {"session": ended.finished.session, "request": ended.request_id, "run": ended.run, "seq": ended.seq}
     if isinstance(outcome, Failure):
-        said: dict[str, Any] = {"code": outcome.code, "detail": outcome.detail, "after": outcome.retry_after_ms}
-        return _joined({"session": finished.session, **said}, b"")
+        return _joined({**head, "code": outcome.code, "detail": outcome.detail, "after": outcome.retry_after_ms}, b"")
     said = outcome._asdict()
     text = said.pop("text").encode(errors="replace")
-    return _joined({"session": finished.session, **said}, text)
+    return _joined({**head, **said}, text)
 
 
-def read_finished(raw: bytes) -> Finished:
-    """What `write_finished` has written; see `read_body`."""
+def read_ended(raw: bytes) -> Ended:
+    """What `write_ended` has written; see `read_body`."""
     head, text = _parted(raw)
+    finished = Finished(head["session"], _outcome(head, text))
+    return Ended(finished, head.get("request"), head.get("run", 0), head.get("seq", 0))
+
+
+def _outcome(head: dict[str, Any], text: bytes) -> Answered | Failure:
     if "code" in head:
-        return Finished(head["session"], Failure(head["code"], head.get("detail", ""), head.get("after")))
+        return Failure(head["code"], head.get("detail", ""), head.get("after"))
     usage, timings = head.get("usage"), head.get("timings")
-    return Finished(
-        head["session"],
-        Answered(
-            text.decode(),
-            head.get("finish_reason", "stop"),
-            None if usage is None else Usage(*usage),
-            None if timings is None else Timings(*timings),
-            head.get("reasoning"),
-            head.get("model"),
-            tuple(head.get("tool_calls", ())),
-        ),
+    return Answered(
+        text.decode(),
+        head.get("finish_reason", "stop"),
+        None if usage is None else Usage(*usage),
+        None if timings is None else Timings(*timings),
+        head.get("reasoning"),
+        head.get("model"),
+        tuple(head.get("tool_calls", ())),
     )
 
 

@@ -107,6 +107,12 @@ class ReplyStream:
         unsent = self._unsent
         return not self._accepted and unsent is not None and isinstance(unsent.terminal, Failure)
 
+    @property
+    def next_seq(self) -> int:
+        """The number of what is said next, when all that is noted has been said."""
+        with self._lock:
+            return self._seq + (0 if self._unsent is None else _count_before_end(self._unsent))
+
     def accepted(self, position: int, eta_ms: int | None) -> None:
         """The request is in the queue. The text half does not say so."""
         self._accepted = True
@@ -156,7 +162,7 @@ class ReplyStream:
         """The terminal reply as it is to be published, by whomever; nothing is noted after it but `end_with` it."""
         with self._lock:
             self._is_over = True
-            seq = self._seq + (0 if self._unsent is None else _count_before_end(self._unsent))
+        seq = self.next_seq
         return self._terminal_in_json(outcome, seq) if self.address.json else self._in_text(outcome)
 
     def end_with(self, sealed: Outgoing, outcome: Answered | Failure) -> None:

@@ -82,6 +82,8 @@ __all__ = [
 _PREFERENCE_MS: Final = 50
 #: Milliseconds for which a cancel that found nothing is remembered.
 _TOMB_MS: Final = 3000
+#: A time in ms that never comes.
+_ALWAYS: Final = 2**53
 #: Waiting jobs that one look takes out.
 _MOST_OVERDUE: Final = 64
 
@@ -156,12 +158,13 @@ class RedisGroup(Conversations, Fleet):
         """Take back what was admitted and not confirmed."""
         return self._call("withdraw", *jobs, read=nothing)
 
-    def take(self, token: str, wanted: Sequence[tuple[str, int]]) -> Call[Took]:
+    def take(self, token: str, wanted: Sequence[tuple[str, int]], not_after: int = _ALWAYS) -> Call[Took]:
         """Take jobs in the order of turns.
 
         Args:
             token: what will prove the hold; never used before.
             wanted: models and how many slots each has free here.
+            not_after: the store's time in ms; later than that nothing is taken.
         """
 
         def read(answer: Any) -> Took:
@@ -169,7 +172,7 @@ class RedisGroup(Conversations, Fleet):
             return Took(read_taken(rows, token), None if again_in == b"" else again_in / 1000)
 
         pairs = [part for model, count in wanted for part in (model, count)]
-        return self._call("take", self._plan, *self._hold(token), _PREFERENCE_MS, *pairs, read=read)
+        return self._call("take", self._plan, *self._hold(token), _PREFERENCE_MS, not_after, *pairs, read=read)
 
     def commit(self, ending: Ending) -> Call[Committed | None]:
         """Write the end of a job, once; None: too late, somebody else has it. The same again is answered as before."""
@@ -196,23 +199,28 @@ class RedisGroup(Conversations, Fleet):
         args = [part for job, token, is_written in held for part in (job, token, int(is_written))]
         return self._call("settle", *args, read=nothing)
 
-    def renew(self, held: Iterable[tuple[str, str]]) -> Call[Renewed]:
-        """Hold on to all of these, each a job and its token; what else is leased to this worker goes back in time."""
+    def renew(self, held: Iterable[tuple[str, str]], not_after: int = _ALWAYS) -> Call[Renewed]:
+        """Hold on to all of these, each a job and its token.
+
+        Args:
+            held: all that this worker has; what else is leased to it goes back in time.
+            not_after: the store's time in ms; later than that nothing goes back.
+        """
         args = [part for pair in held for part in pair]
-        return self._call("renew", self.instance, self._lease_ms, *args, read=_read_renewed)
+        return self._call("renew", self.instance, self._lease_ms, not_after, *args, read=_read_renewed)
 
     def give_back(self, held: Iterable[tuple[str, str]]) -> Call[None]:
         """Let others run these, each a job and its token, before all that waits."""
         return self._call("give_back", *(part for pair in held for part in pair), read=nothing)
 
-    def reap(self, token: str, most: int = 64) -> Call[Reaped]:
-        """Take up what was left behind, `most` of each kind."""
+    def reap(self, token: str, most: int = 64, not_after: int = _ALWAYS) -> Call[Reaped]:
+        """Take up what was left behind, `most` of each kind; nothing after that time, the store's in ms."""
 
         def read(answer: Any) -> Reaped:
             requeued, dropped, rows, evicted = answer
             return Reaped(requeued, dropped, read_taken(rows, token), read_names(evicted))
 
-        args = (*self._hold(token), most, self._max_attempts, self._session_ms)
+        args = (*self._hold(token), most, self._max_attempts, self._session_ms, not_after)
         return self._call("reap", *args, read=read)
 
     def overdue(self, token: str) -> Call[list[Taken]]:

@@ -1,8 +1,12 @@
 -- Take up what was left behind: leases that have run out, jobs that nobody confirmed, sessions that nobody came back to.
 local instance, token, lease_ms, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local max_attempts, session_ttl_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local max_attempts, session_ttl_ms, not_after = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local at = now()
+-- The store has stalled with this before it: those that live have yet to renew what they have.
+if at > not_after then
+  return {0, 0, {}, {}}
+end
 local requeued, dropped, mine, evicted = 0, 0, {}, {}
 for _, id in ipairs(call('ZRANGE', LEASES, '-inf', at, 'BYSCORE', 'LIMIT', 0, most)) do
   local job = load(id)

@@ -1,7 +1,7 @@
 -- Hold on to jobs. What is leased to this worker for a while and not among them, it has never heard of: the answer to its
--- take was lost, and the job goes back.
-local instance, lease_ms = ARGV[1], tonumber(ARGV[2])
-local HELD = 3
+-- take was lost, and the job goes back; unless this comes so late that he may have taken more since he asked.
+local instance, lease_ms, not_after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local HELD = 4
 local UNHEARD_MS = 2000
 
 local at = now()
@@ -20,7 +20,7 @@ for index = HELD, #ARGV, 2 do
   end
 end
 for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. instance)) do
-  local job = not named[id] and load(id)
+  local job = at <= not_after and not named[id] and load(id)
   if job and job.instance == instance and job.taken + UNHEARD_MS < at then
     if job.state == 'running' then
       unlease(id, job)

@@ -1,11 +1,16 @@
 -- Take jobs for the models that have slots free here, in the order of turns that flow/queue.py has.
 local plan = cjson.decode(ARGV[1])
 local instance, token, lease_ms, prefer_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local WANTED = 6
+local not_after = tonumber(ARGV[6])
+local WANTED = 7
 -- So many jobs that wait for a worker of their own are passed over in one lane.
 local MOST_SKIPPED = 16
 
 local at = now()
+-- Nobody waits for the answer any more: what is taken now would lie here for nobody.
+if at > not_after then
+  return {{}, ''}
+end
 local wanted = {}
 for index = WANTED, #ARGV, 2 do
   wanted[ARGV[index]] = tonumber(ARGV[index + 1])
