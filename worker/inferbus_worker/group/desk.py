@@ -231,8 +231,14 @@ class Desk:
         key = wish.key._replace(session=ended.finished.session)
         # The broker delivers a message again where a worker was lost before it could acknowledge it: its requester may
         # have heard the answer, and hears the very same. Who asks again himself begins to count anew.
-        same = {"request_id": ended.request_id, "first_seq": ended.seq} if wish.arrival.message.dup else {}
-        self._addressing.open(wish.arrival, wish.request, key, run=ended.run, **same).end(ended.finished.outcome)
+        if wish.arrival.message.dup:
+            request_id, seq = ended.request_id, ended.seq
+        else:
+            request_id, seq = None, 0
+        replies = self._addressing.open(
+            wish.arrival, wish.request, key, request_id=request_id, run=ended.run, first_seq=seq
+        )
+        replies.end(ended.finished.outcome)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
         """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""
