@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import pytest
+
 from support.ledger import Ledger
 from support.mosquitto import Mosquitto
 from support.redis_server import RedisServer
@@ -26,6 +28,7 @@ _LIMITS: Final = {
 }
 
 
+@pytest.mark.slow
 def test_limits_hold_across_workers(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 37: each limit in its turn, with all on. A refusal counts in none: what one leaves others may have."""
     count = size(1_000, 10_000)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from support.inferbus import inferbus
 from support.ledger import Ledger
 from support.mosquitto import Mosquitto
@@ -68,6 +70,7 @@ class Run(NamedTuple):
     ledger: Ledger
 
 
+@pytest.mark.slow
 def test_a_slow_sibling_takes_what_it_can(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 35. It is dealt a third and runs a twentieth; the p99 is that of three equal workers, nearly."""
     equal = run(own_broker, "equal", [_EQUAL] * len(_UNEQUAL))
