@@ -201,6 +201,7 @@ def _workers(grown: Mapping[int, Sequence[Grown]]) -> Section:
             "Redis (cores)",
             "machine (cores)",
             "median answer (ms)",
+            "refused",
         ],
         rows=[_row_of(count, runs, linear[count]) for count, runs in grown.items()],
         verdicts=[ratio.verdict(f"{ratio.label}: at least {_LINEAR_GOAL}") for ratio in goals],
@@ -221,4 +222,5 @@ def _row_of(count: int, runs: Sequence[Grown], linear: Spread) -> list[str]:
         Spread.of(run.redis for run in runs).text(),
         Spread.of(run.machine for run in runs).text(),
         Spread.of(run.median_ms for run in runs).text(0),
+        str(sum(run.refused for run in runs)),
     ]
