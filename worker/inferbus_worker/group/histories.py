@@ -43,12 +43,14 @@ class Histories:
         courier: reaches the store.
         group: knows its words.
         max_bytes: of what is kept at hand.
+        max_sessions: of which something is.
     """
 
-    def __init__(self, courier: Courier, group: RedisGroup, max_bytes: int) -> None:
+    def __init__(self, courier: Courier, group: RedisGroup, max_bytes: int, max_sessions: int) -> None:
         self._courier = courier
         self._group = group
         self._at_hand: LRUCache[str, _AtHand] = LRUCache(max_bytes, getsizeof=lambda kept: kept.conversation.bytes)
+        self._max_sessions = max_sessions
         self._lock = threading.Lock()
         self._seldom = Seldom(log)
 
@@ -130,6 +132,9 @@ class Histories:
     def keep(self, session: str, version: int, conversation: Conversation) -> None:
         """Have it at hand, perhaps for the session's next turn."""
         with self._lock:
+            # What the store lets go of only one worker hears, and a short history costs more than its bytes.
+            while session not in self._at_hand and len(self._at_hand) >= self._max_sessions:
+                self._at_hand.popitem()
             try:
                 self._at_hand[session] = _AtHand(version, conversation)
             except ValueError:  # larger than all together may be

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
@@ -25,6 +25,7 @@ from inferbus_worker.group.histories import Histories
 from inferbus_worker.group.holdings import Holdings
 from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import UnreadableError
+from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.state.errors import StoreAwayError
 from inferbus_worker.state.redis.courier import Courier
@@ -144,9 +145,8 @@ class Keeper:
         served = {key: self._slots.of(key) for key, model in self._registry.models.items() if model.will_serve}
         self._figures.heard(self._courier.ask(self._group.beat(self._info(), served)))
 
-    def give_back(self) -> None:
-        """Let others have what this worker has not ended, and what it has ended and could not say."""
-        held = self._holdings.all()
+    def give_back(self, held: Sequence[Owed]) -> None:
+        """Let others run what this worker has not ended, and say what it has ended and could not say."""
         if held:
             self._courier.post(self._group.give_back(held), keeps=True)
             for owed in held:
@@ -199,7 +199,7 @@ class Keeper:
         self._without_broker_since = self._without_broker_since or now
         if now - self._without_broker_since >= _WITHOUT_BROKER and len(self._holdings):
             log.warning("without a broker: %d jobs are given back to the group", len(self._holdings))
-            self.give_back()
+            self.give_back(self._holdings.all())
         return False
 
     def _reap_leases(self) -> None:
