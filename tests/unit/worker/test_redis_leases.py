@@ -179,7 +179,7 @@ class TestBells:
 class TestPreference:
     def test_a_sessions_next_turn_waits_a_moment_for_who_has_its_cache(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         bells(store)
         wait(store, two, "b", session="s")
@@ -192,16 +192,23 @@ class TestPreference:
         store.pass_(0.03)
         assert [taken.job for taken in store.ask(two.take("u", _WANTED)).jobs] == ["b"]
 
+    def test_who_does_not_serve_its_model_is_not_waited_for(self, store: Store) -> None:
+        one, two = group("w1"), group("w2")
+        store.ask(one.beat(b"", {"another m": (0, 1)}))
+        live_through(store, one, "a", session="s")
+        wait(store, two, "b", session="s")
+        assert len(store.ask(two.take("t", _WANTED)).jobs) == 1
+
     def test_it_takes_it_at_once(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         wait(store, two, "b", session="s")
         assert len(store.ask(one.take("t", _WANTED)).jobs) == 1
 
     def test_nobody_waits_for_a_worker_that_is_gone(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         store.ask(one.leave())
         wait(store, two, "b", session="s")
