@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("in_groups")
 _SAFELY: dict[str, Any] = {"ack": "after-reply", "worker_id": "w1"}
 
 
-def deliver(rooms: Rooms, *, dup: bool = False, **fields: str) -> list[dict[str, Any]]:
+def deliver(rooms: Rooms, fields: dict[str, str], *, dup: bool = False) -> list[dict[str, Any]]:
     """One request from the broker, and its whole turn where there is one."""
     request = {"sessionId": "s1", "message": "hello", "reply": "json", **fields}
     said = rooms.receive("general/user_input", request, qos=1, ack_id=1, dup=dup)
@@ -25,10 +25,10 @@ def deliver(rooms: Rooms, *, dup: bool = False, **fields: str) -> list[dict[str,
 @pytest.mark.parametrize("ids", [{}, {"requestId": "r"}, {"requestId": "r", "clientId": "c"}])
 def test_it_is_answered_with_the_very_same_words(ids: dict[str, str]) -> None:
     first = Rooms(**_SAFELY)
-    said = deliver(first, **ids)
+    said = deliver(first, ids)
     assert [reply["type"] for reply in said] == ["accepted", "done"]
     came_back = Rooms(beside=first, **_SAFELY)
-    assert deliver(came_back, dup=True, **ids) == said[-1:]
+    assert deliver(came_back, ids, dup=True) == said[-1:]
     assert came_back.engine.calls == []
 
 
