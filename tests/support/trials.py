@@ -258,6 +258,24 @@ TRIALS: Final = (
         ("tests/faults/test_tls.py",),
     ),
     Trial(
+        35,
+        "three workers behind a broker that deals blindly, one ten times slower",
+        "the slow one runs what it can; the p99 is within 1.5 times that of three equal ones of the same capacity",
+        ("tests/faults/test_group_shares.py",),
+    ),
+    Trial(
+        36,
+        "soak of three workers: every request in a session of its own",
+        "the store's memory and every worker's reach a plateau; of what went nothing is left",
+        ("tests/faults/test_group_soak.py",),
+    ),
+    Trial(
+        37,
+        "limits across workers: many requests at three workers at once",
+        "all together admit exactly the limit: of a client, a session, a project, in all",
+        ("tests/faults/test_group_limits.py",),
+    ),
+    Trial(
         38,
         "a worker of a group sees the broker and not the store; the store and not the broker; or is not heard",
         "refused in words; nothing lost, nothing answered differently twice",

@@ -209,6 +209,6 @@ def test_a_model_that_is_elsewhere_has_no_slot_here(tmp_path: Path) -> None:
 def test_a_model_that_nobody_can_mean_to_be_elsewhere_is_refused(
     tmp_path: Path, state: str | None, models: dict[str, Any], why: str
 ) -> None:
+    projects = {"general": {"model": next(iter(models))}}
     with pytest.raises(SettingsError, match=why):
-        projects = {"general": {"model": next(iter(models))}}
         load(tmp_path, {"models": models, "projects": projects, **({} if state is None else {"state": state})})
