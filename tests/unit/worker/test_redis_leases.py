@@ -52,6 +52,18 @@ class TestLeases:
         assert store.ask(one.renew([("a", "t")])) == Renewed((), ())
         assert store.ask(two.reap("r")) == Reaped(0, 0, [])
 
+    def test_a_confirmation_that_comes_again_says_the_same_though_all_is_over(self, store: Store) -> None:
+        """Its answer was lost; its jobs have been run and answered meanwhile by others."""
+        one = group("w1")
+        admit(store, one, bid("a"))
+        confirm = one.confirm(["a", "never"])
+        assert store.ask(confirm) == ("never",)
+        (taken,) = store.ask(one.take("t", _WANTED)).jobs
+        end(store, one, taken)
+        store.ask(one.settle([("a", "t", True)]))
+        assert store.ask(confirm) == ("never",)
+        assert store.ask(one.confirm(["a"])) == ("a",)
+
     def test_what_is_given_back_was_not_lost(self, store: Store) -> None:
         one = group(max_attempts=1)
         for number in range(3):
