@@ -21,6 +21,8 @@ from support.trials import size
 from support.waiting import until
 from support.worker import WorkerProcess
 
+pytestmark = pytest.mark.slow
+
 _WORKERS: Final = 3
 _OUTSTANDING: Final = 15
 #: A turn takes a third of a second, so that every moment of it can be met.
@@ -33,6 +35,7 @@ def store() -> Iterator[RedisServer]:
         yield store
 
 
+@pytest.mark.alone
 def test_one_of_three_is_killed_at_random_points(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:
@@ -98,6 +101,7 @@ def until_answered(requester: Requester, count: int) -> None:
     until(lambda: requester.ledger.replies >= enough)
 
 
+@pytest.mark.alone
 def test_a_worker_that_was_stopped_past_its_lease(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:

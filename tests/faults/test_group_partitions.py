@@ -20,6 +20,8 @@ from support.sharing import LEASE, keep_under_way, sharing, under_way, until_tak
 from support.trials import size
 from support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _WORKERS: Final = 3
 _OUTSTANDING: Final = 12
 _KEEPALIVE: Final = 5
@@ -107,7 +109,7 @@ def test_a_worker_that_sees_the_store_and_not_the_broker(
 def test_what_is_delivered_again_is_answered_with_the_very_same_words(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:
-    """What the worker said was lost, acknowledgements of requests too, which others have answered before it was killed."""
+    """What the worker said was lost, acknowledgements too; others have answered the requests before it was killed."""
     rounds = size(1, 20)
     with (
         FaultProxy(own_broker.port) as proxy,

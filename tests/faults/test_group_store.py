@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.redis_fleets import ClusterFleet, SentinelFleet
@@ -17,6 +19,8 @@ from support.sharing import keep_under_way, sharing, takeovers, under_way
 from support.trials import size
 from support.waiting import until
 from support.worker import WorkerProcess
+
+pytestmark = pytest.mark.slow
 
 _WORKERS: Final = 3
 _OUTSTANDING: Final = 12

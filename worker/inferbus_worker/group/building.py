@@ -91,7 +91,7 @@ def join_group(base: Base) -> Membership:
     courier = base.courier or Courier(store, group.prefix, sources())
     holdings = Holdings()
     histories = Histories(courier, group, settings.max_history_bytes, settings.max_sessions)
-    reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
+    reopening = Reopening(settings.worker_id, base.sender, base.tracer, settings.slot_timeout_in_force, base.clock)
     endings = GroupEndings(
         in_flight=base.in_flight,
         meter=meter,

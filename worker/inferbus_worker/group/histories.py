@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from inferbus_worker.group.writing import read_change, read_conversation, write_turn
+from inferbus_worker.group.writing import UnreadableError, read_change, read_conversation, write_turn
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.conversation import Change, Conversation
 from inferbus_worker.state.redis.courier import Courier
@@ -123,8 +123,8 @@ class Histories:
                 if change.resets or version == wanted.version - 1:
                     self._append(wanted, change, conversation.after(change))
                     return conversation.after(change)
-        except (ValueError, TypeError, KeyError) as error:
-            log.error("a history could not be read (%s)", type(error).__name__)  # noqa: TRY400 - its words may quote it
+        except UnreadableError as error:
+            self._seldom.warning("a history is lost: %s", error)
             return None
         self._seldom.warning("a history is lost: the store has version %d instead of %d", version, wanted.version)
         return None

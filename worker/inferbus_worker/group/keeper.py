@@ -24,6 +24,7 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories
 from inferbus_worker.group.holdings import Holdings
 from inferbus_worker.group.reopening import Reopening
+from inferbus_worker.group.writing import UnreadableError
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.state.errors import StoreAwayError
@@ -218,7 +219,7 @@ class Keeper:
         """Publish a terminal reply that its worker has written and could not send, or not clear."""
         try:
             reply = self._reopening.owed(taken)
-        except (ValueError, TypeError, KeyError):
+        except UnreadableError:
             log.exception("a reply that another worker owed could not be read")
             self._endings.discard(taken)
             return
