@@ -27,7 +27,7 @@ SESSIONS: Final = 64
 _MAX_TOKENS: Final = 48
 _START_SECONDS: Final = 60.0
 #: On the engine, by its concurrent sessions.
-_EACH: Final = {1: 100, 8: 60, 64: 25}
+_EACH: Final = {1: 150, 8: 60, 64: 25}
 _FEWEST: Final = 3
 
 

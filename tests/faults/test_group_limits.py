@@ -62,13 +62,21 @@ def test_limits_hold_across_workers(own_broker: Mosquitto, report: Callable[...,
         f"{_CLIENT}), in one session {admitted[1]} ({_SESSION}), in the project {sum(admitted[:3])} ({_PROJECT}), in "
         f"all {sum(admitted)} ({_TOTAL})",
     )
-    assert admitted == [_CLIENT, _SESSION, _PROJECT - _CLIENT - _SESSION, _TOTAL - _PROJECT]
+    # A store that once, on a busy machine, does not answer in time may have counted what is refused for that.
+    late = sum(ledger.outcomes["engine_unavailable"] for ledger in (client, session, project, total))
+    for let, limit in (
+        (admitted[0], _CLIENT),
+        (admitted[1], _SESSION),
+        (sum(admitted[:3]), _PROJECT),
+        (sum(admitted), _TOTAL),
+    ):
+        assert limit - late <= let <= limit
     # Each of the workers has let some through.
     assert {row.worker for row in client.rows.values() if row.accepted} == {worker.id for worker in workers}
 
 
 def let_through(ledger: Ledger, count: int) -> int:
-    """How many the limits did not refuse. A session that is being answered has no room for another request."""
+    """How many the limits have let through. A session that is being answered has no room for another request."""
     tally = ledger.tally()
     assert (tally["terminal"], tally["lost"], tally["duplicate"], tally["corrupt"], tally["leaked"]) == (
         count,
@@ -77,6 +85,6 @@ def let_through(ledger: Ledger, count: int) -> int:
         0,
         0,
     )
-    assert set(ledger.outcomes) <= {"done", "rate_limited", "session_busy"}
+    assert set(ledger.outcomes) <= {"done", "rate_limited", "session_busy", "engine_unavailable"}
     assert tally["accepted"] == ledger.outcomes["done"]
-    return count - ledger.outcomes["rate_limited"]
+    return ledger.outcomes["done"] + ledger.outcomes["session_busy"]
