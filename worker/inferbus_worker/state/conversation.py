@@ -7,7 +7,6 @@ and a change makes another one.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +30,11 @@ class Remembered(NamedTuple):
     message: Message
     tokens: int
     bytes: int
+
+
+def _bytes_of(prompt: str | None) -> int:
+    """The same whenever it is asked: Python's own figure grows when a text is written somewhere."""
+    return len((prompt or "").encode(errors="replace"))
 
 
 def remembered(message: Message, tokens: int) -> Remembered:
@@ -94,8 +98,8 @@ class Conversation(NamedTuple):
             self.bytes
             + sum(one.bytes for one in change.messages)
             - sum(one.bytes for one in gone)
-            + sys.getsizeof(prompt or "")
-            - sys.getsizeof(self.system_prompt or ""),
+            + _bytes_of(prompt)
+            - _bytes_of(self.system_prompt),
         )
 
     def excess(self, budget: int, *, keeps_last_turn: bool = False) -> int:
