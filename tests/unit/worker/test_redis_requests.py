@@ -30,7 +30,8 @@ class TestAWholeLife:
         )
         assert end(store, one, taken) == Committed(())
         store.ask(one.settle([("j", "t", True)]))
-        assert store.names() == {"turns", "bell:m"}
+        assert store.names() == {"turns", "bell:m", "confirmed:j"}
+        assert 0 < store.client.pttl(f"{one.prefix}confirmed:j") <= 120_000
 
     def test_a_session_stays_with_what_the_turn_wrote(self, store: Store) -> None:
         one = group()

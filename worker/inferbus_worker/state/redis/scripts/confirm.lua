@@ -1,6 +1,11 @@
 -- Let everybody take what was admitted. Says which jobs are no more: it came too late for them.
 local rings = ARGV[1] == '1'
 local JOBS = 2
+-- For so long a confirmation whose answer was lost is sent again, and answered as before.
+local REMEMBERED_MS = 120000
+if #ARGV < JOBS then
+  return {}
+end
 
 local at = now()
 local gone, rung = {}, {}
@@ -34,4 +39,12 @@ for model, is_rung in pairs(rung) do
     ring(model)
   end
 end
+
+-- A job that is no more may have been confirmed by this very call, and be over by now. It is in one confirmation only.
+local mark = P .. 'confirmed:' .. ARGV[JOBS]
+local before = #gone > 0 and call('GET', mark)
+if before then
+  return cjson.decode(before)
+end
+call('SET', mark, #gone > 0 and cjson.encode(gone) or '[]', 'PX', REMEMBERED_MS)
 return gone
