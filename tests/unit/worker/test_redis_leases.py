@@ -122,6 +122,21 @@ class TestLeases:
         assert store.ask(one.confirm(["j"])) == ("j",)
         assert store.ask(one.take("t", _WANTED)).jobs == []
 
+    def test_a_confirmation_that_is_sent_again_is_answered_as_before(self, store: Store) -> None:
+        """Its first answer was lost on the way; whoever took the job has answered it meanwhile."""
+        one, other = group(), group("w2")
+        for job in ("j", "k", "l"):
+            admit(store, one, bid(job))
+        store.ask(one.withdraw(["l"]))
+        confirmation = one.confirm(["j", "k", "l"])
+        assert store.ask(confirmation) == ("l",)
+        (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
+        end(store, other, taken)
+        store.ask(other.settle([(taken.job, taken.token, True)]))
+        store.pass_(9)
+        assert store.ask(confirmation) == ("l",)
+        assert store.ask(one.confirm([])) == ()
+
     def test_sessions_that_nobody_comes_back_to_go(self, store: Store) -> None:
         one = group()
         live_through(store, one, "j", session="a")

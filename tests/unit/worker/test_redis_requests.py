@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from inferbus_worker.state.redis.bids import Charging
 from inferbus_worker.state.redis.holdings import Became, Committed, Taken
 from inferbus_worker.state.redis.verdicts import (
@@ -93,6 +95,28 @@ class TestTheVerdict:
         one = group()
         wait(store, one, "j", retry="r")
         assert admit(store, one, bid("k", retry="r")) == Repeat()
+
+    def test_what_nobody_will_confirm_stands_in_nobodys_way(self, store: Store) -> None:
+        """Its admitter has heard no answer, and has refused it or is lost: nobody would answer a repeat either."""
+        one, other = group(), group("w2")
+        admit(store, one, bid("j", retry="r", session="s", form_limit=1))
+        assert admit(store, other, bid("k", retry="r", session="s")) == Repeat()
+        assert admit(store, other, bid("k", session="s")) == Busy()
+        store.pass_(1)
+        assert admit(store, other, bid("k", retry="r", session="s", form_limit=1)) == Admitted(0)
+        assert store.ask(one.confirm(["j"])) == ("j",)
+        store.pass_(1)
+        assert admit(store, one, bid("l", session="s")) == Admitted(0)
+        assert store.ask(other.confirm(["k"])) == ("k",)
+        assert store.ask(one.confirm(["l"])) == ()
+        assert [taken.job for taken in store.ask(one.take("t", [("m", 9)])).jobs] == ["l"]
+
+    def test_what_the_store_has_lost_stands_in_nobodys_way(self, store: Store) -> None:
+        """A store that is full may let go of keys, where its policy says so."""
+        one = group()
+        wait(store, one, "j", retry="r", session="s")
+        store.client.delete(f"{one.prefix}job:j")
+        assert admit(store, one, bid("k", retry="r", session="s")) == Admitted(1)
 
     def test_a_repeat_of_what_has_ended_gets_its_outcome_and_counts(self, store: Store) -> None:
         one = group()
@@ -248,6 +272,27 @@ class TestCancels:
         assert store.ask(one.cancel("s", None, "c")).running == ("j",)
         store.ask(one.confirm(["j"]))
         assert [taken.is_cancelled for taken in store.ask(one.overdue("o"))] == [True]
+
+    def test_it_looks_at_no_other_of_its_session(self, store: Store) -> None:
+        """A session may have thousands under way, all without a conversation, and cancels cost their sender nothing."""
+        one = group()
+        for number in range(50):
+            wait(store, one, f"j{number}", names=f"n{number}/")
+        wait(store, one, "named", names="n7")
+
+        def commands() -> int:
+            stats: Any = store.client.info("commandstats")
+            return sum(row["calls"] for row in stats.values())
+
+        before = commands()
+        assert store.ask(one.cancel("s", "n", "c")) == ([], ())
+        assert commands() - before < 10
+        assert [taken.job for taken in store.ask(one.cancel("s", "n7", "c")).mine] == ["named"]
+        assert [taken.job for taken in store.ask(one.cancel("s", "n7/", "c")).mine] == ["j7"]
+        assert len(store.ask(one.cancel("s", None, "c")).mine) == 49
+        before = commands()
+        assert len(store.ask(one.cancel("s", None, "c")).running) == 51
+        assert commands() - before < 60
 
     def test_one_that_finds_nothing_is_remembered_for_its_request(self, store: Store) -> None:
         one = group()

@@ -12,6 +12,8 @@ local GREED = 7
 -- For so long the nameless leave some room to somebody with a name.
 local REMEMBERED_MS = 600000
 local MOST_CHARGES = 64
+-- Whoever has not confirmed by then has refused what it asked for, since the answer did not come in time, or is lost.
+local CONFIRMED_WITHIN_MS = 1000
 
 local at = now()
 if at > not_after then
@@ -24,9 +26,24 @@ if place_before then
   return {'admitted', tonumber(place_before)}
 end
 
+-- Whether a job is in flight. One that nobody will confirm is none, and makes way: nobody else would answer either.
+local function flies(other)
+  local values = call('HMGET', key_of(other), 'state', 'at')
+  if values[1] and (values[1] ~= 'unconfirmed' or at - values[2] < CONFIRMED_WITHIN_MS) then
+    return true
+  end
+  if values[1] then
+    drop(other, load(other))
+  end
+  return false
+end
+
 local known = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry)
 if known and known:sub(1, 2) == 'j:' then
-  return {'repeat'}
+  if flies(known:sub(3)) then
+    return {'repeat'}
+  end
+  known = false
 end
 if not known and names ~= '' and call('EXISTS', P .. 'tomb:' .. #flying .. ':' .. flying .. '/' .. names) == 1 then
   return {'tombstoned'}
@@ -57,7 +74,7 @@ end
 local conversation = {}
 if session ~= '' then
   conversation = call('HMGET', P .. 'session:' .. session, 'claim', 'tokens', 'system', 'worker')
-  if conversation[1] then
+  if conversation[1] and flies(conversation[1]) then
     return {'busy'}
   end
 end
@@ -215,7 +232,7 @@ end
 count_in(lane, owner, score)
 call('HINCRBY', P .. 'owners:' .. lane, 'unconfirmed', 1)
 call('ZADD', UNCONFIRMED, at + patience, id)
-call('SADD', P .. 'flying:' .. flying, id)
+call('ZADD', P .. 'flying:' .. flying, 0, by_name(names) .. id)
 if session ~= '' then
   call('HSET', P .. 'session:' .. session, 'claim', id)
 end

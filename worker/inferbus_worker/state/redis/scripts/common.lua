@@ -172,6 +172,11 @@ local function settle_charge(id, job, tokens)
   end
 end
 
+-- What stands before a job among those of its session that fly, so that one can be found by its name.
+local function by_name(names)
+  return #names .. ':' .. names .. '/'
+end
+
 local function let_session_go(id, job)
   if job.session ~= '' then
     local session = P .. 'session:' .. job.session
@@ -185,7 +190,7 @@ end
 -- times: only what is still this job's is let go.
 local function release(id, job)
   let_session_go(id, job)
-  if call('SREM', P .. 'flying:' .. job.flying, id) == 1 and job.form == '1' then
+  if call('ZREM', P .. 'flying:' .. job.flying, by_name(job.names) .. id) == 1 and job.form == '1' then
     decrease(FORMS, job.model)
   end
   if job.retry ~= '' and call('GET', P .. 'retry:' .. job.retry) == 'j:' .. id then
