@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import psutil
@@ -13,6 +13,7 @@ from .fleet_growth import ANSWER_MS, SLOTS, Grown
 from .fleet_store import SESSIONS, SIDES, Found, Kind
 from .fleet_takeover import LEASE
 from .plan import Plan
+from .runs import Run as EngineRun
 from .runs import per_second as rate_of
 from .runs import sessions as in_words
 
@@ -121,11 +122,16 @@ def _rows_of_one(found: Found) -> list[list[str]]:
 
 
 def _rows_of_engine(engine: fleet_store.OnEngine, levels: Sequence[int]) -> list[list[str]]:
+    figures: Mapping[str, Callable[[EngineRun], float]] = {
+        RATE: rate_of,
+        "worker's and engine's CPU per request (ms)": lambda run: run.cpu_ms,
+    }
     rows = []
     for level in levels:
-        memory, redis = ([rate_of(run) for run in engine[side, level]] for side in SIDES)
-        load = f"{in_words(level)}, demo model"
-        rows.append([load, RATE, Spread.of(memory).text(1), Spread.of(redis).text(1), ratios(redis, memory).text()])
+        for what, figure in figures.items():
+            memory, redis = ([figure(run) for run in engine[side, level]] for side in SIDES)
+            load = f"{in_words(level)}, demo model"
+            rows.append([load, what, Spread.of(memory).text(1), Spread.of(redis).text(1), ratios(redis, memory).text()])
     return rows
 
 
