@@ -171,6 +171,7 @@ class GroupEndings(Endings):
 
     def _over_here(self, end: _End) -> None:
         """Another worker has the job, or will."""
+        self._holdings.was_lost(end.job)  # it may have been, while its outcome was on its way
         self._holdings.forget(Owed(end.ending.job, end.ending.token))
         end.job.replies.abandon()
         self._in_flight.remove(end.job)
