@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import bus, document, engine, gateway, memory, overload, plot, startup, streams
+from . import bus, document, engine, fleet, gateway, memory, overload, plot, startup, streams
 from .figures import Section
 from .machine import here
 from .model import SHAPES
@@ -27,6 +27,7 @@ _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
     "startup": startup.measure,
     "streams": streams.measure,
     "gateway": gateway.measure,
+    "fleet": fleet.measure,
 }
 _ON_ENGINE: Final = tuple(engine.WAYS)
 _LEVELS: Final = (1, 8, 64)

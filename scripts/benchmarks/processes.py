@@ -141,6 +141,19 @@ def broker() -> Iterator[int]:
             yield port
 
 
+@contextmanager
+def redis() -> Iterator[tuple[str, Child]]:
+    """A Redis of our own that writes nothing to disk, on this machine alone; yields its URL, and itself.
+
+    Raises:
+        ProcessFailedError: it does not come up.
+    """
+    port = free_port()
+    with Child(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]) as server:
+        server.wait_for("Ready to accept connections", 10)
+        yield f"redis://127.0.0.1:{port}", server
+
+
 def echo(port: int) -> Child:
     """The yardstick; its log says `ready`."""
     return Child([sys.executable, str(_HERE / "echo.py"), str(port)])

@@ -27,7 +27,7 @@ from . import closed_loop, http_load
 from .dialects import Json
 from .model import Model
 from .outcome import Outcome
-from .processes import Child, ProcessFailedError, broker, free_port, worker
+from .processes import Child, ProcessFailedError, broker, free_port, redis, worker
 
 _START_SECONDS: Final = 900.0
 _RUN_SECONDS: Final = 600.0
@@ -98,22 +98,25 @@ class BusSide(Side):
     def _start(self) -> None:
         model = self._model
         self._port = self._stack.enter_context(broker())
-        options = [
-            "--workers",
-            str(self._slots),
-            "--max-workers",
-            str(self._slots),
-            "--max-history-tokens",
-            "0",
-            *model.options,
-        ]
-        self.child = worker(self._port, str(model.path), *options, environment=model.environment)
+        self.child = worker(self._port, str(model.path), *self._options(), environment=model.environment)
         self._stack.enter_context(self.child)
         self.child.wait_for('"ready:', _START_SECONDS)
 
     def run(self, way: Way, sessions: int, requests: int) -> Outcome:
         dialect = Json(stream=way is Way.BUS_STREAM, max_tokens=self._model.max_tokens)
         return closed_loop.run(self._port, sessions=sessions, requests=requests, dialect=dialect, patience=_RUN_SECONDS)
+
+    def _options(self) -> list[str]:
+        slots = str(self._slots)
+        return ["--workers", slots, "--max-workers", slots, "--max-history-tokens", "0", *self._model.options]
+
+
+class GroupSide(BusSide):
+    """The same, as the only worker of a group."""
+
+    def _options(self) -> list[str]:
+        store, _ = self._stack.enter_context(redis())
+        return [*super()._options(), "--state", store]
 
 
 class InProcessSide(Side):

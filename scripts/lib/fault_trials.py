@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.machine import here
-from support.trials import FIGURES_VARIABLE, NOT_TRIED, SIZE_VARIABLE, SOAK_VARIABLE, TRIALS, Trial
+from support.trials import FIGURES_VARIABLE, SIZE_VARIABLE, SOAK_VARIABLE, TRIALS, Trial
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENT: Final = ROOT / "docs" / "promises.md"
@@ -39,8 +39,9 @@ HEAD: Final = f"""\
    without persistence.
 
 Each trial keeps a ledger: requests sent, accepted, with a terminal reply; lost (the broker took it, nobody answered),
-duplicate (more than one terminal reply), corrupt (another text than the right one), leaked (a reply on another
-session's topic). Not tried yet: {"; ".join(NOT_TRIED)}.
+duplicate (terminal replies after the first), repeated (those of them that say byte for byte the same, as a worker of a
+group does where another was lost before it had heard that its reply had left), corrupt (another text than the right
+one), leaked (a reply on another session's topic).
 
 The short form of every trial runs with `scripts/test`; `scripts/faults --long` runs the long one.
 
@@ -109,7 +110,6 @@ def list_trials(trials: Iterable[Trial]) -> None:
         print(f"{trial.number:>3}  {trial.fault}\n     expected: {trial.expected}")
         for where in trial.where:
             print(f"     {where}")
-    print("Not tried:", *NOT_TRIED, sep="\n     ")
 
 
 def run(trial: Trial, environment: dict[str, str]) -> Result:

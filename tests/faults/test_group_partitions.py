@@ -16,9 +16,11 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.redis_server import RedisServer
 from support.requester import Requester
-from support.sharing import LEASE, keep_under_way, sharing, under_way, until_taken_over
+from support.sharing import LEASE, keep_under_way, sharing, under_way, until_busy, until_taken_over
 from support.trials import size
 from support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 _WORKERS: Final = 3
 _OUTSTANDING: Final = 12
@@ -28,6 +30,9 @@ _SLOW: Final[dict[str, Any]] = {
     "simulated_per_token": "50ms",
     "keepalive": _KEEPALIVE,
 }
+
+#: So slow that what a worker has is not over before it is cut off.
+_SLOWER: Final = {**_SLOW, "simulated_per_token": "200ms"}
 
 
 @pytest.fixture
@@ -55,14 +60,15 @@ def test_a_worker_that_sees_the_broker_and_not_the_store(
     with (
         FaultProxy(store.port) as proxy,
         sharing(
-            [own_broker] * _WORKERS, [f"redis://{proxy.host}:{proxy.port}/0", store.url, store.url], "part", **_SLOW
-        ),
+            [own_broker] * _WORKERS, [f"redis://{proxy.host}:{proxy.port}/0", store.url, store.url], "part", **_SLOWER
+        ) as workers,
         Requester(own_broker, "part") as requester,
         Listener(own_broker, "part/assistant_response/#") as listener,
     ):
         keep_under_way(requester, _OUTSTANDING)
         for _ in range(rounds):
             until_answered(requester)
+            until_busy(store, workers[0])
             had, began = under_way(requester.ledger), time.monotonic()
             with cut_off(proxy):
                 gone = until_taken_over(requester.ledger, had, began)
@@ -107,7 +113,7 @@ def test_a_worker_that_sees_the_store_and_not_the_broker(
 def test_what_is_delivered_again_is_answered_with_the_very_same_words(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:
-    """What the worker said was lost, acknowledgements of requests too, which others have answered before it was killed."""
+    """What the worker said was lost, acknowledgements too; others have answered the requests before it was killed."""
     rounds = size(1, 20)
     with (
         FaultProxy(own_broker.port) as proxy,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -14,31 +12,12 @@ import pytest
 from support.ledger import Ledger
 from support.mosquitto import Mosquitto
 from support.requester import Requester
-from support.trials import SOAK_VARIABLE, size
+from support.soaking import MB, NOISE, SAMPLES, pace, sample
+from support.trials import size
 from support.waiting import until
 from support.worker import WorkerProcess
 
-_MB: Final = 1_000_000
 _WINDOW: Final = 200
-_SAMPLES: Final = 20
-#: Growth in the second half that is still no growth: the allocator's noise.
-_NOISE: Final = 30 * _MB
-
-
-@dataclass(frozen=True)
-class Sample:
-    rss: int
-    threads: int
-    files: int
-
-
-def sample(process: psutil.Process) -> Sample:
-    return Sample(process.memory_info().rss, process.num_threads(), process.num_fds())
-
-
-def pace() -> float:
-    """Seconds that the soak is to take; 0: as fast as it can."""
-    return 60 * float(os.environ.get(SOAK_VARIABLE, "0"))
 
 
 @pytest.mark.timeout(0)  # the long form is given its minutes; every wait in it has a limit
@@ -55,7 +34,7 @@ def test_soak(broker: Mosquitto, report: Callable[..., None]) -> None:
             if number % _WINDOW == _WINDOW - 1:
                 until(lambda: requester.ledger.unanswered < _WINDOW, every=0.002)
                 time.sleep(max(0.0, began + seconds * number / count - time.monotonic()))
-            if number % (count // _SAMPLES) == count // _SAMPLES - 1:
+            if number % (count // SAMPLES) == count // SAMPLES - 1:
                 samples.append(sample(process))
         requester.settle()
         samples.append(sample(process))
@@ -64,12 +43,12 @@ def test_soak(broker: Mosquitto, report: Callable[..., None]) -> None:
         last = samples[-1]
         report(
             24,
-            f"{count} session ids in {took / 60:.1f} min: RSS {samples[0].rss / _MB:.0f} MB at first, "
-            f"{last.rss / _MB:.0f} MB at last, second half {growth / _MB:+.1f} MB "
-            f"({growth / _MB / (took / 7200):+.1f} MB/h), threads {last.threads}, files {last.files}",
+            f"{count} session ids in {took / 60:.1f} min: RSS {samples[0].rss / MB:.0f} MB at first, "
+            f"{last.rss / MB:.0f} MB at last, second half {growth / MB:+.1f} MB "
+            f"({growth / MB / (took / 7200):+.1f} MB/h), threads {last.threads}, files {last.files}",
             requester.ledger,
         )
         tally = requester.ledger.tally()
     assert (tally["terminal"], tally["lost"], tally["corrupt"], tally["leaked"]) == (count, 0, 0, 0)
-    assert growth < _NOISE
+    assert growth < NOISE
     assert (last.threads, last.files) == (samples[0].threads, samples[0].files)

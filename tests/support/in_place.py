@@ -122,9 +122,12 @@ class CourierInPlace(Courier):
         *,
         keeps: bool = False,
     ) -> None:
-        if self.holds or (self.is_away and keeps):
+        if self.loses_answers and not self.is_away:
+            self._run([call])
+        is_sent = not (self.holds or self.is_away or self.loses_answers)
+        if not is_sent and (keeps or self.holds):
             self._kept.append((call, then))
-        if self.holds or self.is_away:
+        if not is_sent:
             return
         (answer,) = self._run([call])
         if then is not None:

@@ -55,6 +55,9 @@ class Ledger:
         self.outcomes: Counter[str] = Counter()
         self._keep = keep
         self._counts: Counter[str] = Counter()
+        #: Those that are not kept and ended before anybody said that they are accepted, with their topics: in a group
+        #: one worker says that, and another one may be faster with the answer.
+        self._early: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def sent(self, request_id: str, topic: str, text: str | None, taken: Callable[[], bool] = lambda: True) -> None:
@@ -120,6 +123,9 @@ class Ledger:
     def _note(self, topic: str, payload: bytes, reply: dict[str, Any]) -> str | None:
         kind, request_id = reply["type"], str(reply["requestId"])
         row = self.rows.get(request_id)
+        if row is None and kind == "accepted" and self._early.pop(request_id, None) == topic:
+            self._counts["accepted"] += 1
+            return None
         if row is None or topic != row.topic:
             self._counts["leaked"] += 1
             return None
@@ -141,6 +147,8 @@ class Ledger:
             self._counts["corrupt"] += 1
         elif not self._keep:
             self._counts.update(terminal=1, accepted=bool(row.accepted))
+            if outcome == "done" and not row.accepted:
+                self._early[request_id] = topic
             del self.rows[request_id]
         return request_id
 

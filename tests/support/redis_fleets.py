@@ -127,10 +127,11 @@ def _is_whole(client: redis.Redis) -> bool:
 
 def _knows_all(sentinel: redis.Redis) -> bool:
     try:
-        [said] = sentinel.sentinel_masters().values()
+        masters: Any = sentinel.sentinel_masters()
+        [said] = masters.values()
     except (redis.ConnectionError, ValueError):
         return False
-    return said["num-other-sentinels"] == _SENTINELS - 1 and said["num-slaves"] == 1
+    return bool(said["num-other-sentinels"] == _SENTINELS - 1 and said["num-slaves"] == 1)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

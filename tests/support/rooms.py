@@ -323,8 +323,8 @@ class Rooms:
 
     def next_is_here(self) -> bool:
         """Whether the next job waits here, for a thread that takes it; in a group it comes from the store."""
-        if self.shared is not None and not len(self.queue):
-            self.shared.fetch()
+        while self.shared is not None and not len(self.queue) and self.shared.fetch():
+            pass  # one that cannot be run has been ended, and is nothing to take
         return len(self.queue) > 0
 
     def queued(self, model: str | None = None) -> int:

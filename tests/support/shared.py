@@ -40,8 +40,8 @@ class Shared:
         if self.courier.is_here and not self.courier.loses_answers:
             self.membership.keeper.beat()
 
-    def fetch(self) -> None:
-        """Take what is next: one job of every model that has a slot free here."""
+    def fetch(self) -> bool:
+        """Take what is next: one job of every model that has a slot free here. Whether there was one."""
         self.beat()
         taker, courier = self.membership.taker, self.courier
         before, self.takes_at_once = self.takes_at_once, True
@@ -49,6 +49,7 @@ class Shared:
         self.takes_at_once = before
         took = courier.ask(self.membership.group.take(self.membership.figures.new_token(), wanted))
         taker.receive(took.jobs)
+        return bool(took.jobs)
 
     def look(self) -> None:
         """Look at what waits in vain, here and in the store; renew, and take up what others have lost."""

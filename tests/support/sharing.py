@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from support.ledger import Ledger
+from support.redis_server import RedisServer
 from support.requester import Requester, Where
 from support.waiting import PATIENCE, until
 from support.worker import WorkerProcess
@@ -69,6 +70,12 @@ def keep_under_way(requester: Requester, count: int) -> None:
     requester.answer_with_another()
     for _ in range(count):
         requester.send()
+
+
+def until_busy(store: RedisServer, worker: WorkerProcess) -> None:
+    """Wait until the store says that this worker has something to do."""
+    with store.client() as client:
+        until(lambda: client.keys(f"inferbus:1:{{inferbus}}:held:{worker.id}.*"))
 
 
 def takeovers(workers: Sequence[WorkerProcess]) -> int:

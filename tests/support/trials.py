@@ -49,14 +49,9 @@ _ISOLATION: Final = "tests/faults/test_isolation.py::"
 _BACKENDS: Final = "tests/faults/test_backends.py::"
 _SLOTS: Final = "tests/faults/test_slots.py::"
 _MANAGED: Final = "tests/faults/test_managed.py::"
+_GROUP_KILLS: Final = "tests/faults/test_group_kills.py::"
 _ORPHANS: Final = "tests/engine/test_orphans.py::"
 _DEPLOY: Final = "tests/bus/test_deploy_mosquitto_users.py"
-
-#: Numbers that are missing below, and why.
-NOT_TRIED: Final = (
-    "13, 22: need several workers that share their requests",
-    "21: needs Redis",
-)
 
 TRIALS: Final = (
     Trial(
@@ -138,6 +133,16 @@ TRIALS: Final = (
         ),
     ),
     Trial(
+        13,
+        "one of three workers of a group is killed at random points; all three are replaced one after the other",
+        "nothing lost or answered differently twice; taken over within the lease + 2 s; a conversation goes on",
+        (
+            f"{_GROUP_KILLS}test_one_of_three_is_killed_at_random_points",
+            f"{_GROUP_KILLS}test_a_rolling_restart_of_all_three",
+            "tests/faults/test_group_chat.py",
+        ),
+    ),
+    Trial(
         14,
         "a message that kills its worker",
         "set aside after 3 turns, answered with an error",
@@ -178,6 +183,18 @@ TRIALS: Final = (
             f"{_BACKENDS}test_a_backend_that_forgets_a_request_among_many",
             f"{_BACKENDS}test_a_backend_that_goes_on_with_what_was_given_up",
         ),
+    ),
+    Trial(
+        21,
+        "a group's store stalls, is killed, fails over, or loses a node",
+        "refused within 1 s, nothing that was accepted is lost, recovers within 5 s, no live lease is reaped",
+        ("tests/faults/test_group_store.py", "tests/unit/worker/test_redis_leases.py"),
+    ),
+    Trial(
+        22,
+        "a worker of a group is stopped past its lease, then continued",
+        "what it had others answer; no terminal reply of its own",
+        (f"{_GROUP_KILLS}test_a_worker_that_was_stopped_past_its_lease",),
     ),
     Trial(
         23,
@@ -239,6 +256,30 @@ TRIALS: Final = (
         "TLS: expired, wrong authority, wrong host",
         "no connection, no fall-back to plain text",
         ("tests/faults/test_tls.py",),
+    ),
+    Trial(
+        35,
+        "three workers behind a broker that deals blindly, one ten times slower",
+        "the slow one runs what it can; the p99 is within 1.5 times that of three equal ones of the same capacity",
+        ("tests/faults/test_group_shares.py",),
+    ),
+    Trial(
+        36,
+        "soak of three workers: every request in a session of its own",
+        "the store's memory and every worker's reach a plateau; of what went nothing is left",
+        ("tests/faults/test_group_soak.py",),
+    ),
+    Trial(
+        37,
+        "limits across workers: many requests at three workers at once",
+        "all together admit exactly the limit: of a client, a session, a project, in all",
+        ("tests/faults/test_group_limits.py",),
+    ),
+    Trial(
+        38,
+        "a worker of a group sees the broker and not the store; the store and not the broker; or is not heard",
+        "refused in words; nothing lost, nothing answered differently twice",
+        ("tests/faults/test_group_partitions.py", "tests/unit/worker/test_group_repeats.py"),
     ),
     Trial(
         39,

@@ -159,7 +159,7 @@ def build_rooms(
     addressing = Addressing(sender, settings.reply_topics, tracer)
 
     def longest(job: Job) -> Usage:
-        return prompts.of(job, models[job.model].counting).longest
+        return prompts.of(job, registry.counting(job.model)).longest
 
     def unanswered(receipt: Receipt | Owed | None) -> None:
         if receipt is not None:
@@ -339,9 +339,14 @@ def build_house(settings: Settings, lineup: Lineup, drain_asked: Callable[[], No
         group=None if rooms.membership is None else rooms.membership.stats,
     )
     lives = SlotLives(rooms.slots.slots, settings.engine_silence, kept=lineup.managed)
-    readiness = Readiness(rooms.registry, rooms.slots, bus.announce)
+
+    def away() -> str | None:
+        """Why the store cannot be reached."""
+        return None if rooms.membership is None else rooms.membership.courier.reason
+
+    readiness = Readiness(rooms.registry, rooms.slots, bus.announce, away=away)
     http = make_http(
-        settings, reporter.reading, lambda: missing(gate, rooms.registry, bus.link), lambda: rooms.pool.size
+        settings, reporter.reading, lambda: missing(gate, rooms.registry, bus.link, away), lambda: rooms.pool.size
     )
     return House(gate, rooms, bus, reporter, readiness, http, lives, _keeper(lineup, rooms), tracer)
 

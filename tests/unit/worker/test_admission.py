@@ -12,7 +12,7 @@ from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import ChatCall
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.settings.rates import RateLimit
-from support.rooms import NOTHING, Chunk, Rooms, fail, replies, texts
+from support.rooms import NOTHING, Chunk, Rooms, answer, fail, replies, texts
 
 pytestmark = pytest.mark.usefixtures("state")
 
@@ -354,6 +354,16 @@ class TestRetries:
         (again,) = rooms.answer(**self.IDS, reply="json")
         assert replies([again])[0] == {**replies(first)[-1], "seq": 0}
         assert len(rooms.engine.calls) == 1
+
+    def test_a_repeat_is_the_same_text_whatever_the_model_has_said(self) -> None:
+        """A lone surrogate is no UTF-8, and a NUL is a letter like any other."""
+        rooms = Rooms(script=answer("a\x00 ", "\ud800 \U0001f600"))
+        first, again = (texts(rooms.answer(**self.IDS))[-1] for _ in range(2))
+        assert first == again
+        assert len(rooms.engine.calls) == 1
+        in_json = {"clientId": "c", "requestId": "j", "reply": "json"}
+        said = [replies(rooms.answer(**in_json))[-1]["text"] for _ in range(2)]
+        assert said[0] == said[1]
 
     def test_a_repeat_counts_like_a_request(self) -> None:
         """21,000 copies of a 64 kB answer in 12 s were had from one request that the limit let through."""

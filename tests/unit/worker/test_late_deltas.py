@@ -11,6 +11,8 @@ from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import BackendError, ChatCall, OnDelta
 from support.rooms import NOTHING, Chunk, Rooms, ScriptedEngine, ScriptedGeneration, replies
 
+pytestmark = pytest.mark.usefixtures("state")
+
 
 class LateEngine(ScriptedEngine):
     """Keeps what hears each of its answers."""

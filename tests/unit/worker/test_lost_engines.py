@@ -14,6 +14,8 @@ from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.settings.projects import ProjectSettings
 from support.rooms import NOTHING, Chunk, Rooms, Script, ScriptedEngine, answer, replies
 
+pytestmark = pytest.mark.usefixtures("state")
+
 PROJECTS = {"general": ProjectSettings(model="here", models=["here", "far", "down"])}
 
 

@@ -188,3 +188,27 @@ def test_whatever_is_said_is_taken_or_refused_in_words(tmp_path: Path, text: dic
     assert ended.exception is None or isinstance(ended.exception, SystemExit | SettingsError), ended.exc_info
     if isinstance(ended.exception, SettingsError):
         assert len(str(ended.exception)) > 10
+
+
+def test_a_model_that_is_elsewhere_has_no_slot_here(tmp_path: Path) -> None:
+    models = {"small": {"engine": "simulated"}, "big": {"elsewhere": True, "fallback": ["small"]}}
+    projects = {"general": {"model": "small", "models": ["big"]}}
+    shared = load(tmp_path, {"state": "redis://127.0.0.1/0", "models": models, "projects": projects})
+    assert make_lineup(shared, None, []).models["big"].state == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("state", "models", "why"),
+    [
+        (None, {"a": {"engine": "simulated"}, "b": {"elsewhere": True}}, "in no group"),
+        ("redis://127.0.0.1/0", {"b": {"elsewhere": True}}, "run nothing"),
+        ("redis://127.0.0.1/0", {"b": {"elsewhere": True, "engine": "simulated"}}, "engine is for a model with a slot"),
+        ("redis://127.0.0.1/0", {"b": {"elsewhere": True, "slots": [{"engine": "simulated"}]}}, "slots is for a model"),
+    ],
+)
+def test_a_model_that_nobody_can_mean_to_be_elsewhere_is_refused(
+    tmp_path: Path, state: str | None, models: dict[str, Any], why: str
+) -> None:
+    projects = {"general": {"model": next(iter(models))}}
+    with pytest.raises(SettingsError, match=why):
+        load(tmp_path, {"models": models, "projects": projects, **({} if state is None else {"state": state})})

@@ -123,4 +123,4 @@ class TestTheView:
             wait(store, one, f"j{number}", session=f"s{number}", owner="bob")
         assert store.ask(one.drop_lane("p", "m", 2)) == 2
         assert store.ask(one.drop_lane("p", "m")) == 1
-        assert store.names() == {"turns", "bell:m", *(f"confirmed:j{number}" for number in range(3))}
+        assert store.names() == {"turns", "bell:m", "confirmed:w1"}

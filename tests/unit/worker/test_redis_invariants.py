@@ -20,7 +20,7 @@ _MODELS: Final = ("m", "n")
 _CHARGE: Final = Charging(5, 5, 10, 100, 400, 30.0)
 #: What stays when all has ended: nothing of it belongs to one job.
 _LASTING: Final = {"turns", "sessions", "kept", "workers"}
-_LASTING_KINDS: Final = ("session:", "retry:", "window:", "budget:", "tomb:", "bell:", "worker:", "confirmed:")
+_LASTING_KINDS: Final = ("confirmed:", "gone:", "session:", "retry:", "window:", "budget:", "tomb:", "bell:", "worker:")
 
 
 class Fleet:

@@ -52,6 +52,18 @@ class TestLeases:
         assert store.ask(one.renew([("a", "t")])) == Renewed((), ())
         assert store.ask(two.reap("r")) == Reaped(0, 0, [])
 
+    def test_a_confirmation_that_comes_again_says_the_same_though_all_is_over(self, store: Store) -> None:
+        """Its answer was lost; its jobs have been run and answered meanwhile by others."""
+        one = group("w1")
+        admit(store, one, bid("a"))
+        confirm = one.confirm(["a", "never"])
+        assert store.ask(confirm) == ("never",)
+        (taken,) = store.ask(one.take("t", _WANTED)).jobs
+        end(store, one, taken)
+        store.ask(one.settle([("a", "t", True)]))
+        assert store.ask(confirm) == ("never",)
+        assert store.ask(one.confirm(["a"])) == ("a",)
+
     def test_what_is_given_back_was_not_lost(self, store: Store) -> None:
         one = group(max_attempts=1)
         for number in range(3):
@@ -116,12 +128,13 @@ class TestLeases:
         for job in ("j", "k", "l"):
             admit(store, one, bid(job))
         store.ask(one.withdraw(["l"]))
-        assert store.ask(one.confirm(["j", "k", "l"])) == ("l",)
+        confirmation = one.confirm(["j", "k", "l"])
+        assert store.ask(confirmation) == ("l",)
         (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
         end(store, other, taken)
         store.ask(other.settle([(taken.job, taken.token, True)]))
         store.pass_(9)
-        assert store.ask(one.confirm(["j", "k", "l"])) == ("l",)
+        assert store.ask(confirmation) == ("l",)
         assert store.ask(one.confirm([])) == ()
 
     def test_sessions_that_nobody_comes_back_to_go(self, store: Store) -> None:
@@ -193,7 +206,7 @@ class TestBells:
 class TestPreference:
     def test_a_sessions_next_turn_waits_a_moment_for_who_has_its_cache(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         bells(store)
         wait(store, two, "b", session="s")
@@ -206,16 +219,23 @@ class TestPreference:
         store.pass_(0.03)
         assert [taken.job for taken in store.ask(two.take("u", _WANTED)).jobs] == ["b"]
 
+    def test_who_does_not_serve_its_model_is_not_waited_for(self, store: Store) -> None:
+        one, two = group("w1"), group("w2")
+        store.ask(one.beat(b"", {"another m": (0, 1)}))
+        live_through(store, one, "a", session="s")
+        wait(store, two, "b", session="s")
+        assert len(store.ask(two.take("t", _WANTED)).jobs) == 1
+
     def test_it_takes_it_at_once(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         wait(store, two, "b", session="s")
         assert len(store.ask(one.take("t", _WANTED)).jobs) == 1
 
     def test_nobody_waits_for_a_worker_that_is_gone(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
-        store.ask(one.beat(b"", {}))
+        store.ask(one.beat(b"", {"m": (0, 1)}))
         live_through(store, one, "a", session="s")
         store.ask(one.leave())
         wait(store, two, "b", session="s")

@@ -15,6 +15,8 @@ from inferbus_worker.settings.rates import RateLimit
 from support.model_slots import model_of
 from support.rooms import NOTHING, FakeClock, Rooms, ScriptedEngine, answer, replies, texts
 
+pytestmark = pytest.mark.usefixtures("state")
+
 
 def registry(fallback: dict[str, list[str]] | None = None, **projects: dict[str, Any]) -> Registry:
     clock = FakeClock()

@@ -202,6 +202,7 @@ class TestSimulated:
             self.answer(text, choice)
 
 
+@pytest.mark.usefixtures("state")
 class TestForcedCalls:
     """An engine has to compile a grammar for them, as for an answer in a given form."""
 
@@ -248,6 +249,8 @@ class TestForcedCalls:
     def test_results_that_fit_no_call_cost_no_tokens_and_leave_nothing(self) -> None:
         rooms = self.budgeted()
         asked_for = {"sessionId": "s1", "toolResults": [{"toolCallId": "a", "content": "x"}]}
-        (refused,) = replies(rooms.receive("general/user_input", asked_for))
+        # In a group its turn finds that out: admission does not read histories.
+        refused = replies([*rooms.receive("general/user_input", asked_for), *rooms.work()])[-1]
         assert refused["code"] == "invalid_request"
+        assert sum(rooms.charges()) == 0
         assert rooms.left_behind == NOTHING

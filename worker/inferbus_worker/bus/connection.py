@@ -165,20 +165,22 @@ class Bus:
         model: str | None = None,
         capacity: int | None = None,
         models: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
-        """Publish a new state, retained; what is not said stays as it was.
+        """Publish a new state, retained; what is not said stays as it was, but for the reason.
 
         Args:
             state: the worker's.
             model: the one that answers where a request names none.
             capacity: how many requests run at once.
             models: what each model does, by name.
+            reason: why it serves nobody although its model answers.
         """
         before = self._presence
         said = before.models if models is None else dict(models)
         presence = self._presence_as(state, model or before.model, capacity or before.capacity)
         since = before.since if state == before.state else presence.since
-        self._presence = presence.model_copy(update={"models": said, "since": since})
+        self._presence = presence.model_copy(update={"models": said, "since": since, "reason": reason})
         self._say_presence()
 
     def watch_hearing(self) -> None:

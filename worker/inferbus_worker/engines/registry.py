@@ -8,6 +8,7 @@ from typing import Final
 
 from inferbus_client.contract.presence import ModelStats
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.engines.base import Engine
 from inferbus_worker.engines.slot import Model
 from inferbus_worker.settings.projects import ProjectSettings
 
@@ -93,6 +94,11 @@ class Registry:
                 return model
         names = ", ".join(model.name for model in self._allowed[project])
         return Failure("invalid_request", f"model: this project's requests may name {names}.")
+
+    def counting(self, key: str) -> Engine:
+        """What counts tokens for a model: its own engine, or one of another's where it is elsewhere."""
+        own = self.models[key]
+        return (own if own.slots else next(model for model in self.models.values() if model.slots)).counting
 
     def serving(self, model: Model) -> Model | None:
         """The model itself or, while it cannot, the first of those that stand in for it and can."""

@@ -267,6 +267,8 @@ class Model:
         """For presence."""
         if self.may_serve:
             return "ready"
+        if not self.slots:
+            return "elsewhere"
         if any(slot.state == "starting" for slot in self.slots):
             return "starting"
         return "stopped" if any(slot.state == "stopped" for slot in self.slots) else "unavailable"

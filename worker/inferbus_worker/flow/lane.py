@@ -58,6 +58,11 @@ class Lane:
         return job in self._jobs
 
     @property
+    def fresh(self) -> int:
+        """How many have not had a turn yet."""
+        return len(self._jobs) - len(self._returned)
+
+    @property
     def oldest(self) -> Job:
         """The request that has waited longest; there must be one."""
         return next(iter(self._jobs))

@@ -111,7 +111,12 @@ class Meter:
         return ahead / slots * turns.mean if turns is not None else None
 
     def most_ahead(self, seconds: float, model: str) -> int | None:
-        """The last place of its model's at which a request would wait for so long at most; None while unknown."""
+        """The last place of its model's at which a request would wait for so long at most; None while unknown.
+
+        There is none, which -1 says, where it is too late already.
+        """
+        if seconds < 0:
+            return -1
         active, slots = self._pool.of(model)
         turns = self._turns.get(model)
         if turns is None or not turns.mean:

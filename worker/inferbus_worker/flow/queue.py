@@ -207,6 +207,11 @@ class RequestQueue:
         with self._lock:
             return sum(len(lane) for lane in self._lanes.values() if lane.model == model)
 
+    def fresh(self, model: str) -> int:
+        """How many of them have not had a turn yet: those that have may rest before their next try."""
+        with self._lock:
+            return sum(lane.fresh for lane in self._lanes.values() if lane.model == model)
+
     def queued_by_project(self, most: int) -> dict[str, int]:
         """How many requests wait in each project, the longest first, `most` of them; none where nothing waits."""
         if not self._length:

@@ -147,7 +147,7 @@ class Bidding:
             model=model,
             clock=self._clock,
         )
-        engine = self._registry.models[model].counting
+        engine = self._registry.counting(model)
         alone = self._prompts.alone(job, engine)
         return Charging(
             question=alone.question,

@@ -89,8 +89,9 @@ def join_group(base: Base) -> Membership:
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
     courier = base.courier or Courier(store, group.prefix, sources())
-    holdings, histories = Holdings(), Histories(courier, group, settings.max_history_bytes)
-    reopening = Reopening(settings.worker_id, base.sender, base.tracer, base.clock)
+    holdings = Holdings()
+    histories = Histories(courier, group, settings.max_history_bytes, settings.max_sessions)
+    reopening = Reopening(settings.worker_id, base.sender, base.tracer, settings.slot_timeout_in_force, base.clock)
     endings = GroupEndings(
         in_flight=base.in_flight,
         meter=meter,

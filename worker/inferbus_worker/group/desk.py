@@ -26,9 +26,10 @@ from inferbus_worker.group.bidding import Bidding, Wish
 from inferbus_worker.group.cancels import Cancels
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
+from inferbus_worker.group.repeats import answer_again
 from inferbus_worker.group.taker import Taker
 from inferbus_worker.group.verdicts import AWAY, refusal_of
-from inferbus_worker.group.writing import Ended, read_ended, write_change
+from inferbus_worker.group.writing import read_ended, write_change
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.stream import ReplyStream
@@ -223,22 +224,9 @@ class Desk:
                 self._acknowledge(wish.arrival.receipt)
             case Known(outcome):
                 self._meter.repeated()
-                self._answer_again(wish, read_ended(outcome))
+                answer_again(wish, read_ended(outcome), self._addressing)
             case _:
                 self._refuse(refusal_of(verdict, self._meter, bid), wish.replies)
-
-    def _answer_again(self, wish: Wish, ended: Ended) -> None:
-        key = wish.key._replace(session=ended.finished.session)
-        # The broker delivers a message again where a worker was lost before it could acknowledge it: its requester may
-        # have heard the answer, and hears the very same. Who asks again himself begins to count anew.
-        if wish.arrival.message.dup:
-            request_id, seq = ended.request_id, ended.seq
-        else:
-            request_id, seq = None, 0
-        replies = self._addressing.open(
-            wish.arrival, wish.request, key, request_id=request_id, run=ended.run, first_seq=seq
-        )
-        replies.end(ended.finished.outcome)
 
     def _undecided(self, bid: Bid, replies: ReplyStream) -> None:
         """The store may have admitted it all the same: nobody takes it, and it is withdrawn as soon as it hears so."""

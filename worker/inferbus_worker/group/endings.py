@@ -147,7 +147,7 @@ class GroupEndings(Endings):
     def _committed(self, end: _End, committed: Committed | None) -> None:
         """The store has decided whose outcome counts. In the courier's thread."""
         job, owed, after = end.job, Owed(end.ending.job, end.ending.token), end.after
-        if committed is None:
+        if committed is None or self._holdings.was_lost(job):  # or it was given back meanwhile, to be said by others
             self._over_here(end)
             return
         follows = committed.change is Became.RECORDED

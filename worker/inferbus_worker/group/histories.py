@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from inferbus_worker.group.writing import read_change, read_conversation, write_turn
+from inferbus_worker.group.writing import UnreadableError, read_change, read_conversation, write_turn
 from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.conversation import Change, Conversation
 from inferbus_worker.state.redis.courier import Courier
@@ -43,12 +43,14 @@ class Histories:
         courier: reaches the store.
         group: knows its words.
         max_bytes: of what is kept at hand.
+        max_sessions: of which something is.
     """
 
-    def __init__(self, courier: Courier, group: RedisGroup, max_bytes: int) -> None:
+    def __init__(self, courier: Courier, group: RedisGroup, max_bytes: int, max_sessions: int) -> None:
         self._courier = courier
         self._group = group
         self._at_hand: LRUCache[str, _AtHand] = LRUCache(max_bytes, getsizeof=lambda kept: kept.conversation.bytes)
+        self._max_sessions = max_sessions
         self._lock = threading.Lock()
         self._seldom = Seldom(log)
 
@@ -121,8 +123,8 @@ class Histories:
                 if change.resets or version == wanted.version - 1:
                     self._append(wanted, change, conversation.after(change))
                     return conversation.after(change)
-        except (ValueError, TypeError, KeyError) as error:
-            log.error("a history could not be read (%s)", type(error).__name__)  # noqa: TRY400 - its words may quote it
+        except UnreadableError as error:
+            self._seldom.warning("a history is lost: %s", error)
             return None
         self._seldom.warning("a history is lost: the store has version %d instead of %d", version, wanted.version)
         return None
@@ -130,6 +132,9 @@ class Histories:
     def keep(self, session: str, version: int, conversation: Conversation) -> None:
         """Have it at hand, perhaps for the session's next turn."""
         with self._lock:
+            # What the store lets go of only one worker hears, and a short history costs more than its bytes.
+            while session not in self._at_hand and len(self._at_hand) >= self._max_sessions:
+                self._at_hand.popitem()
             try:
                 self._at_hand[session] = _AtHand(version, conversation)
             except ValueError:  # larger than all together may be

@@ -100,6 +100,11 @@ class Holdings:
         with self._lock:
             return [Owed(name, held.token) for name, held in self._held.items()]
 
+    def unended(self) -> list[Owed]:
+        """Of that, what has no outcome yet."""
+        with self._lock:
+            return [Owed(name, held.token) for name, held in self._held.items() if not held.has_ended]
+
     def job(self, name: str) -> Job | None:
         """One that has not ended."""
         with self._lock:

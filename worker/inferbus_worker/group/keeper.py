@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
@@ -24,6 +24,8 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories
 from inferbus_worker.group.holdings import Holdings
 from inferbus_worker.group.reopening import Reopening
+from inferbus_worker.group.writing import UnreadableError
+from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.sender import Sender
 from inferbus_worker.state.errors import StoreAwayError
 from inferbus_worker.state.redis.courier import Courier
@@ -143,9 +145,8 @@ class Keeper:
         served = {key: self._slots.of(key) for key, model in self._registry.models.items() if model.will_serve}
         self._figures.heard(self._courier.ask(self._group.beat(self._info(), served)))
 
-    def give_back(self) -> None:
-        """Let others have what this worker has not ended, and what it has ended and could not say."""
-        held = self._holdings.all()
+    def give_back(self, held: Sequence[Owed]) -> None:
+        """Let others run what this worker has not ended, and say what it has ended and could not say."""
         if held:
             self._courier.post(self._group.give_back(held), keeps=True)
             for owed in held:
@@ -198,7 +199,7 @@ class Keeper:
         self._without_broker_since = self._without_broker_since or now
         if now - self._without_broker_since >= _WITHOUT_BROKER and len(self._holdings):
             log.warning("without a broker: %d jobs are given back to the group", len(self._holdings))
-            self.give_back()
+            self.give_back(self._holdings.all())
         return False
 
     def _reap_leases(self) -> None:
@@ -218,7 +219,7 @@ class Keeper:
         """Publish a terminal reply that its worker has written and could not send, or not clear."""
         try:
             reply = self._reopening.owed(taken)
-        except (ValueError, TypeError, KeyError):
+        except UnreadableError:
             log.exception("a reply that another worker owed could not be read")
             self._endings.discard(taken)
             return
@@ -255,6 +256,8 @@ class Keeper:
         for model in self._registry.models.values():
             if model.will_serve or self._figures.expects(model.key) or not self._figures.queued(model.key):
                 continue
+            if any(slot.state == "dead" for slot in model.slots) and self._registry.serving(model) is None:
+                continue  # this worker ends: what waits, its next life serves, or another worker
             wanted = [(model.key, _MOST_MOVED)]
             for taken in self._courier.ask(self._group.take(self._figures.new_token(), wanted)).jobs:
                 self._move(taken, model)

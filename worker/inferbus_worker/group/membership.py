@@ -88,14 +88,14 @@ class Membership:
         self.taker.stop(timeout)
 
     def hand_over(self) -> None:
-        """Let the others have what is not done. Does not wait."""
-        self.keeper.give_back()
+        """Let the others run what has not ended; what has, may yet be said by ourselves. Does not wait."""
+        self.keeper.give_back(self.holdings.unended())
 
     def stop(self, timeout: float) -> None:
         """Leave the store, in order, and within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         self.keeper.stop(timeout / 2)
-        self.hand_over()
+        self.keeper.give_back(self.holdings.all())
         self.courier.post(self.group.leave())
         self.courier.stop(max(0.0, deadline - time.monotonic()))
 

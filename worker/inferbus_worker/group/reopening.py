@@ -16,7 +16,7 @@ from inferbus_client.contract.wire import Failure, Request
 from inferbus_client.tracing.spans import Tracer
 from inferbus_worker.flow.job import Job
 from inferbus_worker.group.holdings import GroupClaim
-from inferbus_worker.group.writing import Body, read_body, read_terminal
+from inferbus_worker.group.writing import Body, UnreadableError, read_body, read_terminal
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.replies.sender import Sender
@@ -31,6 +31,8 @@ _EACH: Final = 4096
 #: Cancels of jobs that are on their way from the store to here, and for how long they are remembered.
 _MOST_CANCELS: Final = 1024
 _CANCELS_FOR: Final = 5.0
+#: Stands in the place of what a job asked for that is only ended.
+_UNREAD: Final = Request(message="?")
 
 
 class Reopening:
@@ -40,15 +42,22 @@ class Reopening:
         worker: this one's id, for those who are told who has their request.
         sender: opens reply streams.
         tracer: makes spans of requests; None: nobody does.
+        slot_timeout: seconds that a job may wait for a slot, here as well; None: any time.
         clock: a monotonic one.
     """
 
     def __init__(
-        self, worker: str, sender: Sender, tracer: Tracer | None, clock: Callable[[], float] = time.monotonic
+        self,
+        worker: str,
+        sender: Sender,
+        tracer: Tracer | None,
+        slot_timeout: float | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
         self._sender = sender
         self._tracer = tracer
+        self._slot_timeout = slot_timeout
         self._clock = clock
         #: Requests that this worker has admitted itself, and need not read again.
         self._known: LRUCache[str, tuple[Body, Request]] = LRUCache(_MOST_KNOWN, getsizeof=_size)
@@ -65,11 +74,16 @@ class Reopening:
         with self._lock:
             self._cancelled[job] = None
 
-    def job(self, taken: Taken, claim: GroupClaim) -> Job:
+    def job(self, taken: Taken, claim: GroupClaim, *, runs: bool = True) -> Job:
         """What was taken, ready to be run.
 
+        Args:
+            taken: a job.
+            claim: of its session.
+            runs: whether it is to be run: else nobody need be able to read what it asks for.
+
         Raises:
-            ValueError, TypeError, KeyError: it cannot be read.
+            UnreadableError: it cannot be read.
         """
         now = self._clock()
         with self._lock:
@@ -77,7 +91,7 @@ class Reopening:
             is_cancelled = taken.is_cancelled or taken.job in self._cancelled
         if known is None:
             body = read_body(taken.body)
-            known = body, body.request()
+            known = body, body.request() if runs else _UNREAD
         body, request = known
         # Who admitted it has said that it is accepted; of a run that begins anew, its worker says so.
         begins_anew = taken.run > 0
@@ -98,6 +112,8 @@ class Reopening:
             model=taken.model,
             clock=self._clock,
         )
+        if self._slot_timeout is not None:
+            job.wait_until(now + self._slot_timeout)
         claim.may_repeat = body.may_repeat
         if begins_anew:
             job.replies.accepted(0, 0)
@@ -110,8 +126,8 @@ class Reopening:
     def ended(self, taken: Taken, failure: Failure) -> Job | None:
         """A job that ends before it has run, marked; None where it cannot be read."""
         try:
-            job = self.job(taken, GroupClaim(taken, Conversation()))
-        except (ValueError, TypeError, KeyError):
+            job = self.job(taken, GroupClaim(taken, Conversation()), runs=False)
+        except UnreadableError:
             return None
         job.mark(failure)
         return job

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.queue import RequestQueue
@@ -20,12 +21,16 @@ from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings
 from inferbus_worker.group.reopening import Reopening
+from inferbus_worker.group.writing import UnreadableError
 from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.bells import Bells
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup, Taken, Took
 
 log = logging.getLogger("inferbus.taker")
+
+#: A worker that can read it may be there at the next try.
+UNREAD: Final = Failure("engine_unavailable", retry_after_ms=1000)
 
 #: Seconds after which to look without having been rung for: a token may have died with the worker that popped it.
 LOOK_ANYWAY: Final = 1.0
@@ -160,7 +165,7 @@ class Taker:
         """How many jobs of each model could run here now."""
         if not self._may_take():
             return []
-        free = ((model, self._slots.free(model) - self._queue.queued(model)) for model in self._slots.models)
+        free = ((model, self._slots.free(model) - self._queue.fresh(model)) for model in self._slots.models)
         return [(model, count) for model, count in free if count > 0]
 
     def receive(self, jobs: Sequence[Taken]) -> None:
@@ -175,9 +180,9 @@ class Taker:
         for taken, conversation in zip(jobs, conversations, strict=True):
             try:
                 job = self._reopening.job(taken, GroupClaim(taken, conversation))
-            except (ValueError, TypeError, KeyError) as error:
-                log.error("a job could not be read, and is dropped (%s)", type(error).__name__)  # noqa: TRY400
-                self._endings.discard(taken)
+            except UnreadableError as error:
+                log.error("a job cannot be run: %s", error)  # noqa: TRY400
+                self._endings.end(taken, UNREAD)
                 continue
             self._holdings.add(taken, job)
             self._in_flight.add(job)

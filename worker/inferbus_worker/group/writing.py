@@ -7,12 +7,13 @@ text or a payload that may be long stands behind the rest as it is, since to esc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from inferbus_client.contract.wire import Failure, Request, decode_fields, decode_object
+from inferbus_client.contract.wire import Failure, InvalidPayloadError, Request, decode_fields, decode_object
 from inferbus_worker.chat import Usage
 from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
@@ -21,6 +22,27 @@ from inferbus_worker.state.conversation import Change, Conversation, Remembered
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.protocols import Finished
 from inferbus_worker.state.redis.holdings import Turn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class UnreadableError(Exception):
+    """What lies in the store is not what a worker has written there, or a newer one has."""
+
+
+def _reads(read: Callable[P, T]) -> Callable[P, T]:
+    """Whatever is wrong with what lies there, its readers hear it in one way."""
+
+    @wraps(read)
+    def reads(*args: P.args, **more: P.kwargs) -> T:
+        try:
+            return read(*args, **more)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, InvalidPayloadError) as error:
+            # The words of others may quote it.
+            raise UnreadableError(f"what lies in the store cannot be read ({type(error).__name__})") from None
+
+    return reads
 
 
 class Body(NamedTuple):
@@ -40,7 +62,13 @@ class Body(NamedTuple):
     traced: Sequence[tuple[str, str]] = ()
     may_repeat: bool = True
 
+    @_reads
     def request(self) -> Request:
+        """The request.
+
+        Raises:
+            UnreadableError: a newer worker has taken for one what this one does not.
+        """
         request = decode_fields(decode_object(self.payload))
         if not isinstance(request, Request):
             raise TypeError("what lies in the store is no request")
@@ -68,11 +96,12 @@ def write_body(body: Body) -> bytes:
     return _joined({"key": list(body.key), **_address(body.address), **more}, body.payload)
 
 
+@_reads
 def read_body(raw: bytes) -> Body:
     """What `write_body` has written.
 
     Raises:
-        ValueError: it was not.
+        UnreadableError: it was not.
     """
     head, payload = _parted(raw)
     traced = [(str(name), str(value)) for name, value in head.get("traced", ())]
@@ -86,6 +115,7 @@ def write_terminal(reply: Outgoing) -> bytes:
     return _joined(head, reply.payload)
 
 
+@_reads
 def read_terminal(raw: bytes) -> Outgoing:
     """What `write_terminal` has written; see `read_body`."""
     head, payload = _parted(raw)
@@ -111,6 +141,7 @@ def write_ended(ended: Ended) -> bytes:
     return _joined({**head, **said}, text)
 
 
+@_reads
 def read_ended(raw: bytes) -> Ended:
     """What `write_ended` has written; see `read_body`."""
     head, text = _parted(raw)
@@ -139,6 +170,7 @@ def write_change(change: Change) -> bytes:
     return _in_json({**cut, "system": change.system_prompt, "messages": [list(one) for one in change.messages]})
 
 
+@_reads
 def read_change(raw: bytes) -> Change:
     """What `write_change` has written; see `read_body`."""
     read = _of_json(raw)
@@ -152,6 +184,7 @@ def write_turn(change: Change, after: Conversation) -> Turn:
     return Turn(_in_json({"system": after.system_prompt}), change.forgotten, change.dropped, change.resets, messages)
 
 
+@_reads
 def read_conversation(head: bytes, messages: Iterable[bytes]) -> Conversation:
     """A conversation of the header and the messages that `write_turn` has written; see `read_body`."""
     change = Change([Remembered(*_of_json(one)) for one in messages], system_prompt=_of_json(head).get("system"))
@@ -201,8 +234,8 @@ def _of_json(raw: bytes) -> Any:
 def _parted(raw: bytes) -> tuple[dict[str, Any], bytes]:
     head, separator, payload = raw.partition(b"\n")
     if not separator:
-        raise ValueError("what lies in the store is not what a worker has written there")
+        raise ValueError("there is no head")
     read = _of_json(head)
     if not isinstance(read, dict):
-        raise TypeError("what lies in the store is not what a worker has written there")
+        raise TypeError("it is no head")
     return read, payload

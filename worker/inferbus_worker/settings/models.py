@@ -240,14 +240,18 @@ class ModelSettings(SlotSettings):
     Attributes:
         slots: the list, or the range.
         fallback: models that answer in its place while none of its slots can, in this order.
+        elsewhere: it has no slot here, since another worker of the group serves it; its requests are taken in here too.
     """
 
     slots: _Slots | None = None
     fallback: list[str] = Field(default_factory=list)
+    elsewhere: bool = False
 
     @property
     def places(self) -> list[SlotSettings]:
         """Its slots, as many as there may be."""
+        if self.elsewhere:
+            return []
         if isinstance(self.slots, list):
             return self.slots
         own = self.model_fields_set & SlotSettings.model_fields.keys()
@@ -256,6 +260,11 @@ class ModelSettings(SlotSettings):
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:  # in the place of a slot's own
+        if self.elsewhere:
+            said = sorted(self.model_fields_set - {"elsewhere", "fallback"})
+            if said:
+                raise ValueError(f"{said[0]} is for a model with a slot here, and this one is elsewhere")
+            return self
         if isinstance(self.slots, list):
             doubled = sorted(self.model_fields_set & SlotSettings.model_fields.keys())
             if doubled:

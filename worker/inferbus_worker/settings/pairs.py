@@ -52,6 +52,7 @@ def conflicts(settings: Settings) -> Iterator[ConflictError]:
     yield from _two_passwords(settings)
     yield from _budgets_too_small(settings)
     yield from _wrong_models(settings)
+    yield from _elsewhere(settings)
 
 
 def _two_passwords(settings: Settings) -> Iterator[ConflictError]:
@@ -63,6 +64,18 @@ def _two_passwords(settings: Settings) -> Iterator[ConflictError]:
         yield ConflictError("state_password and state_file: say one", *given)
     elif given == ["state_password"] and settings.state is None:
         yield ConflictError("state_password is for --state, which names no store", *given)
+
+
+def _elsewhere(settings: Settings) -> Iterator[ConflictError]:
+    """Models that others are to serve, where there are no others, or nothing is left for this worker."""
+    models = settings.models
+    for name, model in models.items():
+        if model.elsewhere and not settings.is_shared:
+            yield ConflictError(
+                f"models.{name} is elsewhere, and without --state this worker is in no group", "models", "state"
+            )
+    if models and all(model.elsewhere for model in models.values()):
+        yield ConflictError("every model is elsewhere: this worker would run nothing", "models")
 
 
 def _wrong_models(settings: Settings) -> Iterator[ConflictError]:

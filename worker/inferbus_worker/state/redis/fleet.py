@@ -80,7 +80,7 @@ class Fleet(Scripted):
             info: what it says of itself.
             models: of each that it serves the requests that are being answered, and the slots.
         """
-        texts = json.dumps(models, ensure_ascii=False)
+        texts = json.dumps(models, ensure_ascii=False, separators=(",", ":"))
         ttl = _BEATS * self._lease_ms
         return self._call("beat", self.instance, self._worker, info, texts, ttl, read=_read_group)
 

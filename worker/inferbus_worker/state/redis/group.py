@@ -5,6 +5,7 @@ Nothing here sends anything. The scripts decide (see `scripts`): each as a whole
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -132,6 +133,7 @@ class RedisGroup(Conversations, Fleet):
         self._max_sessions = max_sessions
         self._max_history_bytes = max_history_bytes
         self._max_attempts = max_attempts
+        self._confirms = itertools.count(1)
         self.is_spread = is_spread
 
     def admit(self, bid: Bid, not_after: int) -> Call[Verdict]:
@@ -148,11 +150,14 @@ class RedisGroup(Conversations, Fleet):
     def confirm(self, jobs: Sequence[str], *, rings: bool = True) -> Call[Sequence[str]]:
         """Let everybody take what was admitted; says which are no more, since this came too late for them.
 
+        To be sent in the order in which they are made; the same again is answered as before.
+
         Args:
             jobs: which.
             rings: whether others are woken; not where a `take` for the same models comes right behind this.
         """
-        return self._call("confirm", int(rings), *jobs, read=read_names)
+        number = next(self._confirms)
+        return self._call("confirm", int(rings), self.instance, number, *jobs, read=read_names)
 
     def withdraw(self, jobs: Sequence[str]) -> Call[None]:
         """Take back what was admitted and not confirmed."""

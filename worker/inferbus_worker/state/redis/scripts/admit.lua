@@ -214,10 +214,18 @@ end
 if slot_by ~= '' then
   look = math.min(look ~= '' and look or math.huge, at + slot_by)
 end
+-- Who served its session last has its prefix in a cache, if it serves this model, and lives.
+local prefer = conversation[4] or ''
+if prefer ~= '' then
+  local served = call('HGET', P .. 'worker:' .. prefer, 'models')
+  if not served or not served:find(cjson.encode(model) .. ':', 1, true) then
+    prefer = ''
+  end
+end
 call('HSET', key_of(id), 'state', 'unconfirmed', 'body', body, 'lane', lane, 'model', model, 'owner', owner,
   'session', session, 'flying', flying, 'names', names, 'retry', retry, 'at', at, 'deadline', deadline, 'look', look,
   'form', form_limit ~= '' and '1' or '', 'charge', charged, 'score', score, 'run', 0, 'lost', 0,
-  'place', position, 'prefer', conversation[4] or '')
+  'place', position, 'prefer', prefer)
 if start ~= turn then
   call('HSET', TURNS, 't' .. lane, start)
 end

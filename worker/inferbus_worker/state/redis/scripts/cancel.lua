@@ -22,11 +22,11 @@ for _, member in ipairs(call('ZRANGE', P .. 'flying:' .. flying, first, last, 'B
       found = true
       call('HSET', key_of(id), 'cancelled', '1')
       job.cancelled = '1'
+      -- Whatever it still says is not remembered: what comes behind this cancel finds the session free.
+      let_session_go(id, job)
       if job.state == 'queued' then
         mine[#mine + 1] = take_out(id, job, instance, token, at + lease_ms, at)
       else
-        -- Whatever it still says is not remembered: what comes behind this cancel finds the session free.
-        let_session_go(id, job)
         running[#running + 1] = id
       end
     end

@@ -1,19 +1,28 @@
--- Let everybody take what was admitted. Says which jobs are no more: it came too late for them.
-local rings = ARGV[1] == '1'
-local JOBS = 2
--- For so long a confirmation whose answer was lost is sent again, and answered as before.
-local REMEMBERED_MS = 120000
-if #ARGV < JOBS then
-  return {}
-end
+-- Let everybody take what was admitted. Says which jobs are no more: it came too late for them. Where the answer to the
+-- same was lost, and it comes again, the jobs may be over: that is no reason to say that they were never confirmed.
+local rings, instance, number = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3])
+local JOBS = 4
+-- For so long a worker may be stopped, or cut off, and still hear the same.
+local REMEMBERED_MS = 3600000
 
 local at = now()
+local latest = P .. 'confirmed:' .. instance
+local again = number <= tonumber(call('GET', latest) or 0)
+if not again then
+  call('SET', latest, number, 'PX', REMEMBERED_MS)
+end
 local gone, rung = {}, {}
 for index = JOBS, #ARGV do
   local id = ARGV[index]
   local job = load(id)
   if not job then
-    gone[#gone + 1] = id
+    local key = P .. 'gone:' .. id
+    if not again then
+      call('SET', key, '1', 'PX', REMEMBERED_MS)
+    end
+    if call('EXISTS', key) == 1 then
+      gone[#gone + 1] = id
+    end
   elseif job.state == 'unconfirmed' then
     if job.cancelled == '1' then
       -- It was cancelled while it waited for this: whoever looks next ends it.
@@ -39,12 +48,4 @@ for model, is_rung in pairs(rung) do
     ring(model)
   end
 end
-
--- A job that is no more may have been confirmed by this very call, and be over by now. It is in one confirmation only.
-local mark = P .. 'confirmed:' .. ARGV[JOBS]
-local before = #gone > 0 and call('GET', mark)
-if before then
-  return cjson.decode(before)
-end
-call('SET', mark, #gone > 0 and cjson.encode(gone) or '[]', 'PX', REMEMBERED_MS)
 return gone
