@@ -100,6 +100,7 @@ def join_group(base: Base) -> Membership:
         holdings=holdings,
         histories=histories,
         reopening=reopening,
+        figures=figures,
     )
     taker = Taker(
         courier=courier,

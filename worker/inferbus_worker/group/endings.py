@@ -19,6 +19,7 @@ from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Answer, Job
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.flow.prompt import system_tokens
+from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.holdings import GroupClaim, Holdings, Over
 from inferbus_worker.group.reopening import Reopening
@@ -60,6 +61,7 @@ class GroupEndings(Endings):
         holdings: what this worker has.
         histories: where conversations are.
         reopening: makes a job of what was taken.
+        figures: know the store's clock.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class GroupEndings(Endings):
         holdings: Holdings,
         histories: Histories,
         reopening: Reopening,
+        figures: Figures,
     ) -> None:
         self._in_flight = in_flight
+        self._figures = figures
         self._reopening = reopening
         self._courier = courier
         self._group = group
@@ -150,8 +154,8 @@ class GroupEndings(Endings):
         self._holdings.ended(owed.job, is_writing=follows)
         if after is not None and end.ending.session is not None and end.ending.change is not None:
             made = Wanted(end.ending.session, end.ending.change.version)
-            if follows and isinstance(job.outcome, Answer):
-                change = job.outcome.change
+            if follows and isinstance(job.claim, GroupClaim) and job.claim.change is not None:
+                change = job.claim.change
                 self._histories.write(made, change, after, lambda: self._settle(self._holdings.written(owed)))
             elif committed.change is Became.WRITTEN:
                 self._histories.keep(*made, after)
@@ -167,6 +171,7 @@ class GroupEndings(Endings):
 
     def _over_here(self, end: _End) -> None:
         """Another worker has the job, or will."""
+        self._holdings.was_lost(end.job)  # it may have been, while its outcome was on its way
         self._holdings.forget(Owed(end.ending.job, end.ending.token))
         end.job.replies.abandon()
         self._in_flight.remove(end.job)
@@ -184,7 +189,8 @@ class GroupEndings(Endings):
         )
         if not isinstance(job.outcome, Answer) or claim.session is None:
             return ending, None
-        change = job.outcome.change
+        # Of a session with no record something may still lie in its history, from before it was forgotten.
+        change = job.outcome.change._replace(resets=not claim.version)
         claim.commit(change)
         after = claim.conversation.after(change)
         turn = write_turn(change, after)
@@ -197,7 +203,9 @@ class GroupEndings(Endings):
         tokens = None if system is None else system_tokens(system, job.lease.slot.engine)
         # Where one server has everything the history is never behind.
         pending = write_change(claim.change) if self._group.is_spread else b""
-        return Written(claim.version + 1, pending, after.tokens, tokens, after.bytes)
+        # Versions never begin anew: what others have at hand, or the store, of a session that was forgotten is older.
+        version = claim.version + 1 if claim.version else self._figures.not_after(0)
+        return Written(version, pending, after.tokens, tokens, after.bytes)
 
 
 def _remembered(job: Job, outcome: Answered | Failure) -> bytes:

@@ -95,9 +95,9 @@ class Histories:
         self, made: Wanted, change: Change, after: Conversation, written: Callable[[], None] = lambda: None
     ) -> None:
         def answered(fits: bool) -> None:  # noqa: FBT001 - the store's answer
-            if fits:
+            if fits or change.resets:  # to the whole only what is newer says no, and that has all of this
                 written()
-            elif not change.resets:  # it is further behind than one change: let it have the whole
+            else:  # it is further behind than one change
                 whole = Change(after.messages, system_prompt=after.system_prompt, resets=True)
                 self._append(made, whole, after, written)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from cachetools import LRUCache, TTLCache
@@ -23,8 +24,10 @@ from inferbus_worker.state.conversation import Conversation
 from inferbus_worker.state.redis.group import Taken
 from inferbus_worker.tracing import RequestTrace
 
-#: Of a worker that is dealt much more than it takes the oldest go.
-_MOST_KNOWN: Final = 1024
+#: Bytes. Of a worker that is dealt much more than it takes the oldest go.
+_MOST_KNOWN: Final = 16 * 1024 * 1024
+#: Bytes that a request takes besides its payload, which is held as it came and as it was read; rather too many.
+_EACH: Final = 4096
 #: Cancels of jobs that are on their way from the store to here, and for how long they are remembered.
 _MOST_CANCELS: Final = 1024
 _CANCELS_FOR: Final = 5.0
@@ -57,13 +60,13 @@ class Reopening:
         self._slot_timeout = slot_timeout
         self._clock = clock
         #: Requests that this worker has admitted itself, and need not read again.
-        self._known: LRUCache[str, tuple[Body, Request]] = LRUCache(_MOST_KNOWN)
+        self._known: LRUCache[str, tuple[Body, Request]] = LRUCache(_MOST_KNOWN, getsizeof=_size)
         self._cancelled: TTLCache[str, None] = TTLCache(_MOST_CANCELS, _CANCELS_FOR)
         self._lock = threading.Lock()
 
     def admitted(self, job: str, body: Body, request: Request) -> None:
         """Perhaps this worker takes it, too."""
-        with self._lock:
+        with self._lock, suppress(ValueError):  # larger than all together may be: it is read again
             self._known[job] = body, request
 
     def cancelled(self, job: str) -> None:
@@ -141,3 +144,7 @@ class Reopening:
         if incoming is None and self._tracer is None:
             return None
         return RequestTrace(self._tracer, incoming, Kind.USER_INPUT.value, body.key.project)
+
+
+def _size(known: tuple[Body, Request]) -> int:
+    return 2 * len(known[0].payload) + _EACH
