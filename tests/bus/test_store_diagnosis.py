@@ -95,3 +95,14 @@ def test_the_verb_looks_at_the_store_that_it_is_given() -> None:
     assert rows["store"]["verdict"] == "failed"
     assert "asks for no password" in rows["store"]["text"]
     assert "geheim" not in done.stdout + done.stderr
+
+
+def test_the_verb_reads_the_password_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    with RedisServer(password="geheim") as server, nobody() as broker:
+        store = ("--state", f"redis://127.0.0.1:{server.port}", "--state-file", str(file))
+        done = inferbus("doctor", "--json", "--connect-timeout", "1s", "--broker", broker, *store)
+    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert rows["store"]["verdict"] == "ok"
+    assert "geheim" not in done.stdout + done.stderr
