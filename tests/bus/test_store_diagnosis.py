@@ -98,11 +98,11 @@ def test_the_verb_looks_at_the_store_that_it_is_given() -> None:
 
 
 def test_the_verb_reads_the_password_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("geheim\n")
-    with RedisServer(password="geheim") as server, nobody() as broker:
+    file, word = tmp_path / "password", "geheim"
+    file.write_text(f"{word}\n")
+    with RedisServer("--requirepass", word, password=word) as server, nobody() as broker:
         store = ("--state", f"redis://127.0.0.1:{server.port}", "--state-file", str(file))
         done = inferbus("doctor", "--json", "--connect-timeout", "1s", "--broker", broker, *store)
     rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows["store"]["verdict"] == "ok"
-    assert "geheim" not in done.stdout + done.stderr
+    assert word not in done.stdout + done.stderr
