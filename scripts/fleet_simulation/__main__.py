@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from inferbus_client.units import parse_duration
 
@@ -27,7 +28,8 @@ def _arguments() -> argparse.Namespace:
     add("--think", type=_seconds, default="30m", help="from an answer to the next question, on average; 0s: at once")
     add("--queue-size", type=_positive, default=10_000, help="requests that may wait")
     add("--trip", type=_seconds, default="200us", help="there and back between a worker and the store")
-    add("--redis-us", type=float, help="microseconds of the store's processor for a request (default: as measured)")
+    measured = "microseconds of the store's processor for a request (default: as measured)"
+    add("--redis-us", type=float, default=argparse.SUPPRESS, help=measured)
     add("--requests", type=_positive, default=50_000, help="how many are watched")
     add("--seed", type=int, default=default.seed, help="of what is left to chance")
     add("--write", action="store_true", help="write the tables of docs/fleet.md, and simulate nothing else")
@@ -35,17 +37,17 @@ def _arguments() -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    if text.endswith("us"):
-        return float(text[:-2]) / 1e6
-    seconds = parse_duration(text)
-    if not isinstance(seconds, float):
+    try:
+        seconds = float(text.removesuffix("us")) / 1e6 if text.endswith("us") else parse_duration(text)
+    except ValueError:
+        seconds = None
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: 200us, 100ms, 2s, 30m")
     return seconds
 
@@ -57,7 +59,7 @@ def main() -> None:
         page.PAGE.write_text(page.written(page.PAGE.read_text()))
         return
     costs = page.costs_now()
-    if arguments.redis_us is not None:
+    if "redis_us" in arguments:
         costs = costs.as_measured(arguments.redis_us / 1e6)
     plan = Plan(
         workers=arguments.workers,

@@ -50,7 +50,8 @@ def test_it_returns_when_the_worker_has_left(own_broker: Mosquitto) -> None:
 def test_one_that_has_gone_already_has_left(own_broker: Mosquitto) -> None:
     gone = Presence(worker="gone", state="offline")
     mosquitto_pub(own_broker, topics.presence("gone"), gone.encode(), "-r")
-    assert inferbus("drain", "--broker", own_broker.url, "gone").returncode == Exit.OK
+    run = inferbus("drain", "--broker", own_broker.url, "gone")
+    assert (run.returncode, run.stdout) == (Exit.OK, "gone was gone already\n")
 
 
 def test_a_worker_that_does_not_allow_it_goes_on_and_the_operator_is_told(own_broker: Mosquitto) -> None:

@@ -17,7 +17,7 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto, free_port
 from support.redis_server import RedisServer
 from support.waiting import until
-from support.worker import WorkerProcess
+from support.worker import WorkerProcess, starting
 
 
 def config(folder: Path, name: str, here: str, elsewhere: str) -> Path:
@@ -84,3 +84,27 @@ def test_presence_and_readiness_say_that_the_store_is_away(own_broker: Mosquitto
         until(lambda: presence().state == "ready", 10)
         assert presence().reason is None
         until(lambda: readyz(port)[0] == 200, 5)
+
+
+def test_a_worker_that_waits_for_its_store_says_so_at_once_and_goes_on_when_it_is_there(own_broker: Mosquitto) -> None:
+    with RedisServer() as store:
+        store.kill()
+        with starting(own_broker, "--state", store.url, "--broker-timeout", "5m") as worker:
+            worker.says("Connection refused; it is tried again for 5m")
+            store.start()
+            worker.says("ready: serving simulated to general, in group inferbus")
+            assert worker.err.count("it is tried again") == 1
+
+
+def test_of_a_worker_that_was_killed_status_does_not_say_since_when(own_broker: Mosquitto) -> None:
+    """What the broker says then was written when it started: `offline 7m` of one that was there a moment ago."""
+    with (
+        WorkerProcess(own_broker) as worker,
+        Listener(own_broker, topics.presence(worker.id)) as listener,
+    ):
+        worker.kill()
+        until(lambda: b'"offline"' in b"".join(message.payload for message in listener.heard))
+    assert Presence.model_validate_json(listener.heard[-1].payload).since is None
+    shown = inferbus("status", "--once", "--broker", own_broker.url).stdout
+    (line,) = [line for line in shown.splitlines() if worker.id in line]
+    assert line.split()[:3] == [worker.id, "offline", "simulated"]

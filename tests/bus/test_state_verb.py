@@ -95,10 +95,21 @@ def test_a_session_goes_with_its_history(server: RedisServer) -> None:
 
 
 def test_a_worker_loses_its_leases(server: RedisServer) -> None:
-    assert run(server, "drop", "leases", "gpu-1", "--yes")[:2] == (0, "leases of gpu-1: 1 leases are for others now\n")
+    assert run(server, "drop", "leases", "gpu-1", "--yes")[:2] == (0, "leases of gpu-1: 1 for others now\n")
     with server.client() as client:
         assert client.hget(f"{_P}job:j1", "token") == b""
-    assert run(server, "drop", "leases", "gpu-2", "--yes")[0] == 1
+    nothing = "inferbus: there is no lease of worker gpu-2 in group hall\n"
+    assert run(server, "drop", "leases", "gpu-2", "--yes") == (1, "", nothing)
+
+
+def test_a_lane_in_which_nothing_waits_is_no_lane_that_was_emptied(server: RedisServer) -> None:
+    nothing = "inferbus: there is nothing that waits in lane general/phi in group hall\n"
+    assert run(server, "drop", "lane", "general/phi", "--yes") == (1, "", nothing)
+
+
+def test_a_session_has_a_project(server: RedisServer) -> None:
+    status, _, said = run(server, "drop", "session", "kitchen", "--yes")
+    assert (status, "PROJECT/SESSION" in said) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["general", "/demo", "general/"])
@@ -107,9 +118,18 @@ def test_a_lane_has_two_parts(server: RedisServer, name: str) -> None:
     assert (status, "PROJECT/MODEL" in said) == (2, True)
 
 
+@pytest.mark.parametrize("verb", [("drop",), ("drop", "session"), ("drop", "lane"), ("drop", "leases")])
+def test_help_needs_no_store(verb: tuple[str, ...]) -> None:
+    done = inferbus("state", *verb, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Usage: inferbus state {' '.join(verb)}" in done.stdout
+
+
 def test_without_a_store_it_says_how_to_name_one() -> None:
-    done = inferbus("state")
-    assert (done.returncode, done.stderr) == (2, "inferbus: --state (or INFERBUS_STATE) has to name the store\n")
+    named = "inferbus: --state (or --state-file, or INFERBUS_STATE) has to name the store\n"
+    for verb in ((), ("drop", "session", "general/kitchen", "--yes")):
+        done = inferbus("state", *verb)
+        assert (done.returncode, done.stderr) == (2, named)
     done = inferbus("state", "--state", "redis://127.0.0.1:1")
     assert done.returncode == 3
     assert done.stderr.strip().endswith("the store at 127.0.0.1:1 cannot be reached: Connection refused")

@@ -95,3 +95,14 @@ def test_the_verb_looks_at_the_store_that_it_is_given() -> None:
     assert rows["store"]["verdict"] == "failed"
     assert "asks for no password" in rows["store"]["text"]
     assert "geheim" not in done.stdout + done.stderr
+
+
+def test_the_verb_reads_the_password_from_a_file(tmp_path: Path) -> None:
+    file, word = tmp_path / "password", "geheim"
+    file.write_text(f"{word}\n")
+    with RedisServer("--requirepass", word, password=word) as server, nobody() as broker:
+        store = ("--state", f"redis://127.0.0.1:{server.port}", "--state-file", str(file))
+        done = inferbus("doctor", "--json", "--connect-timeout", "1s", "--broker", broker, *store)
+    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert rows["store"]["verdict"] == "ok"
+    assert word not in done.stdout + done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +97,7 @@ STATEFUL_SET: Final[dict[str, Any]] = ALL["StatefulSet", "inferbus-worker"]
 POD: Final[dict[str, Any]] = STATEFUL_SET["spec"]["template"]
 (WORKER,) = POD["spec"]["containers"]
 SETTINGS: Final[dict[str, str]] = ALL["ConfigMap", "inferbus-worker"]["data"]
+HOOK: Final[list[str]] = WORKER["lifecycle"]["preStop"]["exec"]["command"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -167,7 +170,18 @@ def test_the_drain_has_its_time_and_one_before_it() -> None:
     drain = parse_duration(SETTINGS["INFERBUS_DRAIN_TIMEOUT"])
     assert isinstance(drain, float)
     assert POD["spec"]["terminationGracePeriodSeconds"] > drain + GRACE
-    assert WORKER["lifecycle"]["preStop"]["exec"]["command"][:2] == ["inferbus", "drain"]
+
+
+def test_what_runs_before_it_names_the_pod_s_own_worker(tmp_path: Path) -> None:
+    """Kubernetes runs a hook as it stands: it puts no variable in for `$(NAME)` there, as it does in `args`."""
+    told = tmp_path / "inferbus"
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    hook = subprocess.run(
+        HOOK, env={"PATH": path, "INFERBUS_WORKER_ID": "inferbus-worker-7"}, capture_output=True, text=True, check=True
+    )
+    assert hook.stdout.split()[:3] == ["drain", "inferbus-worker-7", "--username"]
 
 
 def test_probes_ask_at_the_port_where_the_worker_answers() -> None:
@@ -203,7 +217,7 @@ def test_no_file_holds_a_secret_and_readme_names_those_that_are_read() -> None:
     assert not [one for one in ALL.values() if one["kind"] == "Secret"]
     (secrets,) = [volume["secret"]["secretName"] for volume in POD["spec"]["volumes"] if "secret" in volume]
     (folder,) = [mount["mountPath"] for mount in WORKER["volumeMounts"] if mount["name"] == "secrets"]
-    said = [*SETTINGS.values(), *WORKER["lifecycle"]["preStop"]["exec"]["command"]]
+    said = [*SETTINGS.values(), *" ".join(HOOK).split()]
     read = {value.removeprefix(f"{folder}/") for value in said if value.startswith(f"{folder}/")}
     readme = (FOLDER / "README.md").read_text()
     assert f"create secret generic {secrets}" in readme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -160,3 +161,13 @@ def test_the_command_says_what_a_fleet_needs() -> None:
     assert run.returncode == 0, run.stderr
     for words in ("answers/s", "slots busy", "Redis busy", "Redis' memory"):
         assert words in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--trip", "xus"), ("--answer", "2x"), ("--think", "-5"), ("--slots", "x")]
+)
+def test_a_mistyped_value_is_named_in_words(option: str, value: str) -> None:
+    command = [sys.executable, "-m", "fleet_simulation", f"{option}={value}"]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"argument {option}: {value!r} is no " in done.stderr

@@ -139,7 +139,8 @@ class Daemon:
             self._bus.join(lambda: self._ends)
         self._readiness.look()
         served = (name if state == "ready" else f"{name} ({state})" for name, state in self._readiness.states.items())
-        log.info("ready: serving %s to %s", ", ".join(served), ", ".join(self._settings.projects))
+        shared = f", in group {self._settings.group}" if self._settings.is_shared else ""
+        log.info("ready: serving %s to %s%s", ", ".join(served), ", ".join(self._settings.projects), shared)
         return Exit.OK
 
     def _attend_start(self) -> bool:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -42,7 +43,7 @@ class _Keeper:
 
     def __init__(self, settings: Settings) -> None:
         if not settings.is_shared:
-            raise SettingsError("--state (or INFERBUS_STATE) has to name the store")
+            raise SettingsError("--state (or --state-file, or INFERBUS_STATE) has to name the store")
         self._store = Store(store_of(settings))
         self.place = str(self._store.url)
         self.group = settings.group
@@ -61,6 +62,17 @@ class _Keeper:
             wire.close()
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line says of the store. Looked at when something is asked of it: help needs none."""
+
+    flags: Mapping[str, Any]
+    config: Path | None
+
+    def keeper(self) -> _Keeper:
+        return _Keeper(Settings.load(self.flags, self.config))
+
+
 @click.group(invoke_without_command=True, short_help="Show what the store has of a group, and forget some of it.")
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file with these settings.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, sizes in bytes.")
@@ -71,9 +83,9 @@ def state(context: click.Context, /, config: Path | None, *, as_json: bool, **fl
 
     The store is named as for `inferbus serve`: by --state, by INFERBUS_STATE, or in the file.
     """
-    keeper = _Keeper(Settings.load(given(Settings, flags), config))
-    context.obj = keeper
+    context.obj = asked = _Asked(given(Settings, flags), config)
     if context.invoked_subcommand is None:
+        keeper = asked.keeper()
         sizes = keeper.ask(keeper.calls.sizes())
         click.echo(json.dumps(sizes._asdict()) if as_json else _table(keeper, sizes))
     return Exit.OK
@@ -91,40 +103,45 @@ _confirmed = click.option("--yes", is_flag=True, help="Do it: it cannot be taken
 @click.argument("name")
 @_confirmed
 @click.pass_obj
-def session(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+def session(asked: _Asked, /, name: str, *, yes: bool) -> int:
     """Forget the conversation NAME: PROJECT/SESSION, or PROJECT/users/USER/SESSION. A turn in it is not remembered."""
+    if "/" not in name:
+        raise click.BadParameter("a session is PROJECT/SESSION, or PROJECT/users/USER/SESSION")
+    keeper = asked.keeper()
     _check(yes, f"session {name} with its history", keeper)
     was_there = keeper.ask(keeper.calls.drop_session(name))
     for call in keeper.calls.forget([name]):
         keeper.ask(call)
-    return _said(f"session {name}", int(was_there), "it is forgotten", keeper)
+    return _said(int(was_there), f"session {name}: it is forgotten", f"no session {name}", keeper)
 
 
 @drop.command()
 @click.argument("name", metavar="PROJECT/MODEL")
 @_confirmed
 @click.pass_obj
-def lane(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+def lane(asked: _Asked, /, name: str, *, yes: bool) -> int:
     """Forget what waits in a lane. Nobody answers these requests."""
     project, slash, model = name.partition("/")
     if not (project and slash and model):
         raise click.BadParameter("a lane is PROJECT/MODEL, as `inferbus state` shows them")
+    keeper = asked.keeper()
     _check(yes, f"all that waits in lane {name}, unanswered", keeper)
     count = 0
     while dropped := keeper.ask(keeper.calls.drop_lane(project, model, _AT_ONCE)):
         count += dropped
-    return _said(f"lane {name}", count, f"{count} requests are forgotten", keeper)
+    return _said(count, f"lane {name}: {count} forgotten", f"nothing that waits in lane {name}", keeper)
 
 
 @drop.command()
 @click.argument("name", metavar="WORKER")
 @_confirmed
 @click.pass_obj
-def leases(keeper: _Keeper, /, name: str, *, yes: bool) -> int:
+def leases(asked: _Asked, /, name: str, *, yes: bool) -> int:
     """Take from a worker all that it runs, for others. What it still answers of it is not taken any more."""
+    keeper = asked.keeper()
     _check(yes, f"worker {name}'s leases: others run its requests again", keeper)
     count = keeper.ask(keeper.calls.drop_leases(name))
-    return _said(f"leases of {name}", count, f"{count} leases are for others now", keeper)
+    return _said(count, f"leases of {name}: {count} for others now", f"no lease of worker {name}", keeper)
 
 
 def _check(is_sure: bool, what: str, keeper: _Keeper) -> None:  # noqa: FBT001 - click's own
@@ -132,11 +149,11 @@ def _check(is_sure: bool, what: str, keeper: _Keeper) -> None:  # noqa: FBT001 -
         raise click.UsageError(f"this drops {shown_in_line(what)} (group {keeper.group}); say --yes to do it")
 
 
-def _said(what: str, count: int, done: str, keeper: _Keeper) -> int:
+def _said(count: int, done: str, what: str, keeper: _Keeper) -> int:
     if not count:
-        click.echo(f"inferbus: there is no {shown_in_line(what)} in group {keeper.group}", err=True)
+        click.echo(f"inferbus: there is {shown_in_line(what)} in group {keeper.group}", err=True)
         return Exit.FAILED
-    click.echo(f"{shown_in_line(what)}: {done}")
+    click.echo(shown_in_line(done))
     return Exit.OK
 
 

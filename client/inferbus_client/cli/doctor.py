@@ -34,16 +34,18 @@ _NARROW: Final = 60
 @click.command(short_help="Find what is wrong between here and an answer, in words.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each check.")
 @click.option("--state", metavar="URL", help="Where the worker is installed: look at this store of its, too.")
+@click.option("--state-file", metavar="FILE", help="The file that holds this store's password, or its whole URL.")
 @client_options(hidden={"session", "silence_timeout", "retries", "pacing"})
-def doctor(config: Path | None, *, as_json: bool, state: str | None, **flags: Any) -> int:
+def doctor(config: Path | None, *, as_json: bool, state: str | None, state_file: str | None, **flags: Any) -> int:
     """Check the broker, the round trip, the worker and the first answer.
 
     Where the worker is installed, also this machine: the GPU, vLLM, what `inferbus serve` finds in the environment, and
     the store that it names.
     """
     settings = load_settings(flags, config)
-    if state is not None:
-        os.environ["INFERBUS_STATE"] = state  # where the worker's own checks look for its settings
+    for name, said_here in (("INFERBUS_STATE", state), ("INFERBUS_STATE_FILE", state_file)):
+        if said_here is not None:
+            os.environ[name] = said_here  # where the worker's own checks look for its settings
     said = CheckResult("settings", "info", in_force(settings, given(ClientSettings, flags), config))
     failed = [
         result for result in _printed(chain([said], check_all(settings)), as_json=as_json) if result.verdict == "failed"

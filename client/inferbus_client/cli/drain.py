@@ -45,6 +45,6 @@ def drain(worker: str, config: Path | None, *, wait: float, **flags: Any) -> int
 
     client_id = settings.client_id or f"inferbus-drain-{uuid.uuid4().hex[:8]}"
     with StatusLine(lambda: said):
-        drain_worker(settings, client_id, worker, wait=wait, progress=progress)
-    click.echo(f"{worker} has left")
+        was_there = drain_worker(settings, client_id, worker, wait=wait, progress=progress)
+    click.echo(f"{worker} has left" if was_there else f"{worker} was gone already")
     return Exit.OK

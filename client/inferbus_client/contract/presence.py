@@ -74,8 +74,8 @@ class Presence(_Announcement):
         projects: whose topics it serves.
         identity: `topic` where it serves those with the user in them alone, else `none`; None where it does not say.
         capacity: how many requests its engine runs at once; None while that is not known.
-        since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so there it
-            is the time of the start.
+        since: when this state began, in seconds since the Unix epoch. A Last Will is written in advance, so it does
+            not say.
         instance: which run says so; None where that is not known.
         models: what it serves by name, and the state of each: `ready`, `starting`, `stopped` (it starts when it is
             asked for) or `unavailable`. Empty where the worker has one model alone.

@@ -22,7 +22,7 @@ Progress = Callable[[WorkerView], None]
 
 def drain(
     settings: ClientSettings, client_id: str, worker: str, *, wait: float, progress: Progress = lambda _view: None
-) -> None:
+) -> bool:
     """Ask a worker to leave, and return when it has gone; at once where it has gone already.
 
     Args:
@@ -31,6 +31,9 @@ def drain(
         worker: which one.
         wait: seconds that it may take; it goes on to drain all the same.
         progress: told how far it is.
+
+    Returns:
+        Whether it was there to be asked. One that was not may have died, and left in no order.
 
     Raises:
         UnknownWorkerError: there is none of that name.
@@ -43,7 +46,7 @@ def drain(
         view = watch.workers.get(worker)
         if view is None:
             raise UnknownWorkerError(worker, list(watch.workers))
-        _Drain(watch, worker, view, progress).run(wait)
+        return _Drain(watch, worker, view, progress).run(wait)
 
 
 class _Drain:
@@ -55,10 +58,10 @@ class _Drain:
         self._run = _run_of(view.presence)
         self._progress = progress
 
-    def run(self, wait: float) -> None:
+    def run(self, wait: float) -> bool:
         ends = time.monotonic() + wait
         if self._watch.wait_for(self._has_left, 0):
-            return
+            return False
         self._watch.send(topics.drain(self._worker))
         if not self._watch.wait_for(self._heeds, min(_HEEDS, wait)):
             raise DrainIgnoredError(self._worker)
@@ -69,6 +72,7 @@ class _Drain:
             view = self._watch.workers.get(self._worker)
             if view is not None:
                 self._progress(view)
+        return True
 
     def _has_left(self, workers: dict[str, WorkerView]) -> bool:
         """Also where another run has taken its place since, or an operator has removed its last word."""

@@ -295,7 +295,8 @@ class Bus:
             self._share.connection_lost()
 
     def _will(self) -> Will:
-        offline = self._presence.model_copy(update={"state": "offline", "instance": self._instance})
+        # Nobody knows yet when that will be.
+        offline = self._presence.model_copy(update={"state": "offline", "instance": self._instance, "since": None})
         return Will(self._topic, offline.encode())
 
     def _presence_as(self, state: State, model: str | None, capacity: int | None) -> Presence:

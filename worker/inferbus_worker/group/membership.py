@@ -10,12 +10,14 @@ what does not in time goes back, to begin anew with another worker; a reply that
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from inferbus_client.contract.presence import GroupStats
+from inferbus_client.units import format_duration
 from inferbus_worker.flow.meter import Meter
 from inferbus_worker.group.desk import Desk
 from inferbus_worker.group.endings import GroupEndings
@@ -28,6 +30,8 @@ from inferbus_worker.state.errors import StoreAwayError, StoreRefusedError
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup
 from inferbus_worker.state.redis.scripted import SCHEMA
+
+log = logging.getLogger("inferbus.daemon")
 
 _TRY_EVERY: Final = 0.1
 
@@ -58,6 +62,7 @@ class Membership:
         """
         self.courier.start()
         deadline = time.monotonic() + self.settings.broker_timeout
+        has_said = False
         while not stop():
             try:
                 schema = self.courier.ask_all(self.group.schema())[-1]
@@ -69,8 +74,13 @@ class Membership:
                 self.courier.ask(self.group.drop_leases(self.settings.worker_id))
                 self.keeper.beat()
             except StoreAwayError as error:
+                reason = self.courier.reason or error.reason
                 if time.monotonic() > deadline:
-                    raise StoreAwayError(self.courier.reason or error.reason) from None
+                    raise StoreAwayError(reason) from None
+                if not has_said:
+                    most = format_duration(self.settings.broker_timeout)
+                    log.warning("%s; it is tried again for %s", reason, most)
+                    has_said = True
                 time.sleep(_TRY_EVERY)
             else:
                 self.keeper.start()
