@@ -72,6 +72,7 @@ def group(
     *,
     projects: dict[str, ProjectSettings] | None = None,
     models: Sequence[str] = ("m",),
+    worker: str | None = None,
     **settings: Any,
 ) -> RedisGroup:
     """A worker's part of a group; a project named `p` with a model named `m`, where nothing else is said."""
@@ -79,7 +80,7 @@ def group(
     return RedisGroup(
         "g",
         instance,
-        f"worker-{instance}",
+        worker or f"worker-{instance}",
         projects=projects,
         lanes=dict.fromkeys(projects, models),
         **{

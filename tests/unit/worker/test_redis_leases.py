@@ -154,6 +154,17 @@ class TestLeases:
         assert end(store, one, taken) is None
         assert store.ask(group("w2").reap("r")).requeued == 1
 
+    def test_a_worker_inherits_of_its_own_earlier_life_and_not_of_a_rival(self, store: Store) -> None:
+        before, now = group("w1"), group("w1-again", worker="worker-w1")
+        store.ask(before.beat(b"", {}))
+        store.ask(now.beat(b"", {}))
+        taken = run(store, before, "j")
+        store.pass_(1.9)
+        assert store.ask(now.inherit()) == 0
+        store.pass_(0.1)
+        assert store.ask(now.inherit()) == 1
+        assert end(store, before, taken) is None
+
 
 class TestLooks:
     def test_what_waits_past_its_deadline_is_taken_out(self, store: Store) -> None:

@@ -122,12 +122,15 @@ class Keeper:
         self._clock = clock
         self._renew, self._beat = _Every(lease / _RENEWALS), _Every(_BEAT_EVERY)
         self._look, self._reap = _Every(_LOOK_EVERY), _Every(_REAP_EVERY)
+        self._inherit, self._inherits_until = _Every(_REAP_EVERY), 0.0
         self._here_since: float | None = None
         self._without_broker_since: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="leases", daemon=True)
 
     def start(self) -> None:
+        # By then what an earlier life of ours held has run out by itself.
+        self._inherits_until = time.monotonic() + 2 * self._lease
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -172,6 +175,8 @@ class Keeper:
             self._renew_leases()
         if self._beat.is_due(now):
             self.beat()
+        if now < self._inherits_until and self._inherit.is_due(now):
+            self._courier.ask(self._group.inherit())
         if not self._keeps_jobs(now):
             return
         if self._look.is_due(now):

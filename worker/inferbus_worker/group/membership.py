@@ -71,7 +71,6 @@ class Membership:
                         f"the group {self.settings.group} keeps its state in another way ({schema}) than this worker "
                         f"({SCHEMA}): bring all of its workers to one version, or give this one a --group of its own"
                     )
-                self.courier.ask(self.group.drop_leases(self.settings.worker_id))
                 self.keeper.beat()
             except StoreAwayError as error:
                 reason = self.courier.reason or error.reason

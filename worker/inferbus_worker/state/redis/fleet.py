@@ -10,6 +10,8 @@ from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.plan import lane_name
 from inferbus_worker.state.redis.scripted import SCHEMA, Scripted, nothing
 
+#: Milliseconds after which a life of ours that beats no more is over.
+_SILENT_MS: Final = 2000
 #: A worker that has not been heard of for so many leases is no more.
 _BEATS: Final = 3
 
@@ -106,7 +108,11 @@ class Fleet(Scripted):
 
     def drop_leases(self, worker: str) -> Call[int]:
         """Take from a worker, by its name or one instance's mark, all that it holds, for others; how much that was."""
-        return self._call("drop_leases", worker, read=int)
+        return self._call("drop_leases", worker, 0, read=int)
+
+    def inherit(self) -> Call[int]:
+        """Let go what earlier lives of this worker have left behind. One that is heard of yet is a rival, and lives."""
+        return self._call("drop_leases", self._worker, _SILENT_MS, read=int)
 
 
 def _read_group(answer: Any) -> Group:
