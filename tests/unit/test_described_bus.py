@@ -89,7 +89,9 @@ def test_a_key_that_goes_makes_it_another_document(monkeypatch: pytest.MonkeyPat
     assert {path for path in before if before[path] != after[path]} == {"docs/asyncapi.yaml", "docs/schemas/delta.json"}
 
 
-@pytest.mark.parametrize("model", [Request, Control, *dict.fromkeys(type(told) for told in TOLD)], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [Request, Control, *dict.fromkeys(type(told) for told in TOLD)], ids=lambda model: model.__name__
+)
 def test_each_schema_is_one(model: type[BaseModel]) -> None:
     Draft202012Validator.check_schema(schema(model))
 
