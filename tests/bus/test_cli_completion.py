@@ -67,7 +67,7 @@ def test_bash_completes_with_it() -> None:
     run = subprocess.run(
         ["bash", "-c", ask], env=environment(PATH=path), capture_output=True, text=True, timeout=60, check=False
     )
-    assert run.stdout.split() == ["status", "stress"], run.stderr
+    assert run.stdout.split() == ["state", "status", "stress"], run.stderr
 
 
 def test_a_shell_that_nobody_knows() -> None:
