@@ -20,6 +20,7 @@ from inferbus_client import Client
 from support.listener import Listener
 from support.mosquitto import HOST, Mosquitto, free_port
 from support.needs import needs_module, needs_program
+from support.redis_server import RedisServer
 from support.scripts import ROOT, Running
 from support.waiting import PATIENCE, until
 
@@ -101,12 +102,14 @@ def prometheus(
 ) -> Iterator[Prometheus]:
     token = tmp_path / "worker-token"
     token.write_text(TOKEN)
-    start_worker(broker=own_broker, http=worker_port, http_token_file=token, rate_limit="5/60s")
     folder = tmp_path / "prometheus"
     folder.mkdir()
-    with Prometheus(folder, worker_port) as running:
-        until(running.is_up)
-        yield running
+    with RedisServer() as store:
+        # Of a group, since what scales on the queue that its workers share is asked as well.
+        start_worker(broker=own_broker, http=worker_port, http_token_file=token, rate_limit="5/60s", state=store.url)
+        with Prometheus(folder, worker_port) as running:
+            until(running.is_up)
+            yield running
 
 
 def load(broker: Mosquitto) -> None:
