@@ -238,7 +238,8 @@ def _says_all(in_force: Any, written: Any) -> bool:
 
 @pytest.mark.parametrize("command", "".join(_of_kind("verbs")).splitlines())
 def test_each_verb_runs(command: str, own_broker: Mosquitto, start_worker: StartWorker, tmp_path: Path) -> None:
-    start_worker(broker=own_broker, rate_limit="off")
+    named = {"worker_id": command.split()[2], "remote_drain": True} if command.startswith("inferbus drain") else {}
+    start_worker(broker=own_broker, rate_limit="off", **named)
     env = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "INFERBUS_BROKER": own_broker.url}
     if command.startswith("inferbus status"):
         _watch(command, {**os.environ, **env}, "ready")
