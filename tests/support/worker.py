@@ -33,7 +33,7 @@ class WorkerProcess:
         extra: more arguments, as they are.
         ready_timeout: seconds that it may take to become ready.
         program: what is run; it must end when its standard input does.
-        url: the broker's, where it is not the one that it says of itself.
+        broker_url: where it is not the one that the broker says of itself.
         **options: flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
             `workers` bounds them as well, where `max_workers` does not.
     """
@@ -46,7 +46,7 @@ class WorkerProcess:
         extra: Sequence[str] = (),
         ready_timeout: float = 200.0,
         program: Sequence[str] = (sys.executable, "-m", "inferbus_worker.demo.lifeline"),
-        url: str | None = None,
+        broker_url: str | None = None,
         **options: object,
     ) -> None:
         self.id = f"worker-{uuid.uuid4().hex[:8]}"
@@ -55,7 +55,7 @@ class WorkerProcess:
         self._program = program
         named = {
             **({} if "backend" in options else {"engine": "simulated" if model is None else "vllm"}),
-            "broker": url or broker.url,
+            "broker": broker_url or broker.url,
             "worker_id": self.id,
             "log_format": "json",
             **({"max_workers": options["workers"]} if "workers" in options else {}),

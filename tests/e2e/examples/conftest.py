@@ -21,7 +21,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleBus]:
         # By its plain address: the one that `url` says is for browsers.
         WorkerProcess(
             broker,
-            url=f"mqtt://{broker.host}:{broker.port}",
+            broker_url=f"mqtt://{broker.host}:{broker.port}",
             config=settings,
             rate_limit="off",
             simulated_per_token=PER_WORD,
