@@ -21,6 +21,14 @@ from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import Decoding, deadline_of, retry_key
 from inferbus_worker.admission.gate import Gate
 from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.refusals import (
+    TOO_LATE,
+    milliseconds,
+    most_forms,
+    rate_limited,
+    too_many_forms,
+    without_room,
+)
 from inferbus_worker.admission.token_budget import TokenBudget
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.in_flight import InFlight
@@ -36,9 +44,6 @@ from inferbus_worker.state.protocols import Finished, Stores
 from inferbus_worker.state.stateless import NO_CLAIM
 
 log = logging.getLogger("inferbus.admission")
-
-#: Seconds after which to ask again for an answer in a given form, where nothing better is known.
-_LEAST_WAIT: Final = 1.0
 
 RESET_TEXT: Final = "Conversation reset."
 
@@ -188,7 +193,7 @@ class Admission:
             return "in flight"
         # The text half does not say that it was accepted, nor for how long it waits.
         wait = self._meter.wait_estimate(position, job.model) if job.replies.address.json else None
-        job.replies.accepted(position, _milliseconds(wait))
+        job.replies.accepted(position, None if wait is None else milliseconds(wait))
         if (trace := job.replies.address.trace) is not None:
             trace.waits()
         self._in_flight.add(job)
@@ -201,29 +206,22 @@ class Admission:
     def _count(self, key: SessionKey, request: Request) -> Failure | None:
         """Count a request in its windows, or refuse it."""
         wait = self._limits.admit(key, request.client_id, in_session=not request.is_stateless)
-        return None if wait is None else Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+        return None if wait is None else rate_limited(wait)
 
     def _too_many_forms(self, job: Job) -> Failure | None:
-        """Answers in a given form never take up a whole model: the grammars that they need can keep an engine busy."""
         if not job.request.has_form or self._form_share == 1:
             return None
-        slots = self._meter.at_once(job.model) or 1
-        if self._in_flight.forms(job.model) < max(1, int(slots * self._form_share)):
+        if self._in_flight.forms(job.model) < most_forms(self._meter, job.model, self._form_share):
             return None
-        wait = max(self._meter.wait_estimate(slots, job.model) or 0, _LEAST_WAIT)
-        detail = "As many answers in a given form as may be are under way."
-        return Failure("overloaded", detail, retry_after_ms=_milliseconds(wait))
+        return too_many_forms(self._meter, job.model)
 
     def _no_room(self, position: int | None, job: Job) -> Failure | None:
         if position is None:
-            soonest = self._meter.wait_estimate(0, job.model)
-            return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
+            return without_room(self._meter, job.model)
         if job.deadline is None:
             return None
         wait = self._meter.wait_estimate(position, job.model) or 0
-        if job.admitted_at + wait > job.deadline:
-            return Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
-        return None
+        return TOO_LATE if job.admitted_at + wait > job.deadline else None
 
     def _reset(self, arrival: Arrival, control: Control) -> None:
         """Forget the conversation; not again where that comes again, or it would undo what was said since."""
@@ -244,7 +242,3 @@ class Admission:
         self._meter.rejected(failure.code)
         log.debug("refused a request: %s", failure.message)
         replies.end(failure)
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, round(seconds * 1000)) if seconds else 0

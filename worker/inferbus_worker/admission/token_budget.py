@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from inferbus_client.contract.wire import Failure
 from inferbus_client.units import format_duration
+from inferbus_worker.admission.refusals import rate_limited
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import InvalidCallError
 from inferbus_worker.flow.job import Job
@@ -54,7 +55,7 @@ class TokenBudget:
             return never_fits(longest, self._budget)
         charge = self._budgets.charge(job.key, tokens)
         if isinstance(charge, float | int):
-            return Failure("rate_limited", retry_after_ms=max(1, round(charge * 1000)))
+            return rate_limited(charge)
         job.charge = charge
         return None
 

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,7 +54,7 @@ def check_installed(*, broker: bool) -> None:
         raise DemoError("several workers need Python's redis and psutil: pip install 'inferbus-worker[redis,managed]'")
 
 
-class _LocalServer:
+class _LocalServer(ABC):
     """Runs inside the `with`, below a guard that ends it however the demo ends.
 
     Attributes:
@@ -84,9 +85,9 @@ class _LocalServer:
         self._server.stop(_STOP_TIMEOUT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @abstractmethod
     def _options(self, folder: Path) -> Sequence[str]:
         """What the program is told, with a folder of its own."""
-        raise NotImplementedError
 
     def _wait(self) -> None:
         until = time.monotonic() + _START_TIMEOUT

@@ -12,6 +12,7 @@ from inferbus_client.contract.wire import Failure, Request
 from inferbus_worker.admission.arrival import Arrival
 from inferbus_worker.admission.decoding import deadline_of, retry_key
 from inferbus_worker.admission.limits import RateLimits
+from inferbus_worker.admission.refusals import most_forms
 from inferbus_worker.bus.acknowledgements import delivery_key
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.flow.job import Job
@@ -130,7 +131,7 @@ class Bidding:
     def _form_limit(self, request: Request, model: str) -> int | None:
         if not request.has_form or self._settings.form_share == 1:
             return None
-        return max(1, int((self._meter.at_once(model) or 1) * self._settings.form_share))
+        return most_forms(self._meter, model, self._settings.form_share)
 
     def _charge(self, wish: Wish, model: str) -> Charging | None:
         """What it costs, as far as it can be known without its session, of which the store knows the figures."""

@@ -143,7 +143,6 @@ def join_group(base: Base) -> Membership:
         slots=base.slots,
         sender=base.sender,
         has_broker=base.has_broker,
-        info=lambda: b"{}",
         slot_timeout=settings.slot_timeout_in_force,
         clock=base.clock,
     )

@@ -81,7 +81,6 @@ class Keeper:
         slots: what this worker serves.
         sender: publishes what others owe.
         has_broker: whether replies can leave now.
-        info: what this worker says of itself with every beat.
         slot_timeout: seconds that a job may wait for a slot; None: any time.
         clock: a monotonic one; the slots' too.
     """
@@ -101,7 +100,6 @@ class Keeper:
         slots: SlotTable,
         sender: Sender,
         has_broker: Callable[[], bool],
-        info: Callable[[], bytes],
         slot_timeout: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -117,7 +115,6 @@ class Keeper:
         self._slots = slots
         self._sender = sender
         self._has_broker = has_broker
-        self._info = info
         self._slot_timeout = slot_timeout
         self._clock = clock
         self._renew, self._beat = _Every(lease / _RENEWALS), _Every(_BEAT_EVERY)
@@ -146,7 +143,7 @@ class Keeper:
             StoreAwayError: the store does not answer.
         """
         served = {key: self._slots.of(key) for key, model in self._registry.models.items() if model.will_serve}
-        self._figures.heard(self._courier.ask(self._group.beat(self._info(), served)))
+        self._figures.heard(self._courier.ask(self._group.beat(b"{}", served)))
 
     def give_back(self, held: Sequence[Owed]) -> None:
         """Let others run what this worker has not ended, and say what it has ended and could not say."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
+from inferbus_worker.admission.refusals import TOO_LATE, rate_limited, too_many_forms, without_room
 from inferbus_worker.admission.token_budget import never_fits
 from inferbus_worker.chat import Usage
 from inferbus_worker.flow.meter import Meter
@@ -25,14 +26,11 @@ from inferbus_worker.state.redis.verdicts import (
 
 #: What hears who asks while the store does not answer: it may be back at any moment.
 AWAY: Final = Failure("engine_unavailable", retry_after_ms=1000)
-_LATE: Final = Failure("deadline_exceeded", "It cannot be met: the wait in the queue alone is longer.")
 _PLAIN: Final[Mapping[type, Failure]] = {
     Busy: Failure("session_busy"),
-    TooLate: _LATE,
+    TooLate: TOO_LATE,
     Tombstoned: Failure("cancelled"),
 }
-#: Milliseconds after which to ask again for an answer in a given form, where nothing better is known.
-_LEAST_WAIT_MS: Final = 1000
 
 
 def refusal_of(verdict: Verdict, meter: Meter, bid: Bid) -> Failure:
@@ -43,23 +41,15 @@ def refusal_of(verdict: Verdict, meter: Meter, bid: Bid) -> Failure:
         meter: knows how long it may take until there is room.
         bid: the request.
     """
-    model = bid.model
     match verdict:
         case Limited(wait) | OverBudget(wait):
-            return Failure("rate_limited", retry_after_ms=_milliseconds(wait))
+            return rate_limited(wait)
         case NoRoom():
-            soonest = meter.wait_estimate(0, model)
-            return Failure("overloaded", retry_after_ms=_milliseconds(soonest) if soonest else None)
+            return without_room(meter, bid.model)
         case TooManyForms():
-            wait = meter.wait_estimate(meter.at_once(model), model) or 0
-            detail = "As many answers in a given form as may be are under way."
-            return Failure("overloaded", detail, retry_after_ms=max(_milliseconds(wait), _LEAST_WAIT_MS))
+            return too_many_forms(meter, bid.model)
         case NeverFits(prompt_tokens, answer_tokens) if bid.charge is not None:
             budget = RateLimit(bid.charge.limit, bid.charge.window)
             return never_fits(Usage(prompt_tokens, answer_tokens), budget)
         case _:  # where it is none of these, the store came to it too late
             return _PLAIN.get(type(verdict), AWAY)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
