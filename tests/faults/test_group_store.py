@@ -44,7 +44,8 @@ class _Bus(NamedTuple):
         keep_under_way(self.requester, _OUTSTANDING)
         until(lambda: self.requester.ledger.replies >= enough)
         self.requester.stop_sending()
-        assert under_way(self.requester.ledger)
+        # They were begun together, and may have ended together: those behind them are on their way.
+        until(lambda: under_way(self.requester.ledger))
 
     def refusals(self, seconds: float) -> float:
         """Ask again and again, for so long at least; the longest that a request waited for its refusal."""

@@ -12,7 +12,7 @@ from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.redis.bids import Bid
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.group import RedisGroup
-from inferbus_worker.state.redis.holdings import Committed, Ending, Taken, Written
+from inferbus_worker.state.redis.holdings import Committed, Confirmed, Ending, Taken, Written
 from inferbus_worker.state.redis.scripts import sources
 from inferbus_worker.state.redis.verdicts import Admitted, Verdict
 from support.redis_server import RedisServer
@@ -123,7 +123,7 @@ def admit(store: Store, one: RedisGroup, request: Bid) -> Verdict:
 def wait(store: Store, one: RedisGroup, job: str, **fields: Any) -> None:
     """Admit and confirm a job."""
     assert isinstance(admit(store, one, bid(job, **fields)), Admitted)
-    assert store.ask(one.confirm([job])) == ()
+    assert store.ask(one.confirm([job])) == Confirmed()
 
 
 def run(store: Store, one: RedisGroup, job: str, mark: str = "t", **fields: Any) -> Taken:

@@ -141,8 +141,56 @@ class TestOneAdmitsAnotherRuns:
         shared(a).takes_at_once = True
         courier.asked.clear()
         a.ask()
-        assert courier.asked == ["beat", "admit", "confirm", "take"]
+        assert courier.asked == ["beat", "admit", "confirm"]
         assert texts(a.work()) == ["fine"]
+
+
+class TestGranted:
+    """A request that begins to run while its admitter has yet to hear that its confirmation has arrived."""
+
+    def asked(self, script: Script | None = None) -> tuple[Rooms, Rooms]:
+        a, b = two(script)
+        shared(a).takes_at_once = True
+        shared(a).courier.holds = True
+        assert a.ask(stream=True, requestId="r", clientId="c") == []
+        assert a.work() == []
+        assert len(a.engine.calls) == 1
+        return a, b
+
+    def test_what_it_says_waits_for_that(self) -> None:
+        a, b = self.asked()
+        shared(a).courier.comes_back()
+        assert types(a.work()) == [("accepted", 0, 0), ("delta", 1, 0), ("done", 2, 0)]
+        assert a.left_behind == b.left_behind == NOTHING
+
+    def test_where_it_came_too_late_that_alone_is_said(self) -> None:
+        a, b = self.asked()
+        a.clock.pass_(11)
+        shared(b).look()
+        shared(a).courier.comes_back()
+        (refusal,) = replies(a.work())
+        assert (refusal["type"], refusal["code"]) == ("error", "engine_unavailable")
+        assert b.work() == []
+        assert a.left_behind == b.left_behind == NOTHING
+
+    def test_where_another_worker_has_it_nothing_is_said(self) -> None:
+        """The broker believed its worker dead, and has dealt it anew."""
+        a, b = self.asked()
+        said = b.answer(stream=True, requestId="r", clientId="c")
+        assert types(said) == [("accepted", 0, 0), ("delta", 1, 0), ("done", 2, 0)]
+        shared(a).courier.comes_back()
+        assert a.work() == []
+        assert a.left_behind == b.left_behind == NOTHING
+
+    def test_that_is_cancelled_meanwhile_ends_with_that(self) -> None:
+        a, _ = two()
+        shared(a).takes_at_once = True
+        shared(a).courier.holds = True
+        assert a.ask(stream=True, requestId="r", clientId="c") == []
+        assert a.receive(CANCEL, {"requestId": "r"}) == []
+        shared(a).courier.comes_back()
+        assert [reply.get("code") for reply in replies(a.work())] == [None, "cancelled"]
+        assert a.left_behind == NOTHING
 
 
 class TestAffinity:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.redis.bids import Charging
 from inferbus_worker.state.redis.holdings import Ending, Taken, Written
-from inferbus_worker.state.redis.verdicts import Admitted
-from support.redis_calls import Store, admit, bid, group
+from inferbus_worker.state.redis.verdicts import Admitted, Granted
+from support.redis_calls import Store, bid, group
 
 _PROJECTS: Final = {"p": ProjectSettings(), "q": ProjectSettings(weight=2, priority=1)}
 _MODELS: Final = ("m", "n")
@@ -34,7 +34,8 @@ class Fleet:
             for number in range(3)
         ]
         self.held: list[dict[str, Taken]] = [{}, {}, {}]
-        self.unconfirmed: list[list[str]] = [[], [], []]
+        #: With those that were granted, which are held when they are confirmed.
+        self.unconfirmed: list[dict[str, Taken | None]] = [{}, {}, {}]
         self.count = 0
         self.ends: Counter[str] = Counter()
         self.accepted: set[str] = set()
@@ -70,17 +71,28 @@ class Fleet:
             form_limit=2 if number % 3 == 0 else None,
             charge=_CHARGE if number % 7 else None,
         )
-        if isinstance(admit(self.store, self.groups[worker], request), Admitted):
-            self.unconfirmed[worker].append(job)
+        token = self._mark() if number // 4 % 2 else None
+        call = self.groups[worker].admit(request, self.store.now_ms, token)
+        match self.store.ask(call):
+            case Admitted():
+                self.unconfirmed[worker][job] = None
+            case Granted(version) as verdict:
+                assert token is not None
+                assert self.store.ask(call) == verdict, "the answer was lost"
+                self.unconfirmed[worker][job] = Taken(
+                    job, token, 0, b"", request.session, version, 0.0, request.deadline, None, is_poison=False
+                )
 
     def _confirm(self, worker: int, _: int) -> None:
-        jobs, self.unconfirmed[worker] = self.unconfirmed[worker], []
-        gone = self.store.ask(self.groups[worker].confirm(jobs))
-        self.accepted.update(set(jobs) - set(gone))
+        jobs, self.unconfirmed[worker] = self.unconfirmed[worker], {}
+        became = self.store.ask(self.groups[worker].confirm(list(jobs)))
+        there = {job: taken for job, taken in jobs.items() if job not in {*became.gone, *became.elsewhere}}
+        self.accepted.update(there)
+        self.held[worker].update({job: taken for job, taken in there.items() if taken is not None})
 
     def _withdraw(self, worker: int, _: int) -> None:
-        jobs, self.unconfirmed[worker] = self.unconfirmed[worker], []
-        self.store.ask(self.groups[worker].withdraw(jobs))
+        jobs, self.unconfirmed[worker] = self.unconfirmed[worker], {}
+        self.store.ask(self.groups[worker].withdraw(list(jobs)))
 
     def _take(self, worker: int, number: int) -> None:
         wanted = [("m", number % 3), ("n", number // 3 % 3)]
@@ -117,7 +129,7 @@ class Fleet:
         self.held[worker] = {}
 
     def _die(self, worker: int, _: int) -> None:
-        self.held[worker], self.unconfirmed[worker] = {}, []
+        self.held[worker], self.unconfirmed[worker] = {}, {}
 
     def _reap(self, worker: int, _: int) -> None:
         self._hold(worker, self.store.ask(self.groups[worker].reap(self._mark())).mine)
@@ -150,7 +162,13 @@ class Fleet:
         jobs: dict[str, dict[bytes, bytes]] = {
             name[4:]: client.hgetall(prefix + name) for name in names if name.startswith("job:")
         }
-        waiting = {name: job for name, job in jobs.items() if job[b"state"] in {b"queued", b"unconfirmed"}}
+        unconfirmed = {name: job for name, job in jobs.items() if job[b"state"] == b"unconfirmed"}
+        granted = {name for name, job in unconfirmed.items() if job[b"token"]}
+        waiting = {
+            name: job
+            for name, job in jobs.items()
+            if job[b"state"] in {b"queued", b"unconfirmed"} and name not in granted
+        }
         queued = {name for name, job in waiting.items() if job[b"state"] == b"queued"}
         working = {name for name, job in jobs.items() if job[b"state"] in {b"running", b"owed"}}
         unended = {name for name, job in jobs.items() if job[b"state"] != b"owed"}
@@ -164,7 +182,7 @@ class Fleet:
 
         assert members("lane:") == members("ages:") == sorted(queued)
         assert set(members("looks")) <= queued
-        assert set(members("unconfirmed")) == set(waiting) - queued
+        assert set(members("unconfirmed")) == set(unconfirmed)
         assert set(members("leases")) == working
         holders = [member for name in names if name.startswith("held:") for member in client.smembers(prefix + name)]
         assert sorted(member.decode() for member in holders) == sorted(working)

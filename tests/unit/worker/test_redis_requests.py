@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.redis.bids import Charging
-from inferbus_worker.state.redis.holdings import Became, Committed, Taken
+from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.holdings import Became, Cancelled, Committed, Confirmed, Reaped, Renewed, Taken
 from inferbus_worker.state.redis.verdicts import (
     Admitted,
     Busy,
+    Granted,
     Known,
     Limited,
     NeverFits,
@@ -100,16 +103,28 @@ class TestTheVerdict:
         """Its admitter has heard no answer, and has refused it or is lost: nobody would answer a repeat either."""
         one, other = group(), group("w2")
         admit(store, one, bid("j", retry="r", session="s", form_limit=1))
-        assert admit(store, other, bid("k", retry="r", session="s")) == Repeat()
+        assert admit(store, one, bid("k", retry="r", session="s")) == Repeat()
         assert admit(store, other, bid("k", session="s")) == Busy()
         store.pass_(1)
         assert admit(store, other, bid("k", retry="r", session="s", form_limit=1)) == Admitted(0)
-        assert store.ask(one.confirm(["j"])) == ("j",)
+        assert store.ask(one.confirm(["j"])).elsewhere == ("j",)
         store.pass_(1)
         assert admit(store, one, bid("l", session="s")) == Admitted(0)
-        assert store.ask(other.confirm(["k"])) == ("k",)
-        assert store.ask(one.confirm(["l"])) == ()
+        assert store.ask(other.confirm(["k"])).gone == ("k",)
+        assert store.ask(one.confirm(["l"])).gone == ()
         assert [taken.job for taken in store.ask(one.take("t", [("m", 9)])).jobs] == ["l"]
+
+    def test_what_another_worker_has_not_confirmed_is_taken_up(self, store: Store) -> None:
+        """Its admitter died, and the broker deals it anew, at once; or he lives, and need not say anything."""
+        one, other = group("w1"), group("w2")
+        admit(store, one, bid("j", retry="r", session="s", form_limit=1))
+        assert admit(store, other, bid("k", retry="r", session="s", form_limit=1)) == Admitted(0)
+        assert store.ask(other.confirm(["k"])) == Confirmed()
+        confirmation = one.confirm(["j"])
+        for _ in range(2):
+            assert store.ask(confirmation) == Confirmed(elsewhere=("j",))
+        assert admit(store, one, bid("l", retry="r", session="s")) == Repeat()
+        assert [taken.job for taken in store.ask(one.take("t", [("m", 9)])).jobs] == ["k"]
 
     def test_what_the_store_has_lost_stands_in_nobodys_way(self, store: Store) -> None:
         """A store that is full may let go of keys, where its policy says so."""
@@ -301,3 +316,85 @@ class TestCancels:
         assert admit(store, one, bid("j", flying="s")) == Tombstoned()
         assert admit(store, one, bid("k", flying="s")) == Admitted(1)
         assert 0 < int(store.client.pttl(one.prefix + "tomb:1:s/j")) <= 3000
+
+
+class TestGranted:
+    """Whoever has a slot free, and nobody before it, gets what he admits."""
+
+    def test_what_is_granted_runs_when_it_is_confirmed(self, store: Store) -> None:
+        one = group()
+        live_through(store, one, "i", session="s")
+        (version,) = grant(store, one, "j", session="s")
+        assert version == 1
+        assert end(store, one, hold("j")) is None, "not confirmed yet"
+        assert store.ask(one.renew([("j", "g")])) == Renewed((), ())
+        assert store.ask(one.confirm(["j"])) == Confirmed()
+        assert store.ask(one.take("t", [("m", 9)])).jobs == []
+        assert end(store, one, hold("j"), change=written(2)) is not None
+        store.ask(one.settle([("j", "g", True)]))
+        assert admit(store, one, bid("k", session="s")) == Admitted(0)
+
+    def test_its_answer_was_lost_and_it_comes_again(self, store: Store) -> None:
+        one = group()
+        first, again = (grant(store, one, "j") for _ in range(2))
+        assert first == again
+
+    def test_not_before_what_waits(self, store: Store) -> None:
+        one = group()
+        wait(store, one, "i")
+        assert store.ask(one.admit(bid("j"), store.now_ms, "g")) == Admitted(1)
+
+    def test_not_before_what_waits_of_another_project(self, store: Store) -> None:
+        one = group(projects={"p": ProjectSettings(), "q": ProjectSettings()})
+        wait(store, one, "i", project="q")
+        assert store.ask(one.admit(bid("j"), store.now_ms, "g")) == Admitted(1)
+
+    def test_not_to_another_worker_than_the_one_with_its_prefix(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        for each in (one, other):
+            store.ask(each.beat(b"", {"m": (0, 1)}))
+        live_through(store, one, "i", session="s")
+        assert store.ask(other.admit(bid("j", session="s"), store.now_ms, "g")) == Admitted(0)
+        store.ask(other.withdraw(["j"]))
+        assert store.ask(one.admit(bid("k", session="s"), store.now_ms, "g")) == Granted(1)
+
+    def test_it_takes_nobodys_room_and_has_had_its_turn(self, store: Store) -> None:
+        one = group(projects={"p": ProjectSettings(), "q": ProjectSettings()}, queue_size=2)
+        for number in range(3):
+            grant(store, one, f"p{number}", owner="a")
+        store.ask(one.confirm(["p0", "p1", "p2"]))
+        wait(store, one, "p3", owner="a")
+        wait(store, one, "q", project="q")
+        taken = store.ask(one.take("t", [("m", 2)])).jobs
+        assert [each.job for each in taken] == ["q", "p3"], "the other lane has had its turns"
+
+    def test_withdrawn_it_was_never_there(self, store: Store) -> None:
+        one = group()
+        grant(store, one, "j", session="s", retry="r", owner="bob", form_limit=1, deadline=30)
+        store.ask(one.withdraw(["j"]))
+        assert store.names() == {"turns"}
+
+    def test_nobody_runs_it_when_its_admitter_is_lost(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        grant(store, one, "j", session="s")
+        store.pass_(11)
+        assert store.ask(other.reap("r")) == Reaped(0, 1, [])
+        assert store.ask(one.confirm(["j"])).gone == ("j",)
+        assert end(store, one, hold("j")) is None
+
+    def test_cancelled_before_it_is_confirmed(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        grant(store, one, "j", session="s")
+        assert store.ask(other.cancel("s", "j", "x")) == Cancelled([], ("j",))
+        assert store.ask(one.confirm(["j"])) == Confirmed(cancelled=("j",))
+        assert end(store, one, hold("j")) is not None
+
+
+def grant(store: Store, one: RedisGroup, job: str, **fields: Any) -> Granted:
+    verdict = store.ask(one.admit(bid(job, **fields), store.now_ms, "g"))
+    assert isinstance(verdict, Granted)
+    return verdict
+
+
+def hold(job: str) -> Taken:
+    return Taken(job, "g", 0, b"", None, 0, 0.0, None, None, is_poison=False)

@@ -4,12 +4,16 @@ The order of the checks, and the words of a refusal, are those of `admission.adm
 else may take before we have read that it did, and have confirmed it; then `accepted` is said, and the broker told that
 the message is in good hands. So where its answer does not come in time, everything in that round trip is refused, and
 what the store may have admitted of it runs nowhere.
+
+What nobody is before, and what has a slot free here, the store grants us as it admits it: it begins to run beside its
+confirmation, and only what it says waits for that.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +31,7 @@ from inferbus_worker.group.cancels import Cancels
 from inferbus_worker.group.figures import Figures
 from inferbus_worker.group.histories import Histories, Wanted
 from inferbus_worker.group.repeats import answer_again
-from inferbus_worker.group.taker import Taker
+from inferbus_worker.group.taker import Places, Taker
 from inferbus_worker.group.verdicts import AWAY, refusal_of
 from inferbus_worker.group.writing import read_ended, write_change
 from inferbus_worker.outcome import Answered
@@ -37,12 +41,12 @@ from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.conversation import Change, Conversation
 from inferbus_worker.state.errors import StoreError
 from inferbus_worker.state.keys import SessionKey
-from inferbus_worker.state.redis.bids import Bid
+from inferbus_worker.state.redis.bids import Bid, short
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.courier import Courier
-from inferbus_worker.state.redis.group import RedisGroup
+from inferbus_worker.state.redis.group import Confirmed, RedisGroup, Taken
 from inferbus_worker.state.redis.names import session_name
-from inferbus_worker.state.redis.verdicts import Admitted, Known, Repeat, Verdict
+from inferbus_worker.state.redis.verdicts import Admitted, Granted, Known, Repeat, Verdict
 
 log = logging.getLogger("inferbus.desk")
 
@@ -54,16 +58,18 @@ class _Step(NamedTuple):
     """What to ask the store about a message, and what to do when it has answered, or has not."""
 
     arrival: Arrival
-    call: Call[Any]
+    ask: Callable[[Places], Call[Any]]
     answered: Callable[[Any], None]
     unanswered: Callable[[], None]
 
 
 class _Admission(NamedTuple):
-    """What the store has admitted: for which model, and who is to hear whether it is still there."""
+    """What the store has admitted: of whom, at which place or, where it is granted to us, at which version."""
 
-    model: str
-    tell: Callable[[bool], None]
+    bid: Bid
+    wish: Wish
+    position: int = 0
+    version: int | None = None
 
 
 class Desk:
@@ -136,27 +142,38 @@ class Desk:
         steps = [step for arrival in arrivals if (step := self._safely(arrival, self._begin, arrival)) is not None]
         if not steps:
             return
-        try:
-            answers = self._courier.ask_all([step.call for step in steps], _ANSWER_WITHIN)
-        except StoreError:
-            for step in steps:
-                self._safely(step.arrival, step.unanswered)
-            return
-        for step, answer in zip(steps, answers, strict=True):
-            self._safely(step.arrival, step.answered, answer)
-        if self._admitted:
-            self._confirm()
+        with self._taker.places() as places:
+            try:
+                answers = self._courier.ask_all([step.ask(places) for step in steps], _ANSWER_WITHIN)
+            except StoreError:
+                for step in steps:
+                    self._safely(step.arrival, step.unanswered)
+                return
+            for step, answer in zip(steps, answers, strict=True):
+                self._safely(step.arrival, step.answered, answer)
+            if self._admitted:
+                self._confirm(places)
 
-    def _confirm(self) -> None:
-        """Let what this round has admitted be taken, and take of it ourselves what can run here."""
+    def _confirm(self, places: Places) -> None:
+        """Let what this round has admitted be taken; run what was granted, and take of the rest what can run here."""
         admitted, self._admitted = self._admitted, {}
-
-        def confirm(others_hear: bool) -> None:  # noqa: FBT001 - the taker's answer
-            call = self._group.confirm(list(admitted), rings=others_hear)
-            self._courier.post(call, partial(_confirmed, admitted), keeps=True)
-
+        granted, waiting = [], set()
+        for bid, _, _, version in admitted.values():
+            if version is None:
+                waiting.add(bid.model)
+            else:
+                granted.append(_taken(bid, version, places.token))
+                places.fill(bid.model)
+        to_fill = [(model, count) for model, count in places.left if model in waiting]
+        # Of what is left, the taking itself lets others hear.
+        confirm = self._group.confirm(list(admitted), rings=len(to_fill) < len(waiting))
+        confirmed: Future[Confirmed] = Future()
+        confirmed.add_done_callback(partial(self._tell, admitted))
+        self._courier.post(confirm, confirmed.set_result, keeps=True)
         try:
-            self._taker.confirm_and_take({one.model for one in admitted.values()}, confirm)
+            self._taker.receive(granted, confirmed)
+            if to_fill:
+                self._taker.take(to_fill)
         except StoreError as error:
             log.debug("nothing could be taken: %s", error)
 
@@ -203,8 +220,11 @@ class Desk:
         if isinstance(bid, Failure):
             self._refuse(bid, replies)
             return None
-        admit = self._group.admit(bid, self._figures.not_after())
-        return _Step(arrival, admit, partial(self._decided, bid, wish), partial(self._undecided, bid, replies))
+        ask = partial(self._admit, bid)
+        return _Step(arrival, ask, partial(self._decided, bid, wish), partial(self._undecided, bid, replies))
+
+    def _admit(self, bid: Bid, places: Places) -> Call[Verdict]:
+        return self._group.admit(bid, self._figures.not_after(), places.offer(bid.model))
 
     def _closed(self) -> Failure | None:
         if self._gate.reason is not None:
@@ -216,12 +236,11 @@ class Desk:
     def _decided(self, bid: Bid, wish: Wish, verdict: Verdict) -> None:
         match verdict:
             case Admitted(position):
-                self._admitted[bid.job] = _Admission(
-                    bid.model, partial(self._accept, position, bid.model, wish.replies)
-                )
+                self._admitted[bid.job] = _Admission(bid, wish, position)
+            case Granted(version):
+                self._admitted[bid.job] = _Admission(bid, wish, version=version)
             case Repeat():
-                self._meter.repeated()
-                self._acknowledge(wish.arrival.receipt)
+                self._repeats(wish)
             case Known(outcome):
                 self._meter.repeated()
                 answer_again(wish, read_ended(outcome), self._addressing)
@@ -233,11 +252,26 @@ class Desk:
         self._courier.post(self._group.withdraw([bid.job]), keeps=True)
         self._refuse(AWAY, replies)
 
-    def _accept(self, position: int, model: str, replies: ReplyStream, is_there: bool) -> None:  # noqa: FBT001 - an answer
-        """It is confirmed: whatever becomes of this worker, somebody answers it. In the courier's thread."""
-        if not is_there:  # the store was away for so long that it was dropped
-            self._refuse(AWAY, replies)
-            return
+    def _repeats(self, wish: Wish) -> None:
+        """The same is in flight, and answers this one as well."""
+        self._meter.repeated()
+        self._acknowledge(wish.arrival.receipt)
+
+    def _tell(self, admitted: Mapping[str, _Admission], confirmed: Future[Confirmed]) -> None:
+        """Whatever becomes of this worker, what is confirmed somebody answers. In the courier's thread."""
+        became = confirmed.result()
+        for job, (bid, wish, position, _) in admitted.items():
+            try:
+                if job in became.gone:  # the store was away for so long that it was dropped
+                    self._refuse(AWAY, wish.replies)
+                elif job in became.elsewhere:
+                    self._repeats(wish)
+                else:
+                    self._accept(position, bid.model, wish.replies)
+            except Exception:
+                log.exception("a requester could not be told that its request was accepted")
+
+    def _accept(self, position: int, model: str, replies: ReplyStream) -> None:
         receipt = replies.address.receipt
         if replies.address.json:
             wait = self._meter.wait_estimate(position, model)
@@ -264,7 +298,7 @@ class Desk:
 
         name, resets = session_name(key), Change(resets=True)
         call = self._group.reset(name, write_change(resets))
-        return _Step(arrival, call, answered, partial(self._refuse, AWAY, replies))
+        return _Step(arrival, lambda _: call, answered, partial(self._refuse, AWAY, replies))
 
     def _cancel(self, arrival: Arrival) -> _Step | None:
         """See `Verbs`. One that comes again was meant for a request before it, which has ended by now."""
@@ -279,7 +313,7 @@ class Desk:
         address = arrival.address
         key = SessionKey(address.project, address.session or "", address.user)
         call = self._cancels.call(key, wanted)
-        return _Step(arrival, call, self._cancels.found, partial(self._cancels.here, key, wanted))
+        return _Step(arrival, lambda _: call, self._cancels.found, partial(self._cancels.here, key, wanted))
 
     def _refuse(self, failure: Failure, replies: ReplyStream) -> None:
         self._meter.rejected(failure.code)
@@ -287,10 +321,18 @@ class Desk:
         replies.end(failure)
 
 
-def _confirmed(admitted: dict[str, _Admission], gone: Sequence[str]) -> None:
-    """Tell those that were admitted; `gone` are those that the store has dropped meanwhile."""
-    for job, admission in admitted.items():
-        try:
-            admission.tell(job not in gone)
-        except Exception:
-            log.exception("a requester could not be told that its request was accepted")
+def _taken(bid: Bid, version: int, token: str) -> Taken:
+    """What was granted, as if it had been taken."""
+    return Taken(
+        job=bid.job,
+        token=token,
+        run=0,
+        body=bid.body,
+        session=None if bid.session is None else short(bid.session),
+        version=version,
+        waited=0.0,
+        deadline=bid.deadline,
+        owed=None,
+        is_poison=False,
+        model=bid.model,
+    )

@@ -9,12 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
+from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
 from inferbus_worker.group.endings import GroupEndings
 from inferbus_worker.group.figures import Figures
@@ -25,7 +30,7 @@ from inferbus_worker.group.writing import UnreadableError
 from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.bells import Bells
 from inferbus_worker.state.redis.courier import Courier
-from inferbus_worker.state.redis.group import RedisGroup, Taken, Took
+from inferbus_worker.state.redis.group import Confirmed, RedisGroup, Taken, Took
 
 log = logging.getLogger("inferbus.taker")
 
@@ -36,6 +41,36 @@ UNREAD: Final = Failure("engine_unavailable", retry_after_ms=1000)
 LOOK_ANYWAY: Final = 1.0
 #: Seconds between two tries while the store is away.
 _TRY_EVERY: Final = 0.2
+
+
+class Places:
+    """Free places, while nobody else fills them.
+
+    Args:
+        free: models, and how many of each could run here now.
+        token: what will prove the hold on what is granted.
+    """
+
+    def __init__(self, free: Iterable[tuple[str, int]], token: str) -> None:
+        self._free = dict(free)
+        self._offered: Counter[str] = Counter()
+        self.token = token
+
+    def offer(self, model: str) -> str | None:
+        """The token for one more request, where there is a place that was not offered to another one."""
+        if self._offered[model] >= self._free.get(model, 0):
+            return None
+        self._offered[model] += 1
+        return self.token
+
+    def fill(self, model: str) -> None:
+        """What was offered was granted."""
+        self._free[model] -= 1
+
+    @property
+    def left(self) -> list[tuple[str, int]]:
+        """Models, and how many places of each are still free."""
+        return [(model, count) for model, count in self._free.items() if count > 0]
 
 
 class Taker:
@@ -111,19 +146,11 @@ class Taker:
             self._listens_to = None
             self._courier.post(self._group.ring())
 
-    def confirm_and_take(self, models: Collection[str], confirm: Callable[[bool], None]) -> None:
-        """Let a round of admissions be confirmed, and take of it what can run here, in one go.
-
-        Args:
-            models: those of the jobs.
-            confirm: does not wait; it is told whether others have to hear that they may take.
-        """
+    @contextmanager
+    def places(self) -> Iterator[Places]:
+        """What is free here, while nobody else fills it: for those who decide what comes here."""
         with self._taking:
-            wanted = [] if self._is_stopped else self._wanted()
-            # Of what is left, the taking itself lets them hear.
-            confirm(not {model for model, _ in wanted}.issuperset(models))
-            if wanted:
-                self._take(wanted)
+            yield Places([] if self._is_stopped else self._wanted(), self._figures.new_token())
 
     def _work(self) -> None:
         while not self._is_stopped:
@@ -140,7 +167,7 @@ class Taker:
         self._changed.clear()
         with self._taking:
             wanted = self._wanted()
-            took = self._take(wanted) if wanted else None
+            took = self.take(wanted) if wanted else None
         if took is None:
             self._changed.wait(LOOK_ANYWAY)
         elif took.again_in is not None:
@@ -156,7 +183,12 @@ class Taker:
             self._bells.wait([self._group.own_bell, *map(self._group.bell, models)])
         self._listens_to = None
 
-    def _take(self, wanted: Sequence[tuple[str, int]]) -> Took:
+    def take(self, wanted: Sequence[tuple[str, int]]) -> Took:
+        """Fill places, so many of each model, with what has waited longest. For whoever has them.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
         took = self._courier.ask(self._group.take(self._figures.new_token(), wanted, self._figures.not_after()))
         self.receive(took.jobs)
         return took
@@ -168,8 +200,16 @@ class Taker:
         free = ((model, self._slots.free(model) - self._queue.fresh(model)) for model in self._slots.models)
         return [(model, count) for model, count in free if count > 0]
 
-    def receive(self, jobs: Sequence[Taken]) -> None:
-        """Let jobs that were taken go their way here."""
+    def receive(self, jobs: Sequence[Taken], confirmed: Future[Confirmed] | None = None) -> None:
+        """Let jobs that were taken go their way here.
+
+        Args:
+            jobs: which.
+            confirmed: where they were granted: what becomes of them. Until then nothing is said of them.
+
+        Raises:
+            StoreAwayError: their conversations cannot be read now; others run them.
+        """
         try:
             wanted = [Wanted(taken.session or "", taken.version if taken.session else 0) for taken in jobs]
             conversations = self._histories.read(wanted)
@@ -186,6 +226,20 @@ class Taker:
                 continue
             self._holdings.add(taken, job)
             self._in_flight.add(job)
+            if confirmed is not None:
+                job.replies.hold()
+                confirmed.add_done_callback(partial(self._confirmed, taken.job, job))
             self._queue.put(job)
             if job.outcome is not None and self._queue.remove(job):
                 self._endings.later(job)
+
+    def _confirmed(self, name: str, job: Job, confirmed: Future[Confirmed]) -> None:
+        """A job that was granted is ours, or not."""
+        became = confirmed.result()
+        if name in became.gone or name in became.elsewhere:
+            self._holdings.lose(name)
+            job.replies.abandon()
+            return
+        if name in became.cancelled:
+            job.mark(Failure("cancelled"))
+        job.replies.release()

@@ -113,6 +113,17 @@ class ReplyStream:
         with self._lock:
             return self._seq + (0 if self._unsent is None else _count_before_end(self._unsent))
 
+    def hold(self) -> None:
+        """Note what is said, and let nothing out before `release`. For whoever has just opened it."""
+        self._is_submitted = True
+
+    def release(self) -> None:
+        """Let out what was held."""
+        with self._lock:
+            submits = self._is_submitted = self._unsent is not None
+        if submits:
+            self._submit(self)
+
     def accepted(self, position: int, eta_ms: int | None) -> None:
         """The request is in the queue. The text half does not say so."""
         self._accepted = True

@@ -18,6 +18,7 @@ from inferbus_worker.state.redis.holdings import (
     Became,
     Cancelled,
     Committed,
+    Confirmed,
     Ending,
     Reaped,
     Renewed,
@@ -33,6 +34,7 @@ from inferbus_worker.state.redis.scripted import nothing
 from inferbus_worker.state.redis.verdicts import (
     Admitted,
     Busy,
+    Granted,
     Known,
     Limited,
     NeverFits,
@@ -55,7 +57,9 @@ __all__ = [
     "Cancelled",
     "Charging",
     "Committed",
+    "Confirmed",
     "Ending",
+    "Granted",
     "Group",
     "Known",
     "Limited",
@@ -136,19 +140,22 @@ class RedisGroup(Conversations, Fleet):
         self._confirms = itertools.count(1)
         self.is_spread = is_spread
 
-    def admit(self, bid: Bid, not_after: int) -> Call[Verdict]:
+    def admit(self, bid: Bid, not_after: int, token: str | None = None) -> Call[Verdict]:
         """Decide on a request. The same id again, while it waits or runs, hears the same.
 
         Args:
             bid: the request.
             not_after: the store's time in ms; later than that nothing is done, and the answer is `Stale`.
+            token: what will prove the hold if it is granted to this worker, which has a slot free for it; never used
+                before for another round. None: it has none.
         """
         lane = lane_name(bid.project, bid.model)
-        args = (self._plan, not_after, *arguments(bid, lane), self._lease_ms, int(bid.may_repeat), *limits(bid))
-        return self._call("admit", *args, read=read_verdict)
+        admitter = ("" if token is None else token, self.instance)
+        args = (*arguments(bid, lane), self._lease_ms, int(bid.may_repeat), *admitter, *limits(bid))
+        return self._call("admit", self._plan, not_after, *args, read=read_verdict)
 
-    def confirm(self, jobs: Sequence[str], *, rings: bool = True) -> Call[Sequence[str]]:
-        """Let everybody take what was admitted; says which are no more, since this came too late for them.
+    def confirm(self, jobs: Sequence[str], *, rings: bool = True) -> Call[Confirmed]:
+        """Let everybody take what was admitted, and hold from now on what was granted.
 
         To be sent in the order in which they are made; the same again is answered as before.
 
@@ -157,7 +164,8 @@ class RedisGroup(Conversations, Fleet):
             rings: whether others are woken; not where a `take` for the same models comes right behind this.
         """
         number = next(self._confirms)
-        return self._call("confirm", int(rings), self.instance, number, *jobs, read=read_names)
+        head = (int(rings), self.instance, number, self._lease_ms)
+        return self._call("confirm", *head, *jobs, read=_read_confirmed)
 
     def withdraw(self, jobs: Sequence[str]) -> Call[None]:
         """Take back what was admitted and not confirmed."""
@@ -266,6 +274,10 @@ class RedisGroup(Conversations, Fleet):
 
 def _read_committed(answer: Any) -> Committed | None:
     return None if answer is None else Committed(read_names(answer[0]), Became(answer[1]))
+
+
+def _read_confirmed(answer: Any) -> Confirmed:
+    return Confirmed(*map(read_names, answer))
 
 
 def _read_renewed(answer: Any) -> Renewed:

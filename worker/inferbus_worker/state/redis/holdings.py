@@ -51,6 +51,20 @@ class Took(NamedTuple):
     again_in: float | None
 
 
+class Confirmed(NamedTuple):
+    """What became of the jobs that a worker has admitted; those in none of these wait, or are granted to it.
+
+    Attributes:
+        gone: have been dropped, since this came too late for them.
+        cancelled: were granted to this worker, and shall not run.
+        elsewhere: another worker has admitted the same request anew, and answers it.
+    """
+
+    gone: Sequence[str] = ()
+    cancelled: Sequence[str] = ()
+    elsewhere: Sequence[str] = ()
+
+
 class Written(NamedTuple):
     """What a turn changes in its session's record.
 

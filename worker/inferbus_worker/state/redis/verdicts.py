@@ -16,6 +16,16 @@ class Admitted(NamedTuple):
     position: int
 
 
+class Granted(NamedTuple):
+    """Nobody is before it, and its admitter has a slot free: it is his as soon as he confirms it.
+
+    Attributes:
+        version: of its session's conversation; 0: there is none yet.
+    """
+
+    version: int
+
+
 class Repeat(NamedTuple):
     """The same request is in flight."""
 
@@ -88,6 +98,7 @@ class Stale(NamedTuple):
 
 Verdict = (
     Admitted
+    | Granted
     | Repeat
     | Known
     | Limited
@@ -103,6 +114,7 @@ Verdict = (
 
 _READ: Final[Mapping[bytes, Callable[..., Verdict]]] = {
     b"admitted": Admitted,
+    b"granted": Granted,
     b"repeat": Repeat,
     b"known": Known,
     b"limited": lambda wait: Limited(wait / 1000),

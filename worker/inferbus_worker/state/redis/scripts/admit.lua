@@ -1,12 +1,14 @@
 -- Decide on one request: duplicate, limits, claim, room, forms, deadline, token budget; where all say yes, it waits.
 -- The first that says no answers. A refusal leaves nothing behind, but that what the limits let through counts in their
 -- windows, whatever comes of it. The job waits unconfirmed: it holds its room, and nobody takes it before `confirm`.
+-- Where its admitter has a slot free, and nobody is before it, it is granted to him, as a `take` behind this would do.
 local plan = cjson.decode(ARGV[1])
 local not_after, id, lane, model, owner = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local session, flying, names, retry, body = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local deadline, slot_by, most_ahead, form_limit = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local patience, may_repeat = tonumber(ARGV[16]), ARGV[17] == '1'
-local QUESTION, WINDOWS = 18, 26
+local token, instance = ARGV[18], ARGV[19]
+local QUESTION, WINDOWS = 20, 28
 -- An owner holds at most so many times what is free (see flow/lane.py).
 local GREED = 7
 -- For so long the nameless leave some room to somebody with a name.
@@ -14,16 +16,25 @@ local REMEMBERED_MS = 600000
 local MOST_CHARGES = 64
 -- Whoever has not confirmed by then has refused what it asked for, since the answer did not come in time, or is lost.
 local CONFIRMED_WITHIN_MS = 1000
+-- For so long its admitter may be stopped, or cut off, and still hear that another one has taken it up.
+local REMEMBERED_MS = 3600000
 
 local at = now()
 if at > not_after then
   return {'stale'}
 end
 
+local function version_of_conversation()
+  return session ~= '' and tonumber(call('HGET', P .. 'session:' .. session, 'version')) or 0
+end
+
 -- The same again, since the answer was lost: the same answer.
-local place_before = call('HGET', key_of(id), 'place')
-if place_before then
-  return {'admitted', tonumber(place_before)}
+local before = call('HMGET', key_of(id), 'place', 'token')
+if before[1] then
+  if token ~= '' and before[2] == token then
+    return {'granted', version_of_conversation()}
+  end
+  return {'admitted', tonumber(before[1])}
 end
 
 -- Whether a job is in flight. One that nobody will confirm is none, and makes way: nobody else would answer either.
@@ -40,7 +51,13 @@ end
 
 local known = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry)
 if known and known:sub(1, 2) == 'j:' then
-  if flies(known:sub(3)) then
+  local other = known:sub(3)
+  local values = call('HMGET', key_of(other), 'state', 'instance')
+  if values[1] == 'unconfirmed' and values[2] ~= instance then
+    -- Its admitter may be dead, and the broker has dealt it anew; where he is not, he hears that it is ours now.
+    drop(other, load(other))
+    call('SET', P .. 'gone:' .. other, 'elsewhere', 'PX', REMEMBERED_MS)
+  elseif flies(other) then
     return {'repeat'}
   end
   known = false
@@ -128,11 +145,13 @@ local turn, latest = tonumber(turns[2] or 0), tonumber(turns[3] or 0)
 local start = length > 0 and turn or math.max(turn, latest)
 
 -- And in the other lanes of its model, rather too many than too few.
+local is_first = length == 0
 if total > length then
   local mine = start + position / weight
   for _, other in ipairs(plan.lanes) do
     local others = lengths[other[1]] or 0
     if other[1] ~= lane and other[2] == model and others > 0 then
+      is_first = false
       if other[4] == priority then
         local theirs = tonumber(call('HGET', TURNS, 't' .. other[1]) or 0)
         if mine >= theirs then
@@ -222,15 +241,11 @@ if prefer ~= '' then
     prefer = ''
   end
 end
+local is_granted = token ~= '' and is_first and (prefer == '' or prefer == instance)
 call('HSET', key_of(id), 'state', 'unconfirmed', 'body', body, 'lane', lane, 'model', model, 'owner', owner,
   'session', session, 'flying', flying, 'names', names, 'retry', retry, 'at', at, 'deadline', deadline, 'look', look,
   'form', form_limit ~= '' and '1' or '', 'charge', charged, 'score', score, 'run', 0, 'lost', 0,
-  'place', position, 'prefer', prefer)
-if start ~= turn then
-  call('HSET', TURNS, 't' .. lane, start)
-end
-count_in(lane, owner, score)
-call('HINCRBY', P .. 'owners:' .. lane, 'unconfirmed', 1)
+  'place', position, 'prefer', prefer, 'token', is_granted and token or '', 'instance', instance)
 call('ZADD', UNCONFIRMED, at + patience, id)
 call('ZADD', P .. 'flying:' .. flying, 0, by_name(names) .. id)
 if session ~= '' then
@@ -242,4 +257,15 @@ end
 if retry ~= '' then
   call('SET', P .. 'retry:' .. retry, 'j:' .. id)
 end
+if is_granted then
+  -- Its turn has come, and has been: it takes nobody's room.
+  call('HSET', TURNS, 'v' .. lane, score, class, start, 't' .. lane, start + 1 / weight,
+    'l' .. model, call('HINCRBY', TURNS, 'taken', 1))
+  return {'granted', version_of_conversation()}
+end
+if start ~= turn then
+  call('HSET', TURNS, 't' .. lane, start)
+end
+count_in(lane, owner, score)
+call('HINCRBY', P .. 'owners:' .. lane, 'unconfirmed', 1)
 return {'admitted', position}

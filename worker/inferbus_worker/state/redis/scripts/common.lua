@@ -202,8 +202,10 @@ end
 local function drop(id, job)
   if job.state == 'unconfirmed' then
     call('ZREM', UNCONFIRMED, id)
-    decrease(P .. 'owners:' .. job.lane, 'unconfirmed')
-    count_out(job, false)
+    if job.token == '' then -- else it was granted, and counted nowhere
+      decrease(P .. 'owners:' .. job.lane, 'unconfirmed')
+      count_out(job, false)
+    end
   else
     leave(id, job, false)
   end

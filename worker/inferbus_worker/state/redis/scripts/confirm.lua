@@ -1,7 +1,9 @@
--- Let everybody take what was admitted. Says which jobs are no more: it came too late for them. Where the answer to the
--- same was lost, and it comes again, the jobs may be over: that is no reason to say that they were never confirmed.
-local rings, instance, number = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3])
-local JOBS = 4
+-- Let everybody take what was admitted, and its admitter hold what was granted to him. Says which jobs are no more, since
+-- it came too late for them; which have been cancelled of those that he holds; and which another worker has admitted anew.
+-- Where the answer to the same was lost, and it comes again, the jobs may be over: that is no reason to say that they were
+-- never confirmed.
+local rings, instance, number, lease_ms = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local JOBS = 5
 -- For so long a worker may be stopped, or cut off, and still hear the same.
 local REMEMBERED_MS = 3600000
 
@@ -11,17 +13,28 @@ local again = number <= tonumber(call('GET', latest) or 0)
 if not again then
   call('SET', latest, number, 'PX', REMEMBERED_MS)
 end
-local gone, rung = {}, {}
+local gone, cancelled, elsewhere, rung = {}, {}, {}, {}
 for index = JOBS, #ARGV do
   local id = ARGV[index]
   local job = load(id)
   if not job then
     local key = P .. 'gone:' .. id
-    if not again then
-      call('SET', key, '1', 'PX', REMEMBERED_MS)
+    local why = call('GET', key)
+    if not why and not again then
+      why = 'dropped'
+      call('SET', key, why, 'PX', REMEMBERED_MS)
     end
-    if call('EXISTS', key) == 1 then
+    if why == 'dropped' then
       gone[#gone + 1] = id
+    elseif why then
+      elsewhere[#elsewhere + 1] = id
+    end
+  elseif job.state == 'unconfirmed' and job.token ~= '' then
+    call('ZREM', UNCONFIRMED, id)
+    job.state = 'running'
+    lease(id, job, job.instance, job.token, at + lease_ms, at)
+    if job.cancelled == '1' then
+      cancelled[#cancelled + 1] = id
     end
   elseif job.state == 'unconfirmed' then
     if job.cancelled == '1' then
@@ -48,4 +61,4 @@ for model, is_rung in pairs(rung) do
     ring(model)
   end
 end
-return gone
+return {gone, cancelled, elsewhere}

@@ -12,7 +12,7 @@ for index = HELD, #ARGV, 2 do
   named[id] = true
   if values[1] ~= ARGV[index + 1] then
     lost[#lost + 1] = id
-  else
+  elseif values[3] ~= 'unconfirmed' then -- else the confirmation is behind this
     call('ZADD', LEASES, at + lease_ms, id)
     if values[2] == '1' and values[3] == 'running' then
       cancelled[#cancelled + 1] = id
