@@ -27,6 +27,8 @@ _OUTSTANDING: Final = 12
 #: Seconds: what is promised, and for a busy machine half a second more.
 _REFUSED_WITHIN: Final = 1.5
 _RECOVERED_WITHIN: Final = 5.0
+#: Seconds, as it comes.
+_LEASE: Final = 10.0
 #: Turns of over a second: some of them begin before a fault and end in it.
 _SLOW: Final[dict[str, Any]] = {"simulated_first_token": "100ms", "simulated_per_token": "200ms"}
 
@@ -142,6 +144,17 @@ def test_the_store_is_killed_and_comes_back(own_broker: Mosquitto, report: Calla
         report(21, "killed with its file", group.requester.ledger)
 
 
+def test_the_store_is_emptied(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """By somebody's hand, or by one that came back without its file: what runs is answered, and the next one, too."""
+    with RedisServer() as store, bus(own_broker, store.url) as group:
+        group.load()
+        with store.client() as client:
+            client.flushall()
+        group.recovery()
+        group.close_ledger(refuses=False)
+        report(21, "emptied", group.requester.ledger)
+
+
 def test_the_sentinels_have_the_replica_take_over(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     for way in ("killed", "stalled")[: size(1, 2)]:
         with SentinelFleet() as fleet, bus(own_broker, fleet.url) as group:
@@ -156,6 +169,25 @@ def test_the_sentinels_have_the_replica_take_over(own_broker: Mosquitto, report:
             group.close_ledger()
             report(21, f"Sentinel, {way}: answers again {recovered:.1f} s after", group.requester.ledger)
             assert recovered <= _RECOVERED_WITHIN
+
+
+def test_a_failover_without_a_replicas_word(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """Its loss is printed: what ran is answered all the same, what waited or was just answered may be forgotten."""
+    with SentinelFleet() as fleet, bus(own_broker, fleet.url) as group:
+        group.load()
+        fleet.replica.pause()
+        group.load()
+        fleet.master.kill()
+        fleet.replica.resume()
+        recovered = group.recovery()
+        group.requester.settle_or_quiet(quiet=_LEASE + 5)
+        ledger = group.requester.ledger
+        figure = f"Sentinel, killed while its replica hung: answers again {recovered:.1f} s after"
+        report(21, f"{figure}; {ledger.differing} answered in two ways", ledger)
+        tally = ledger.tally()
+        assert (tally["corrupt"], tally["leaked"]) == (0, 0)
+        assert tally["lost"] <= _OUTSTANDING
+        assert any("a failover now would lose it" in worker.log for worker in group.workers)
 
 
 def test_a_cluster_loses_a_node(own_broker: Mosquitto, report: Callable[..., None]) -> None:

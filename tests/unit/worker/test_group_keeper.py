@@ -22,7 +22,7 @@ class TestHoldings:
     OWED = Owed("j", "t")
 
     def test_without_a_history_when_the_reply_has_left(self) -> None:
-        held = Holdings()
+        held = Holdings(10.0)
         held.add(taken(), None)
         held.ended("j", is_writing=False)
         assert held.left(self.OWED) == Over("j", "t", is_written=False)
@@ -31,7 +31,7 @@ class TestHoldings:
 
     @pytest.mark.parametrize("reply_first", [True, False])
     def test_with_one_when_both_are_done(self, *, reply_first: bool) -> None:
-        held = Holdings()
+        held = Holdings(10.0)
         held.add(taken(), None)
         held.ended("j", is_writing=True)
         first, second = (held.left, held.written) if reply_first else (held.written, held.left)
@@ -40,7 +40,7 @@ class TestHoldings:
         assert second(self.OWED) == Over("j", "t", is_written=True)
 
     def test_not_by_another_token(self) -> None:
-        held = Holdings()
+        held = Holdings(10.0)
         held.add(taken("j", "later"), None)
         assert held.left(self.OWED) is None
         assert held.written(self.OWED) is None

@@ -383,6 +383,59 @@ class TestTakingOver:
         assert texts(b.answer()) == ["fine"]
 
 
+class TestWhatTheStoreForgets:
+    """A failover without a replica's word, or somebody who empties it."""
+
+    def forgotten(self, lies_for: float, *, renews: bool) -> tuple[Rooms, list[Outgoing]]:
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            a.clock.pass_(lies_for)
+            shared(a).courier.store.client.delete(*names())
+            if renews:
+                shared(a).look()
+            yield Chunk("fine")
+            yield Chunk(finish_reason="stop", usage=Usage(1, 1))
+
+        def names() -> list[str]:
+            courier = shared(a).courier
+            return [courier.prefix + name for name in courier.names("") if name != "clock"]
+
+        a, b = two(script)
+        said = a.answer(stream=True, clientId="c", requestId="r")
+        assert a.left_behind == NOTHING
+        assert texts(b.work()) == []
+        return a, said
+
+    @pytest.mark.parametrize("renews", [False, True])
+    def test_what_runs_is_answered_all_the_same(self, *, renews: bool) -> None:
+        a, said = self.forgotten(5, renews=renews)
+        assert types(said) == [("accepted", 0, 0), ("delta", 1, 0), ("done", 2, 0)]
+        assert types(a.answer(stream=True))[-1] == ("done", 2, 0), "and its session goes on"
+
+    @pytest.mark.parametrize("renews", [False, True])
+    def test_unless_another_worker_may_have_had_it(self, *, renews: bool) -> None:
+        _, said = self.forgotten(11, renews=renews)
+        assert "done" not in [kind for kind, *_ in types(said)]
+
+    def test_that_it_was_confirmed(self) -> None:
+        """It has gone back to what it was before."""
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            courier = shared(a).courier
+            (job,) = courier.names("job:")
+            client, prefix, name = courier.store.client, courier.prefix, job.removeprefix("job:")
+            client.hset(prefix + job, mapping={"state": "unconfirmed", "token": ""})
+            client.zrem(f"{prefix}leases", name)
+            client.zadd(f"{prefix}unconfirmed", {name: 0})
+            yield Chunk("fine")
+            yield Chunk(finish_reason="stop", usage=Usage(1, 1))
+
+        a, b = two(script)
+        assert texts(a.answer()) == ["fine"]
+        a.clock.pass_(11)
+        shared(b).look()
+        assert texts(b.work()) == []
+
+
 class TestWhatCannotBeRead:
     """A newer worker may accept what this one has no word for."""
 

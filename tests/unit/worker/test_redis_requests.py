@@ -278,7 +278,7 @@ class TestCancels:
         one = group()
         taken = run(store, one, "j", session="s")
         assert store.ask(group("w2").cancel("s", "j", "c")) == ([], ("j",))
-        assert store.ask(one.renew([("j", "t")])) == ((), ("j",))
+        assert store.ask(one.renew([("j", "t")])) == Renewed((), ("j",))
         assert end(store, one, taken) == Committed(())
 
     def test_what_is_not_confirmed_yet_is_ended_as_soon_as_it_is(self, store: Store) -> None:
@@ -326,7 +326,7 @@ class TestGranted:
         live_through(store, one, "i", session="s")
         (version,) = grant(store, one, "j", session="s")
         assert version == 1
-        assert end(store, one, hold("j")) is None, "not confirmed yet"
+        assert end(store, one, hold("j")) == Committed((), Became.UNKNOWN), "not confirmed yet"
         assert store.ask(one.renew([("j", "g")])) == Renewed((), ())
         assert store.ask(one.confirm(["j"])) == Confirmed()
         assert store.ask(one.take("t", [("m", 9)])).jobs == []
@@ -380,7 +380,7 @@ class TestGranted:
         store.pass_(11)
         assert store.ask(other.reap("r")) == Reaped(0, 1, [])
         assert store.ask(one.confirm(["j"])).gone == ("j",)
-        assert end(store, one, hold("j")) is None
+        assert end(store, one, hold("j")) == Committed((), Became.UNKNOWN)
 
     def test_cancelled_before_it_is_confirmed(self, store: Store) -> None:
         one, other = group("w1"), group("w2")

@@ -89,7 +89,7 @@ def join_group(base: Base) -> Membership:
     figures = Figures(group.instance, base.slots, base.clock)
     meter = Meter(figures, clock=base.clock)
     courier = base.courier or Courier(store, group.prefix, sources())
-    holdings = Holdings()
+    holdings = Holdings(settings.lease, base.clock)
     histories = Histories(courier, group, settings.max_history_bytes, settings.max_sessions)
     reopening = Reopening(settings.worker_id, base.sender, base.tracer, settings.slot_timeout_in_force, base.clock)
     endings = GroupEndings(

@@ -150,6 +150,11 @@ class GroupEndings(Endings):
         if committed is None or self._holdings.was_lost(job):  # or it was given back meanwhile, to be said by others
             self._over_here(end)
             return
+        if committed.change is Became.UNKNOWN:
+            if not self._holdings.keep(owed.job):
+                self._over_here(end)
+                return
+            log.warning("the store has forgotten a request that ran here: it is answered, and nothing remembers it")
         follows = committed.change is Became.RECORDED
         self._holdings.ended(owed.job, is_writing=follows)
         if after is not None and end.ending.session is not None and end.ending.change is not None:

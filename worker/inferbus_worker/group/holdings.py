@@ -6,14 +6,17 @@ worker which was away too long writes nothing; what it has lost it hears of when
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from inferbus_client.contract.wire import Failure
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.state.conversation import Change, Conversation
+from inferbus_worker.state.redis.courier import TIMEOUT
 from inferbus_worker.state.redis.group import Taken
 
 #: What a job ends with that another worker has: nobody hears of it.
@@ -69,10 +72,12 @@ class _Held(NamedTuple):
         has_left: its terminal reply has left.
         is_writing: its turn's change is on its way to the history.
         is_written: it is there.
+        until: nobody else can have it before that time.
     """
 
     token: str
     job: Job | None
+    until: float
     has_ended: bool = False
     has_left: bool = False
     is_writing: bool = False
@@ -80,9 +85,16 @@ class _Held(NamedTuple):
 
 
 class Holdings:
-    """Any thread may use it."""
+    """Any thread may use it.
 
-    def __init__(self) -> None:
+    Args:
+        lease: seconds for which what was taken is ours.
+        clock: a monotonic one.
+    """
+
+    def __init__(self, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease = lease
+        self._clock = clock
         self._held: dict[str, _Held] = {}
         self._lost: set[Job] = set()
         self._lock = threading.Lock()
@@ -92,8 +104,27 @@ class Holdings:
 
     def add(self, taken: Taken, job: Job | None) -> None:
         """A job was taken; None: its terminal reply alone is owed."""
+        # The store has said so a while ago.
+        until = self._clock() + self._lease - TIMEOUT
         with self._lock:
-            self._held[taken.job] = _Held(taken.token, job, has_ended=job is None)
+            self._held[taken.job] = _Held(taken.token, job, until, has_ended=job is None)
+
+    def renewed(self, names: Iterable[str], at: float) -> None:
+        """These are ours for one more lease, which began at that time or later."""
+        with self._lock:
+            for name in names:
+                held = self._held.get(name)
+                if held is not None:
+                    self._held[name] = held._replace(until=max(held.until, at + self._lease))
+
+    def keep(self, name: str) -> bool:
+        """The store knows nothing of a job: whether nobody else can have had it, and so it is ours for ever."""
+        with self._lock:
+            held = self._held.get(name)
+            if held is None or self._clock() >= held.until:
+                return False
+            self._held[name] = held._replace(until=math.inf)
+            return True
 
     def all(self) -> list[Owed]:
         """All that is held."""
@@ -142,18 +173,20 @@ class Holdings:
             del self._held[owed.job]
         return Over(*owed, held.is_written)
 
-    def lose(self, name: str) -> None:
-        """Another worker has it, or will: let it stop, and say nothing more of it."""
+    def lose(self, name: str) -> bool:
+        """Another worker has it, or will: let it stop, and say nothing more of it. False where it is over already."""
         with self._lock:
             held = self._held.pop(name, None)
-            if held is None or held.job is None:
-                return
-            if not held.has_ended:
+            if held is None:
+                return False
+            if held.job is not None and not held.has_ended:
                 self._lost.add(held.job)
-        if held.has_ended:
-            held.job.replies.abandon()
-        else:
-            held.job.mark(_LOST)
+        if held.job is not None:
+            if held.has_ended:
+                held.job.replies.abandon()
+            else:
+                held.job.mark(_LOST)
+        return True
 
     def was_lost(self, job: Job) -> bool:
         """Whether another worker has it; asked once, at its end."""

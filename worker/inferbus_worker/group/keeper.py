@@ -184,10 +184,14 @@ class Keeper:
             self._reap_leases()
 
     def _renew_leases(self) -> None:
-        renewed = self._courier.ask(self._group.renew(self._holdings.all(), self._figures.not_after()))
-        for name in renewed.lost:
-            log.warning("a job was taken over by another worker: it was not renewed in time")
-            self._holdings.lose(name)
+        at, held = self._clock(), self._holdings.all()
+        renewed = self._courier.ask(self._group.renew(held, self._figures.not_after()))
+        self._holdings.renewed({owed.job for owed in held}.difference(renewed.lost, renewed.unknown), at)
+        # What the store has forgotten is finished here, if nobody else can have had it.
+        lost = [*renewed.lost, *(name for name in renewed.unknown if not self._holdings.keep(name))]
+        for name in lost:
+            if self._holdings.lose(name):
+                log.warning("a job is not ours any more: it was not renewed in time")
         for name in renewed.cancelled:
             job = self._holdings.job(name)
             if job is not None:

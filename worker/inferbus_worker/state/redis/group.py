@@ -281,5 +281,4 @@ def _read_confirmed(answer: Any) -> Confirmed:
 
 
 def _read_renewed(answer: Any) -> Renewed:
-    lost, cancelled = answer
-    return Renewed(read_names(lost), read_names(cancelled))
+    return Renewed(*map(read_names, answer))

@@ -131,6 +131,7 @@ class Became(IntEnum):
     NOTHING = 0  # there was none, or its session has gone on without it
     RECORDED = 1  # the session's record has it, and its history has to follow
     WRITTEN = 2  # both have it
+    UNKNOWN = 3  # the store knows nothing of the job, and has written nothing
 
 
 class Committed(NamedTuple):
@@ -149,12 +150,14 @@ class Renewed(NamedTuple):
     """What became of the jobs that a worker holds.
 
     Attributes:
-        lost: are somebody else's by now, or nobody's.
+        lost: are somebody else's by now, or wait for somebody.
         cancelled: run here and shall not.
+        unknown: the store knows nothing of them, or not that they were confirmed: nobody will run them.
     """
 
     lost: Sequence[str]
     cancelled: Sequence[str]
+    unknown: Sequence[str] = ()
 
 
 class Reaped(NamedTuple):

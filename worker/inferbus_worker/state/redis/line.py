@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
+from inferbus_worker.seldom import Seldom
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
 from inferbus_worker.state.redis.facts import rows_of
 from inferbus_worker.state.redis.parcels import Letter, fail_all
@@ -18,6 +19,9 @@ from inferbus_worker.state.redis.wire import Wire
 from inferbus_worker.state.redis.words import in_words, verdict_on
 
 log = logging.getLogger("inferbus.store")
+
+#: Seconds between two words about a replica that lags.
+_SAY_EVERY: Final = 10.0
 
 #: Seconds until the store is tried again that did not answer: the first time, and at most.
 _FIRST_PAUSE: Final = 0.1
@@ -70,6 +74,7 @@ class Line:
         self.full: str | None = None
         self.replicas = 0
         self.unreplicated = 0
+        self._seldom = Seldom(log, every=_SAY_EVERY)
         self._new_wire = connect
         self._scripts = Repertoire(scripts)
         self._on_change = on_change
@@ -248,6 +253,7 @@ class Line:
         answers = wire.exchange(packed)
         if must_last and answers[-1] == 0:
             self.unreplicated += 1
+            self._seldom.warning("no replica has in time what was written to the store: a failover now would lose it")
         again, moved = self._handed_out(zip(batch, answers, strict=False))
         if again:
             self._scripts.teach(wire)

@@ -1,5 +1,6 @@
 -- The end of a job, as a whole or not at all: history, memory of retries, accounts, all that it held, and the terminal
--- reply as owed. Says false to whoever does not hold the job any more; the same commit again says the same as before.
+-- reply as owed. Says false to whoever does not hold the job any more; the same commit again says the same as before. Of a
+-- job that a failover has forgotten, or that it was confirmed, it says that it is unknown: nobody else runs it either.
 local id, token, instance = ARGV[1], ARGV[2], ARGV[3]
 local owed, outcome, memory_ms = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local lease_ms, most_sessions, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -7,14 +8,14 @@ local used, version, pending, tokens, system, bytes = ARGV[10], ARGV[11], ARGV[1
 -- Where one server has everything, its history is written here as well, and is never behind.
 local history, HISTORY = KEYS[2], 16
 -- What became of the change: nothing, since the session has gone on without it; the record has it, and the history has to
--- follow; both have it.
-local NOTHING, RECORDED, WRITTEN = 0, 1, 2
+-- follow; both have it. Of a job that is unknown nothing is written.
+local NOTHING, RECORDED, WRITTEN, UNKNOWN = 0, 1, 2, 3
 -- So many sessions are forgotten by one commit: each brings at most one, and bytes make themselves felt slowly.
 local MOST_EVICTED, MOST_LOOKED_AT = 16, 32
 
 local job = held(id, token)
 if not job then
-  return false
+  return is_unknown(id) and {{}, UNKNOWN}
 end
 if job.state == 'owed' then
   return {{}, job.wrote == '' and NOTHING or history and WRITTEN or RECORDED}

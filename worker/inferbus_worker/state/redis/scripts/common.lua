@@ -46,6 +46,12 @@ local function held(id, token)
   return nil
 end
 
+-- Whether nobody has a job, and nobody ever will: the store has forgotten it, or that it was confirmed.
+local function is_unknown(id)
+  local state = call('HGET', key_of(id), 'state')
+  return not state or state == 'unconfirmed'
+end
+
 -- Put one token on a bell, unless one lies there.
 local function ring(bell)
   local key = P .. 'bell:' .. bell

@@ -5,13 +5,14 @@ local HELD = 4
 local UNHEARD_MS = 2000
 
 local at = now()
-local lost, cancelled, named = {}, {}, {}
+local lost, cancelled, unknown, named = {}, {}, {}, {}
 for index = HELD, #ARGV, 2 do
   local id = ARGV[index]
   local values = call('HMGET', key_of(id), 'token', 'cancelled', 'state')
   named[id] = true
   if values[1] ~= ARGV[index + 1] then
-    lost[#lost + 1] = id
+    local gone = is_unknown(id) and unknown or lost
+    gone[#gone + 1] = id
   elseif values[3] ~= 'unconfirmed' then -- else the confirmation is behind this
     call('ZADD', LEASES, at + lease_ms, id)
     if values[2] == '1' and values[3] == 'running' then
@@ -31,4 +32,4 @@ for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. instance)) do
     end
   end
 end
-return {lost, cancelled}
+return {lost, cancelled, unknown}
