@@ -274,3 +274,25 @@ def test_a_project_that_was_away_starts_level_with_the_others(store: Store) -> N
         both.put("q", "m", None)
     projects = [both.jobs[name].key.project for name in both.take({"m": 8})]
     assert projects == ["q", "p"] * 4
+
+
+def test_lanes_without_number_may_wait_at_once(store: Store) -> None:
+    """More than one call of a script's may name."""
+    names = [f"p{number}" for number in range(3000)]
+    one = group(projects={name: ProjectSettings() for name in names}, queue_size=10_000)
+    prefix = one.prefix
+    for name in names:
+        lane = f"{name}/m"
+        store.client.zadd(f"{prefix}lane:{lane}", {name: 1})
+        for name_of_field, value in {
+            "state": "queued",
+            "lane": lane,
+            "model": "m",
+            "at": 0,
+            "score": 1,
+            "run": 0,
+        }.items():
+            store.client.hset(f"{prefix}job:{name}", name_of_field, str(value))
+        store.client.hset(f"{prefix}lengths", lane, 1)
+    store.client.hset(f"{prefix}turns", mapping={f"t{name}/m": 5 for name in names if name != "p2777"})
+    assert [taken.job for taken in store.ask(one.take("t", [("m", 1)])).jobs] == ["p2777"]

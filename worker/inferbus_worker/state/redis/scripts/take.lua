@@ -5,6 +5,8 @@ local not_after = tonumber(ARGV[6])
 local WANTED = 7
 -- So many jobs that wait for a worker of their own are passed over in one lane.
 local MOST_SKIPPED = 16
+-- Lanes whose turns are read in one call: Lua passes no more than 8,000 values.
+local MOST_AT_ONCE = 1000
 
 local at = now()
 -- Nobody waits for the answer any more: what is taken now would lie here for nobody.
@@ -33,18 +35,20 @@ if #waiting == 0 then
   return {{}, ''}
 end
 
-local fields = {'taken'}
-for _, lane in ipairs(waiting) do
-  fields[#fields + 1] = 't' .. lane.name
-  fields[#fields + 1] = 'v' .. lane.name
-  fields[#fields + 1] = 'l' .. lane.model
-end
-local values = call('HMGET', TURNS, unpack(fields))
-local count, last_turn, changed = tonumber(values[1] or 0), {}, {}
-for number, lane in ipairs(waiting) do
-  lane.turn = tonumber(values[3 * number - 1] or 0)
-  lane.clock = tonumber(values[3 * number] or 0)
-  last_turn[lane.model] = tonumber(values[3 * number + 1] or 0)
+local count, last_turn, changed = tonumber(call('HGET', TURNS, 'taken') or 0), {}, {}
+for before = 0, #waiting - 1, MOST_AT_ONCE do
+  local fields, some = {}, {unpack(waiting, before + 1, math.min(before + MOST_AT_ONCE, #waiting))}
+  for _, lane in ipairs(some) do
+    fields[#fields + 1] = 't' .. lane.name
+    fields[#fields + 1] = 'v' .. lane.name
+    fields[#fields + 1] = 'l' .. lane.model
+  end
+  local values = call('HMGET', TURNS, unpack(fields))
+  for number, lane in ipairs(some) do
+    lane.turn = tonumber(values[3 * number - 2] or 0)
+    lane.clock = tonumber(values[3 * number - 1] or 0)
+    last_turn[lane.model] = tonumber(values[3 * number] or 0)
+  end
 end
 
 -- Of those with the highest priority plus age, the one whose model, then whose lane, has gone longest without a turn.
