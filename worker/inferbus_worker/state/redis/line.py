@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
-from inferbus_worker.state.redis.facts import rows_of
+from inferbus_worker.state.redis.facts import NO_EVICTION, rows_of
 from inferbus_worker.state.redis.parcels import Letter, fail_all
 from inferbus_worker.state.redis.repertoire import Repertoire
 from inferbus_worker.state.redis.wire import Wire
@@ -78,6 +78,7 @@ class Line:
         self._kept: dict[Letter, None] = {}
         self._room = f"{key}room"
         self._said: tuple[str | None, str | None] | None = None
+        self._eviction: str | None = None
         self._wire: Wire | None = None
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
@@ -166,7 +167,14 @@ class Line:
         self.replicas = wire.facts.replicas
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
+        self._warn_of_eviction(wire)
         self._change(None, full)
+
+    def _warn_of_eviction(self, wire: Wire) -> None:
+        """Once, and again where it is another: after a failover, or when somebody has changed it."""
+        before, self._eviction = self._eviction, wire.facts.eviction
+        if self._eviction not in {None, before}:
+            log.warning("%s: %s. %s", wire.place, self._eviction, NO_EVICTION)
 
     def _lose(self, error: StoreError, letters: Sequence[Letter]) -> None:
         """The server is away: nobody need wait any longer, and what must not be lost is kept."""
