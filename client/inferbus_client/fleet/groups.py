@@ -27,6 +27,7 @@ class Group:
         workers: who is in it and has not gone, and the state of each.
         models: what is served, each by which of those that are ready.
         figures: what they share, as the latest says that reaches it; None where nobody has told.
+        queue_size: how many requests may wait for any of them; None where that one does not tell.
         unreached: who does not reach what they share, and why.
     """
 
@@ -34,6 +35,7 @@ class Group:
     workers: Mapping[str, str]
     models: Mapping[str, tuple[str, ...]]
     figures: GroupStats | None
+    queue_size: int | None
     unreached: Mapping[str, str]
 
     @property
@@ -44,7 +46,8 @@ class Group:
             return _counted(here, "worker")
         # Workers of a group may be on several brokers.
         count = here if told.workers == here else max(told.workers, 0)
-        words = f"{_counted(count, 'worker')}, {told.queued} waiting, {told.leases} taken, "
+        most = "" if self.queue_size is None else f" of {self.queue_size}"
+        words = f"{_counted(count, 'worker')}, {told.queued}{most} waiting, {told.leases} taken, "
         return words + _counted(told.sessions, "conversation")
 
     def lines(self) -> Iterator[str]:
@@ -80,6 +83,7 @@ def _group(name: str, members: Mapping[str, WorkerView]) -> Group:
     }
     reached = [worker for worker, figures in told.items() if figures.reached]
     latest = max(reached or told, key=lambda worker: members[worker].stats_at or 0.0, default=None)
+    stats = None if latest is None else members[latest].stats
     models: dict[str, list[str]] = {}
     for worker, view in members.items():
         for model in _models(view):
@@ -89,6 +93,7 @@ def _group(name: str, members: Mapping[str, WorkerView]) -> Group:
         {named(worker): view.presence.state for worker, view in members.items() if view.presence is not None},
         {model: tuple(serving) for model, serving in sorted(models.items())},
         None if latest is None else told[latest],
+        None if stats is None else stats.queue_size,
         {named(worker): named(one.reason or "") for worker, one in told.items() if not one.reached},
     )
 
