@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from inferbus_worker.settings.store_url import Address
-from inferbus_worker.state.errors import StoreAwayError, StoreError
+from inferbus_worker.state.errors import StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.line import Line
@@ -66,6 +66,11 @@ class Courier:
         if self.is_here:
             return None
         return self._group.away or self._group.full or "the store has not been reached yet"
+
+    @property
+    def refusal(self) -> StoreRefusedError | None:
+        """Why it is not so, where somebody has to change something. It is tried again all the same."""
+        return self._group.refusal
 
     @property
     def unreplicated(self) -> int:

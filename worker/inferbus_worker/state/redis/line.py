@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
-from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
+from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.facts import NO_EVICTION, rows_of
 from inferbus_worker.state.redis.parcels import Letter, fail_all
 from inferbus_worker.state.redis.repertoire import Repertoire
@@ -42,6 +42,7 @@ class Line:
 
     Attributes:
         away: why the server cannot be reached, or None.
+        refusal: the same as an error, where that is not for waiting to change; or None.
         full: why it takes no writes although it can be, or None.
         replicas: those that it had when it was last asked.
         unreplicated: batches that were to outlive the server and that no replica had taken over in time.
@@ -67,6 +68,7 @@ class Line:
             on_moved: takes histories that another has now, as the server says; for all else that one is looked for.
         """
         self.away: str | None = None
+        self.refusal: StoreRefusedError | None = None
         self.full: str | None = None
         self.replicas = 0
         self.unreplicated = 0
@@ -161,9 +163,11 @@ class Line:
                 wire.close()
                 raise
         except InferbusError as error:
+            self.refusal = error if isinstance(error, StoreRefusedError) else None
             self._lose(StoreAwayError(str(error)), [])
             return
         self._wire = wire
+        self.refusal = None
         self.replicas = wire.facts.replicas
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
