@@ -76,6 +76,17 @@ class Store:
             return known
         raise StoreAwayError(f"the Cluster at {self._url} has nobody for a part of its keys")
 
+    def servers(self) -> list[Address | None]:
+        """All that have keys and take writes; None for a socket.
+
+        Raises:
+            StoreError: nobody says so.
+        """
+        if not self.is_cluster:
+            return [self.place_of("")]
+        self.refresh()
+        return list(dict.fromkeys(address for _, _, address in self._slots))
+
     def first_look(self, key: str) -> Facts:
         """What the server that has a key says of itself, once it has been found to be one to keep state in.
 

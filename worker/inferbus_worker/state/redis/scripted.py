@@ -58,5 +58,10 @@ class Scripted:
         return f"inferbus:1:history:{{{name}}}"
 
 
+def schema_key(group: str) -> str:
+    """Where a group says how it writes: from its first worker on, whatever else it has or not."""
+    return f"inferbus:{{{group}}}:schema"
+
+
 def nothing(_: Any) -> None:
     """The answer says nothing."""
