@@ -9,6 +9,7 @@ from typing import Final
 from inferbus_client.contract.presence import GroupStats
 from inferbus_client.exchange.announced import WorkerView
 from inferbus_client.fleet.events import named
+from inferbus_client.units import counted
 
 #: That are told of, and names in one line. Anyone may announce a worker of any group.
 MOST_GROUPS: Final = 20
@@ -43,12 +44,12 @@ class Group:
         """Its figures in words."""
         told, here = self.figures, len(self.workers)
         if told is None:
-            return _counted(here, "worker")
+            return counted(here, "worker")
         # Workers of a group may be on several brokers.
         count = here if told.workers == here else max(told.workers, 0)
         most = "" if self.queue_size is None else f" of {self.queue_size}"
-        words = f"{_counted(count, 'worker')}, {told.queued}{most} waiting, {told.leases} taken, "
-        return words + _counted(told.sessions, "conversation")
+        words = f"{counted(count, 'worker')}, {told.queued}{most} waiting, {told.leases} taken, "
+        return words + counted(told.sessions, "conversation")
 
     def lines(self) -> Iterator[str]:
         """Who is in it, who serves what, and who is cut off."""
@@ -106,10 +107,6 @@ def _models(view: WorkerView) -> list[str]:
     if presence.models:
         return [model for model, state in presence.models.items() if state in _SERVED]
     return [] if presence.model is None else [presence.model]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
+from inferbus_client.units import counted
 from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.facts import NO_EVICTION, rows_of
 from inferbus_worker.state.redis.parcels import Letter, fail_all
@@ -121,7 +122,8 @@ class Line:
                 log.exception("The connection to the store is made anew")
                 self._lose(StoreAwayError("a fault of this worker's own; its log says which"), letters)
         if self._kept:
-            log.warning("%d outcomes could not be brought to the store: %s", len(self._kept), self.away or self.full)
+            lost = counted(len(self._kept), "outcome")
+            log.warning("%s could not be brought to the store: %s", lost, self.away or self.full)
         fail_all(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
         if self._wire is not None:
             self._wire.close()
