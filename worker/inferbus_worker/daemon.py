@@ -123,7 +123,7 @@ class Daemon:
         if self._membership is not None:
             self._membership.start(lambda: self._ends)
         self._bus.start(self._attend_start)
-        log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
+        log.info("connected to %s; loading %s", self._bus.link.url, ", ".join(self._rooms.registry.states()))
         if not self._load():
             return Exit.OK
         # What has been loaded stays: the collector need not look through all of it again and again.
