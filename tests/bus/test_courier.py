@@ -181,6 +181,28 @@ class TestAway:
         until(lambda: carrying.is_here)
         assert heard == [1]
 
+    def test_a_key_of_somebody_else_s_in_the_place_of_ours_is_named_until_it_is_gone(
+        self, carrying: Courier, server: RedisServer
+    ) -> None:
+        key = f"{KEY}lengths"
+        length = Call("HINCRBY", (key,), ("lane", 1), int)
+        with server.client() as client:
+            client.set(key, "x")
+            error, _ = refusal(lambda: carrying.ask_all([length, length]))
+            assert isinstance(error, StoreAwayError)
+            assert f"something of somebody else's (string) at {key}, where a group keeps its own (hash)" in error.reason
+            until(lambda: carrying.refusal)  # it was tried again
+            assert carrying.here_since is None
+            heard: list[int] = []
+            carrying.post(length, heard.append, keeps=True)
+            error, _ = refusal(lambda: carrying.ask(count()))
+            assert key in error.reason
+            client.delete(key)
+        until(lambda: heard)
+        assert heard == [1]
+        assert carrying.is_here
+        assert carrying.refusal is None
+
     def test_a_store_that_throws_away_is_warned_of_once_however_often_it_is_reached(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

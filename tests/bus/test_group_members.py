@@ -117,6 +117,26 @@ def test_what_waiting_does_not_change_about_the_store_is_said_at_once(own_broker
                 assert "it is tried again" not in worker.err
 
 
+def test_a_key_of_somebody_else_s_is_named_once_and_all_is_well_when_it_is_gone(own_broker: Mosquitto) -> None:
+    key = "inferbus:1:{inferbus}:leases"
+    with RedisServer() as store, store.client() as client:
+        client.set(key, "x")
+        with starting(own_broker, "--state", store.url, "--broker-timeout", "10m") as refused:
+            assert refused.wait(60) == 3
+            assert key in refused.err
+        client.delete(key)
+        with starting(own_broker, "--state", store.url) as worker:
+            worker.says("ready: serving")
+            client.set(key, "x")
+            worker.says(f"something of somebody else's (string) at {key}")
+            asked = inferbus("ask", "--broker", own_broker.url, "--retries", "0", "hello")
+            assert "Try again in 1 s" in asked.stderr
+            client.delete(key)
+            until(lambda: inferbus("ask", "--broker", own_broker.url, "hello").stdout == "hello\n")
+            assert "Traceback" not in worker.err
+            assert worker.err.count(key) == 1
+
+
 def test_a_worker_that_runs_waits_for_its_store_to_take_it_in_again(own_broker: Mosquitto) -> None:
     """Somebody may be changing the password, there first and here second, or the other way."""
     with RedisServer() as store, starting(own_broker, "--state", store.url) as worker, store.client() as client:

@@ -13,6 +13,7 @@ from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.line import Line
 from inferbus_worker.state.redis.parcels import Letter, Parcel, letters_of
+from inferbus_worker.state.redis.scripted import TYPES
 from inferbus_worker.state.redis.wire import Wire
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Courier:
         self._here_since: float | None = None
         self._lock = threading.Lock()
         self._histories: dict[Address, Line] = {}
-        self._group = Line("redis", self._to_the_group, key, scripts, self._changed)
+        types = {f"{key}{name}": kind for name, kind in TYPES.items()}
+        self._group = Line("redis", self._to_the_group, key, scripts, self._changed, types=types)
 
     @property
     def is_here(self) -> bool:

@@ -57,6 +57,7 @@ class Line:
         scripts: Mapping[str, str],
         on_change: Callable[[], None],
         on_moved: Callable[[list[Letter]], None] | None = None,
+        types: Mapping[str, str] | None = None,
     ) -> None:
         """A line that is not open yet.
 
@@ -67,6 +68,7 @@ class Line:
             scripts: their sources, by name.
             on_change: called in the thread when `away` or `full` has changed.
             on_moved: takes histories that another has now, as the server says; for all else that one is looked for.
+            types: what lies at keys without which the server is of no use.
         """
         self.away: str | None = None
         self.refusal: StoreRefusedError | None = None
@@ -77,6 +79,7 @@ class Line:
         self._scripts = Repertoire(scripts)
         self._on_change = on_change
         self._on_moved = on_moved
+        self._types = types or {}
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
         self._kept: dict[Letter, None] = {}
         self._room = f"{key}room"
@@ -160,6 +163,7 @@ class Line:
             wire = self._new_wire()
             try:
                 self._scripts.teach(wire)
+                self._check_types(wire)
                 full = wire.lacks_room(self._room)
             except BaseException:
                 wire.close()
@@ -175,6 +179,10 @@ class Line:
         self._pause = _FIRST_PAUSE
         self._warn_of_eviction(wire)
         self._change(None, full)
+
+    def _check_types(self, wire: Wire) -> None:
+        if (foreign := wire.foreign(self._types)) is not None:
+            raise StoreRefusedError(foreign)
 
     def _warn_of_eviction(self, wire: Wire) -> None:
         """Once, and again where it is another: after a failover, or when somebody has changed it."""
@@ -298,6 +306,10 @@ class Line:
                 moved.append(letter)
             elif verdict == "not ready":
                 broken = in_words(answer, self._here.place)
+            elif verdict == "wrong type" and broken is not None:
+                continue  # it is what is broken, and was asked for more than once
+            elif verdict == "wrong type" and (foreign := self._here.foreign(self._types)) is not None:
+                broken = StoreAwayError(foreign)
             else:
                 self._refused(letter, in_words(answer, self._here.place), is_full=verdict == "no room")
         if broken is not None:

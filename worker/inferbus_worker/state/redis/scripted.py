@@ -13,6 +13,12 @@ T = TypeVar("T")
 #: How all of this is written. Workers that write it differently share nothing, and say so.
 SCHEMA: Final = "1"
 
+#: What lies at the keys that each group has once, behind its prefix; see `scripts/common.lua`.
+TYPES: Final = {
+    **dict.fromkeys(("leases", "looks", "unconfirmed", "sessions", "workers"), "zset"),
+    **dict.fromkeys(("lengths", "turns", "forms", "kept"), "hash"),
+}
+
 
 class Scripted:
     """One worker instance in a group.

@@ -96,17 +96,20 @@ def _of_the_connection(error: Exception, place: str) -> StoreError:
     return StoreAnswerError(f"{place} answers{_in_its_words(text)}")
 
 
-def verdict_on(answer: Exception) -> Literal["no script", "moved", "not ready", "no room", "an error"]:
+def verdict_on(answer: Exception) -> Literal["no script", "moved", "not ready", "no room", "wrong type", "an error"]:
     """What an answer that is an error means for what is sent besides.
 
     Returns:
-        `not ready` where nothing would be answered otherwise now, `no room` where nothing can be written.
+        `not ready` where nothing would be answered otherwise now, `no room` where nothing can be written, `wrong type`
+        where a key is somebody else's.
     """
     match _first_word(answer):
         case "NOSCRIPT":
             return "no script"
         case "MOVED":
             return "moved"
+        case "WRONGTYPE":
+            return "wrong type"
         case word if word in _NOT_READY:
             return "not ready"
         case word if word in _NO_ROOM:
