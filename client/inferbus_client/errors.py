@@ -295,7 +295,7 @@ class ToolRoundsError(InferbusError):
     """
 
     def __init__(self, calls: Sequence[ToolCall], rounds: int) -> None:
-        super().__init__(f"the model still calls tools after {rounds} rounds")
+        super().__init__(f"the model still calls tools after {rounds} round{'' if rounds == 1 else 's'}")
         self.calls = calls
         self.rounds = rounds
 

@@ -64,6 +64,11 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """`1 job`, `2 jobs`; of what does not end so, `several` is said, too: `2 replies`."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
 def parse_whole(value: object) -> object:
     """The whole number that is written as `1e3` or `0x10`; anything else passes through."""
     text = value.strip().lower() if isinstance(value, str) else ""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from os import kill
 from typing import cast
 
@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from inferbus_worker.settings.store_url import StoreUrl
-from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError
+from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.courier import Courier
@@ -180,6 +180,49 @@ class TestAway:
         until(lambda: heard)
         until(lambda: carrying.is_here)
         assert heard == [1]
+
+    def test_a_key_of_somebody_else_s_in_the_place_of_ours_is_named_until_it_is_gone(
+        self, carrying: Courier, server: RedisServer
+    ) -> None:
+        key = f"{KEY}lengths"
+        length = Call("HINCRBY", (key,), ("lane", 1), int)
+        with server.client() as client:
+            client.set(key, "x")
+            error, _ = refusal(lambda: carrying.ask_all([length, length]))
+            assert isinstance(error, StoreAwayError)
+            assert f"something of somebody else's (string) at {key}, where a group keeps its own (hash)" in error.reason
+            until(lambda: carrying.refusal)  # it was tried again
+            assert carrying.here_since is None
+            heard: list[int] = []
+            carrying.post(length, heard.append, keeps=True)
+            error, _ = refusal(lambda: carrying.ask(count()))
+            assert key in error.reason
+            client.delete(key)
+        until(lambda: heard)
+        assert heard == [1]
+        assert carrying.is_here
+        assert carrying.refusal is None
+
+    def test_a_store_that_throws_away_is_warned_of_once_however_often_it_is_reached(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with RedisServer("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as server:
+            with courier(server.url) as carrying, server.client() as client:
+                since = carrying.here_since
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                with suppress(StoreError):  # which is how it notices
+                    carrying.ask(count())
+                until(lambda: carrying.here_since not in {None, since})
+            warned = [record.getMessage() for record in caplog.records if "maxmemory" in record.getMessage()]
+        (said,) = warned
+        assert said.startswith(f"the store at 127.0.0.1:{server.port}: maxmemory 64 MiB, maxmemory-policy allkeys-lru")
+        assert said.endswith("Say maxmemory-policy noeviction in the store's configuration.")
+
+    def test_a_store_that_throws_nothing_away_is_not_warned_of(
+        self, carrying: Courier, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert carrying.ask(count()) == 1
+        assert "maxmemory" not in caplog.text
 
     def test_a_store_that_loads_its_data_or_has_become_a_replica_is_away(
         self, carrying: Courier, server: RedisServer

@@ -15,6 +15,7 @@ import redis
 from inferbus_worker.demo import shared
 from inferbus_worker.demo.child import DemoError
 from inferbus_worker.demo.shared import DemoBroker, DemoStore, check_installed
+from inferbus_worker.demo.verb import _loading
 from inferbus_worker.settings.worker import Settings
 from support.mosquitto import HOST
 from support.needs import needs_program
@@ -84,6 +85,12 @@ def test_what_is_not_installed_is_said_with_its_remedy(monkeypatch: pytest.Monke
         check_installed(broker=True)
     with pytest.raises(DemoError, match=r"need redis-server, not found here: .*brew install redis\)$"):
         check_installed(broker=False)
+
+
+def test_how_long_several_engines_take_to_load_is_not_said_to_be_what_one_takes() -> None:
+    alone, several = _loading("vllm", "demo", 1), _loading("vllm", "demo", 2)
+    assert "(20-40 s on a CPU that does nothing else)" in alone
+    assert "(for each worker; a few minutes on two cores)" in several
 
 
 def test_where_there_is_no_redis_the_demo_says_so_before_it_starts_anything(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from inferbus_client.contract.presence import Presence
 from support.inferbus import inferbus
 from support.listener import Listener
 from support.mosquitto import Mosquitto, free_port
+from support.pki import Authority
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.worker import WorkerProcess, starting
@@ -94,6 +95,58 @@ def test_a_worker_that_waits_for_its_store_says_so_at_once_and_goes_on_when_it_i
             store.start()
             worker.says("ready: serving simulated to general, in group inferbus")
             assert worker.err.count("it is tried again") == 1
+
+
+def test_what_waiting_does_not_change_about_the_store_is_said_at_once(own_broker: Mosquitto, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.server()
+    options = ["--tls-port", str(free_port()), "--tls-cert-file", str(own.cert), "--tls-key-file", str(own.key)]
+    options += ["--tls-ca-cert-file", str(authority.cert), "--tls-auth-clients", "no"]
+    with RedisServer("--requirepass", "geheim", *options, password="geheim") as store:  # noqa: S106 - no one's
+        there = f"127.0.0.1:{store.port}"
+        for url, status, words in (
+            (f"redis://{there}", 3, "asks for a password, and none was given"),
+            (f"redis://:wrong@{there}", 3, "refuses this user or password"),
+            (f"redis://:geheim@{there}/99", 3, "has no database of that number"),
+            (f"rediss://:geheim@127.0.0.1:{options[1]}", 3, "has a certificate that is not trusted"),
+            (f"rediss://:geheim@127.0.0.1:{options[1]}?cafile=/no/ca", 2, "cannot read /no/ca"),
+        ):
+            with starting(own_broker, "--state", url, "--broker-timeout", "10m") as worker:
+                assert worker.wait(60) == status
+                assert words in worker.err
+                assert "it is tried again" not in worker.err
+
+
+def test_a_key_of_somebody_else_s_is_named_once_and_all_is_well_when_it_is_gone(own_broker: Mosquitto) -> None:
+    key = "inferbus:1:{inferbus}:leases"
+    with RedisServer() as store, store.client() as client:
+        client.set(key, "x")
+        with starting(own_broker, "--state", store.url, "--broker-timeout", "10m") as refused:
+            assert refused.wait(60) == 3
+            assert key in refused.err
+        client.delete(key)
+        with starting(own_broker, "--state", store.url) as worker:
+            worker.says("ready: serving")
+            client.set(key, "x")
+            worker.says(f"something of somebody else's (string) at {key}")
+            asked = inferbus("ask", "--broker", own_broker.url, "--retries", "0", "hello")
+            assert "Try again in 1 s" in asked.stderr
+            client.delete(key)
+            until(lambda: inferbus("ask", "--broker", own_broker.url, "hello").stdout == "hello\n")
+            assert "Traceback" not in worker.err
+            assert worker.err.count(key) == 1
+
+
+def test_a_worker_that_runs_waits_for_its_store_to_take_it_in_again(own_broker: Mosquitto) -> None:
+    """Somebody may be changing the password, there first and here second, or the other way."""
+    with RedisServer() as store, starting(own_broker, "--state", store.url) as worker, store.client() as client:
+        worker.says("ready: serving")
+        client.config_set("requirepass", "geheim")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        worker.says("asks for a password, and none was given")
+        client.config_set("requirepass", "")
+        until(lambda: inferbus("ask", "--broker", own_broker.url, "hello").stdout == "hello\n")
+        assert worker.process.poll() is None
 
 
 def test_of_a_worker_that_was_killed_status_does_not_say_since_when(own_broker: Mosquitto) -> None:

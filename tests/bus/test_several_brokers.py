@@ -110,6 +110,7 @@ def test_a_worker_and_its_clients_move_on_together(pair: tuple[Mosquitto, Mosqui
     first, second = pair
     with starting(first, "--broker", second.url, "--worker-id", "w1") as worker:
         worker.says("ready: serving")
+        assert f"connected to {first.url}; loading" in worker.err
         with Client(urls(*pair), pacing=0) as client:
             assert client.ask("hello").text
             first.stop()

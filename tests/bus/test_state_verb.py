@@ -10,6 +10,7 @@ import pytest
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.names import session_name
 from support.inferbus import inferbus
+from support.redis_cluster import RedisCluster
 from support.redis_server import RedisServer
 from support.terminal import in_terminal
 
@@ -27,6 +28,7 @@ def _filled(server: RedisServer) -> None:
     """Two sessions, of which one has a history, a lane in which two wait, and a worker that holds one job."""
     with server.client() as client:
         client.flushall()
+        client.set("inferbus:{hall}:schema", "1")
         for name in ("general/kitchen", "general/hall"):
             client.hset(f"{_P}session:{name}", mapping={"version": 1, "bytes": 1024, "tokens": 3})
             client.zadd(f"{_P}sessions", {name: 1})
@@ -133,6 +135,33 @@ def test_without_a_store_it_says_how_to_name_one() -> None:
     done = inferbus("state", "--state", "redis://127.0.0.1:1")
     assert done.returncode == 3
     assert done.stderr.strip().endswith("the store at 127.0.0.1:1 cannot be reached: Connection refused")
+
+
+def test_of_a_group_that_is_not_there_it_says_which_are(server: RedisServer) -> None:
+    with server.client() as client:
+        client.set("inferbus:{kitchen}:schema", "1")
+        client.mset({f"another:{number}": 1 for number in range(3000)})
+    said = f"inferbus: there is no group hal in {server.url}; is hall meant?; it has hall, kitchen\n"
+    for verb in ((), ("--json",), ("drop", "session", "general/kitchen", "--yes"), ("drop", "leases", "w", "--yes")):
+        done = inferbus("state", "--state", server.url, "--group", "hal", *verb)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_a_group_that_has_nothing_yet_is_there_all_the_same(server: RedisServer) -> None:
+    with server.client() as client:
+        client.flushall()
+        assert run(server)[2] == f"inferbus: there is no group hall in {server.url}; it has none\n"
+        client.set("inferbus:{hall}:schema", "1")
+    assert run(server)[0] == 0
+
+
+def test_groups_are_looked_for_at_all_nodes_of_a_cluster() -> None:
+    with RedisCluster() as cluster:
+        for name in (names := [f"group-{number}" for number in range(8)]):
+            with cluster.node_of(key := f"inferbus:{{{name}}}:schema").client() as client:
+                client.set(key, "1")
+        done = inferbus("state", "--state", cluster.url, "--group", "another")
+        assert done.stderr.endswith(f"; it has {', '.join(names)}\n")
 
 
 def test_sessions_have_names_of_their_own() -> None:

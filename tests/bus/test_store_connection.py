@@ -203,3 +203,7 @@ class TestKinds:
             assert looked_at(f"{at}/main").replicas == 1
             assert "no Sentinel of" in complaint("redis+sentinel://127.0.0.1:1/main", StoreAwayError)
             assert "is no Sentinel" in complaint(f"redis+sentinel://127.0.0.1:{servers.first.port}/main")
+            for each in servers.sentinels:
+                with each.client() as client:
+                    client.execute_command("ACL", "SETUSER", "default", "resetpass", f">{_PASSWORD}")
+            assert complaint(f"{at}/main").endswith("the last of them asks for a password, and none was given")

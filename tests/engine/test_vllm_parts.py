@@ -30,13 +30,13 @@ END = Chunk(".", finish_reason="stop", usage=Usage(1, 2))
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with asyncio.Runner() as runner:  # at its end it lets tasks end that have only just begun, or were just cancelled
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        yield loop
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 async def answer(*chunks: Chunk | EngineError, pause: float = 0.0) -> AsyncGenerator[Chunk, None]:

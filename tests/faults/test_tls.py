@@ -108,7 +108,7 @@ def test_without_an_authority_of_ours_the_systems_must_vouch(authority: Authorit
 
 def test_a_broker_without_tls_is_not_spoken_to_in_plain(own_broker: Mosquitto) -> None:
     with Wiretap(own_broker.port) as wire, link_to(wire.port, Tls()) as link:
-        with pytest.raises(BrokerError):
+        with pytest.raises(BrokerError, match=r"it may speak none there \(mqtt://\)"):
             link.connect(1)
         assert set(wire.first_bytes) == {TLS_HANDSHAKE}
     assert ACCEPTED not in own_broker.log

@@ -80,4 +80,4 @@ def until_busy(store: RedisServer, worker: WorkerProcess) -> None:
 
 def takeovers(workers: Sequence[WorkerProcess]) -> int:
     """How often one of them has said that it took up what others have lost."""
-    return sum(worker.log.count("jobs of lost workers wait again") for worker in workers)
+    return sum(worker.log.count("of lost workers: ") for worker in workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import yaml
 from inferbus_client.settings.gateway import GatewaySettings
 from inferbus_client.units import parse_duration
 from inferbus_worker.settings.worker import Settings
+from support.readme import all_blocks
 
 DOCKER: Final = Path(__file__).parents[2] / "deploy" / "docker"
 WORKERS: Final = ("worker", "worker-2")
@@ -111,6 +113,27 @@ def test_no_file_holds_a_secret() -> None:
         for name, value in service.get("environment", {}).items():
             assert "PASSWORD" not in name or name.endswith("_FILE"), name
             assert "@" not in value
+
+
+def test_the_commands_of_the_readme_name_what_is_there() -> None:
+    """Services, files, profiles and secrets; the broker's programs, which its image has from deploy/mosquitto."""
+    words = [shlex.split(line) for block in all_blocks(DOCKER / "README.md") for line in block.text.splitlines()]
+    compose = [line[line.index("compose") + 1 :] for line in words if "compose" in line]
+    assert {line[-1] for line in compose} >= {"build", "--detach"}
+    for line in compose:
+        verb = next(word for word in line if word in ("build", "up", "run", "exec"))
+        before, rest = line[: line.index(verb)], line[line.index(verb) + 1 :]
+        for option, value in zip(before[::2], before[1::2], strict=True):
+            assert (DOCKER / value).is_file() if option == "--file" else [value] == SERVICES["gateway"]["profiles"]
+        named = [word for word in rest if not word.startswith("-")]
+        if verb in ("run", "exec"):
+            assert named[0] in SERVICES
+            assert named[1] in ("cat", "mosquitto_ctrl", "keys") or (DOCKER.parent / "mosquitto" / named[1]).is_file()
+        elif verb == "up":
+            assert set(named) <= SERVICES.keys()
+    filled = {word[1:] for line in words for word in line if word.startswith(">")}
+    secrets = laid(written("compose.yaml"), written("fleet.yaml"))["secrets"]
+    assert {secret["file"] for secret in secrets.values()} <= filled
 
 
 def test_redis_has_room_to_write_its_file_anew() -> None:

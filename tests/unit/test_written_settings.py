@@ -341,8 +341,10 @@ class TestPairs:
                 "max_intake_bytes must be twice max_conversation_bytes or more",
             ),
             ("ack: after-reply\nrequest_qos: 0", "--ack after-reply needs --request-qos 1"),
-            ("broker_timeout: 0", "broker_timeout: must be more than 0"),
-            ("broker_timeout: 1e10", "broker_timeout: must be at most 315360000"),
+            ("broker_timeout: 0", "broker_timeout: must be more than 0s and at most 3650d"),
+            ("broker_timeout: 1e10", "broker_timeout: must be more than 0s and at most 3650d"),
+            ("lease: 1ms", "lease: must be at least 2s and at most 1h"),
+            ("max_packet_bytes: 1", "max_packet_bytes: must be at least 256 and at most 268435460"),
         ],
     )
     def test_that_cannot_be_meant_are_refused(self, file: Path, text: str, words: str) -> None:
@@ -354,9 +356,9 @@ class TestPairs:
             ({"user": "alice"}, "--user needs --identity topic"),
             ({"identity": "topic"}, "--identity topic needs a user"),
             ({"connect_timeout": "0"}, "connect_timeout: must be more than 0"),
-            ({"timeout": "1e9"}, "timeout: must be at most 86400$"),
-            ({"timeout": 1e10}, "timeout: must be at most 86400$"),
-            ({"connect_timeout": "1e10"}, "connect_timeout: must be at most 86400$"),
+            ({"timeout": "1e9"}, "timeout: must be more than 0s and at most 1d$"),
+            ({"timeout": 1e10}, "timeout: must be more than 0s and at most 1d$"),
+            ({"connect_timeout": "1e10"}, "connect_timeout: must be more than 0s and at most 1d$"),
             ({"first_timeout": -1.0}, "first_timeout: must be more than 0"),
         ],
     )
@@ -366,7 +368,7 @@ class TestPairs:
 
     def test_no_duration_is_longer_than_a_clock(self) -> None:
         for name in (name for name, field in Settings.model_fields.items() if field.annotation is float):
-            with pytest.raises(SettingsError, match="must be at most"):
+            with pytest.raises(SettingsError, match=r"must be .*at most"):
                 Settings.load({name: "1e10"})
 
 

@@ -34,7 +34,7 @@ from typing import Final
 from inferbus_client.contract.wire import Failure
 from inferbus_client.errors import BrokerError
 from inferbus_client.exits import Exit, exit_of
-from inferbus_client.units import format_duration
+from inferbus_client.units import counted, format_duration
 from inferbus_worker import logs
 from inferbus_worker.engines.base import EngineStartError
 from inferbus_worker.engines.factory import Lineup
@@ -123,7 +123,7 @@ class Daemon:
         if self._membership is not None:
             self._membership.start(lambda: self._ends)
         self._bus.start(self._attend_start)
-        log.info("connected to %s; loading %s", self._settings.broker, ", ".join(self._rooms.registry.states()))
+        log.info("connected to %s; loading %s", self._bus.link.url, ", ".join(self._rooms.registry.states()))
         if not self._load():
             return Exit.OK
         # What has been loaded stays: the collector need not look through all of it again and again.
@@ -180,8 +180,8 @@ class Daemon:
         settings, rooms = self._settings, self._rooms
         is_whole = all(slot.most for slot in rooms.slots.slots)  # else there will be more when others have started
         if is_whole and rooms.slots.threads < settings.workers and "workers" in settings.model_fields_set:
-            waits = "%d requests may run at once; %d worker threads would wait for each other"
-            log.warning(waits, rooms.slots.threads, settings.workers)
+            waits = "%s may run at once; %d worker threads would wait for each other"
+            log.warning(waits, counted(rooms.slots.threads, "request"), settings.workers)
         rooms.pool.start(settings.workers, rooms.turns.run, rooms.endings.write, most=lambda: rooms.slots.threads)
 
     # --- serve ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from inferbus_client.errors import SettingsError
@@ -20,13 +20,17 @@ from inferbus_worker.state.redis.diagnosis import check_store
 _NVIDIA_SMI_TIMEOUT = 10
 
 
-def machine_checks(_client: object) -> Iterator[CheckResult]:
-    """The checks of this machine; registered in the entry-point group `inferbus.checks`."""
+def machine_checks(_client: object, flags: Mapping[str, str]) -> Iterator[CheckResult]:
+    """The checks of this machine; registered in the entry-point group `inferbus.checks`.
+
+    Args:
+        flags: settings of the worker that the doctor's command line names.
+    """
     yield _check_gpu()
     yield _check_vllm()
     yield _check_remote()
     yield _check_servers()
-    yield from _check_settings()
+    yield from _check_settings(flags)
     for sentence in unknown_variables((Settings, GatewaySettings)):
         yield CheckResult("environment", "warning", sentence)
 
@@ -75,14 +79,15 @@ def _check_servers() -> CheckResult:
     )
 
 
-def _check_settings() -> Iterator[CheckResult]:
-    """What `inferbus serve` would take from the environment here; its flags and its file are its own."""
+def _check_settings(flags: Mapping[str, str]) -> Iterator[CheckResult]:
+    """What `inferbus serve` would take from the environment here; its other flags and its file are its own."""
     name = "serve here"
     try:
-        settings = Settings.load()
+        settings = Settings.load(flags)
     except SettingsError as error:
-        yield CheckResult(name, "failed", str(error), "Look at the variables INFERBUS_… and MQTT_….")
+        yield CheckResult(name, "failed", str(error), "" if flags else "Look at the variables INFERBUS_… and MQTT_….")
         return
-    yield CheckResult(name, "info", f"without flags and --config: {in_force(settings)}")
+    others = "other flags" if flags else "flags"
+    yield CheckResult(name, "info", f"without {others} and --config: {in_force(settings, flags)}")
     if settings.is_shared:
         yield from check_store(settings)

@@ -16,14 +16,18 @@ from inferbus_client.cli.cells import folded
 from inferbus_client.cli.options import given, settings_options
 from inferbus_client.errors import SettingsError
 from inferbus_client.exits import Exit
+from inferbus_client.settings.sources import nearest
 from inferbus_client.shown import shown_in_line
 from inferbus_client.units import format_size
 from inferbus_worker.settings.worker import Settings
+from inferbus_worker.state.errors import StoreError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.conversations import Conversations
 from inferbus_worker.state.redis.fleet import Fleet, Sizes
+from inferbus_worker.state.redis.groups import groups_in
 from inferbus_worker.state.redis.places import store_of
+from inferbus_worker.state.redis.scripted import schema_key
 from inferbus_worker.state.redis.scripts import sources
 
 T = TypeVar("T")
@@ -32,6 +36,8 @@ _SHARED: Final = frozenset({"state", "state_file", "group"})
 _OTHERS: Final = frozenset(Settings.model_fields) - _SHARED
 #: Jobs that are dropped from a lane in one go, so that the store does not stop for long.
 _AT_ONCE: Final = 1000
+#: Groups that a sentence lists.
+_NAMED: Final = 20
 
 
 class _Calls(Conversations, Fleet):
@@ -61,6 +67,22 @@ class _Keeper:
         finally:
             wire.close()
 
+    def absence(self) -> str | None:
+        """A sentence where the store has no such group, with those that it has; None where it has it."""
+        wire = self._store.wire(self._store.place_of(self.calls.prefix))
+        try:
+            if wire.ask("EXISTS", schema_key(self.group)):
+                return None
+        finally:
+            wire.close()
+        try:
+            groups, is_whole = groups_in(self._store)
+        except StoreError as error:
+            return f"there is no group {self.group} in {self.place}; which there are, it does not say: {error.reason}"
+        listed = ", ".join(map(shown_in_line, groups[:_NAMED])) or "none"
+        more = " and more" if len(groups) > _NAMED or not is_whole else ""
+        return f"there is no group {self.group} in {self.place}{nearest(self.group, groups)}; it has {listed}{more}"
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -87,6 +109,9 @@ def state(context: click.Context, /, config: Path | None, *, as_json: bool, **fl
     if context.invoked_subcommand is None:
         keeper = asked.keeper()
         sizes = keeper.ask(keeper.calls.sizes())
+        if not any(sizes) and (absence := keeper.absence()) is not None:
+            click.echo(f"inferbus: {absence}", err=True)
+            return Exit.FAILED
         click.echo(json.dumps(sizes._asdict()) if as_json else _table(keeper, sizes))
     return Exit.OK
 
@@ -151,7 +176,8 @@ def _check(is_sure: bool, what: str, keeper: _Keeper) -> None:  # noqa: FBT001 -
 
 def _said(count: int, done: str, what: str, keeper: _Keeper) -> int:
     if not count:
-        click.echo(f"inferbus: there is {shown_in_line(what)} in group {keeper.group}", err=True)
+        said = keeper.absence() or f"there is {shown_in_line(what)} in group {keeper.group}"
+        click.echo(f"inferbus: {said}", err=True)
         return Exit.FAILED
     click.echo(shown_in_line(done))
     return Exit.OK

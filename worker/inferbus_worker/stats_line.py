@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from inferbus_client.units import counted
+
 #: From here on a bounded thing is worth a word.
 _HALF: Final = 0.5
 
@@ -24,7 +26,7 @@ def in_a_line(stats: Mapping[str, Any]) -> str:
     if latency["p50"] is not None:
         parts.append(f"p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms")
     if stats["replies_dropped"]:
-        parts.append(f"{stats['replies_dropped']} replies dropped")
+        parts.append(f"{counted(stats['replies_dropped'], 'reply', 'replies')} dropped")
     levels = {name: level["now"] / level["bound"] for name, level in stats["levels"].items() if level["bound"]}
     parts += [f"{name} {share:.0%} full" for name, share in levels.items() if share > _HALF]
     return ", ".join(parts)

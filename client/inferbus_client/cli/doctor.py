@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -43,13 +42,10 @@ def doctor(config: Path | None, *, as_json: bool, state: str | None, state_file:
     the store that it names.
     """
     settings = load_settings(flags, config)
-    for name, said_here in (("INFERBUS_STATE", state), ("INFERBUS_STATE_FILE", state_file)):
-        if said_here is not None:
-            os.environ[name] = said_here  # where the worker's own checks look for its settings
+    store = {name: value for name, value in (("state", state), ("state_file", state_file)) if value is not None}
     said = CheckResult("settings", "info", in_force(settings, given(ClientSettings, flags), config))
-    failed = [
-        result for result in _printed(chain([said], check_all(settings)), as_json=as_json) if result.verdict == "failed"
-    ]
+    results = _printed(chain([said], check_all(settings, store)), as_json=as_json)
+    failed = [result for result in results if result.verdict == "failed"]
     if not failed:
         return Exit.OK
     return Exit.BROKER if failed[0].name == "broker" else Exit.FAILED

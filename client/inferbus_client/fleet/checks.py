@@ -1,8 +1,8 @@
 """The way to an answer, checked step by step: what works, and in words what does not.
 
 Plain functions that return results, for `inferbus doctor` and for programs. A worker's package adds checks of its
-machine through the entry-point group `inferbus.checks`: each entry is a function of the client's settings that
-returns `CheckResult`s.
+machine through the entry-point group `inferbus.checks`: each entry is a function of the client's settings, and of what
+the command line said besides, that returns `CheckResult`s.
 """
 
 from __future__ import annotations
@@ -63,8 +63,13 @@ class CheckResult:
     remedy: str = ""
 
 
-def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
-    """Every check in order; one that fails ends those that build on it."""
+def check_all(settings: ClientSettings, others: Mapping[str, str] | None = None) -> Iterator[CheckResult]:
+    """Every check in order; one that fails ends those that build on it.
+
+    Args:
+        settings: the client's.
+        others: what the command line said besides, by names of settings, for the checks of other packages.
+    """
     yield from check_environment()
     for check in (check_connection, check_round_trip, check_worker, check_answer):
         result = check(settings)
@@ -75,14 +80,14 @@ def check_all(settings: ClientSettings) -> Iterator[CheckResult]:
             yield from check_groups(settings)
         if check is check_connection:
             yield from check_broker_for_groups(settings)
-    yield from added_checks(settings)
+    yield from added_checks(settings, others or {})
 
 
-def added_checks(settings: ClientSettings) -> Iterator[CheckResult]:
+def added_checks(settings: ClientSettings, others: Mapping[str, str]) -> Iterator[CheckResult]:
     """The checks of other packages. One that raises is reported, and does not end the others."""
     for entry in entry_points(group=_ADDED):
         try:
-            results: Iterable[CheckResult] = entry.load()(settings)
+            results: Iterable[CheckResult] = entry.load()(settings, others)
             yield from results
         except Exception as error:  # noqa: BLE001 - whatever is wrong with this machine is what we are here to say
             yield CheckResult(entry.name, "failed", f"the check itself failed: {type(error).__name__}: {error}")

@@ -58,7 +58,11 @@ def size(value: int | None) -> str:
 #: Of a worker, or of several together.
 WORKER_COLUMNS: Final[tuple[Column[Figures], ...]] = (
     Column("active", "requests in the engine now, of at most so many", lambda one: of(one.active, one.capacity)),
-    Column("queue", "requests that wait now, of at most so many", lambda one: of(one.queued, one.queue_size)),
+    Column(
+        "queue",
+        "requests that wait now, of at most so many; a group's queue is told of once",
+        lambda one: of(one.queued, one.queue_size if one.group is None else None),
+    ),
     Column("req/s", "requests that end in a second", lambda one: number(one.requests_per_s)),
     Column("tok/s", "tokens that are generated in a second", lambda one: number(one.tokens_per_s)),
     Column("p50", "half of the requests took at most so long", lambda one: milliseconds(one.p50)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from inferbus_client.contract.histogram import Histogram
-from inferbus_client.contract.presence import Stats
+from inferbus_client.contract.presence import GroupStats, Stats
 from inferbus_client.fleet.watch import WorkerView
 
 _TOTAL: Final = "totalMs"
@@ -20,7 +20,7 @@ class Figures:
 
     Attributes:
         active: requests in the engine now, of at most `capacity`.
-        queued: requests that wait now, of at most `queue_size`.
+        queued: requests that wait now, of at most `queue_size`. Of a worker in a group those that it has taken itself.
         requests_per_s: terminal replies per second.
         tokens_per_s: generated tokens per second.
         p50: half of the requests took at most so many milliseconds.
@@ -28,6 +28,7 @@ class Figures:
         p99: ninety-nine of a hundred did.
         errors: requests refused or failed, since the start.
         times: what the percentiles are of, where that can be added up.
+        group: whose queue `queue_size` is the bound of, with what waits in it; None where it is the worker's own.
     """
 
     active: int = 0
@@ -41,6 +42,7 @@ class Figures:
     p99: float | None = None
     errors: int = 0
     times: Histogram | None = None
+    group: GroupStats | None = None
 
 
 def figures_of(view: WorkerView) -> Figures | None:
@@ -58,6 +60,7 @@ def figures_of(view: WorkerView) -> Figures | None:
         queued=stats.queued,
         queue_size=stats.queue_size,
         errors=stats.errors + sum(stats.rejected.values()),
+        group=stats.group,
     )
     # A worker of before there were histograms has only what its intervals say.
     if len(view.readings) > 1 and stats.histograms:
@@ -76,14 +79,18 @@ def figures_of(view: WorkerView) -> Figures | None:
 
 
 def together(every: Sequence[Figures]) -> Figures:
-    """What they come to in all. Percentiles only where the times of each are there to be added up."""
+    """What they come to in all, the queue of a group once. Percentiles only where there are the times of each."""
     times = [figures.times for figures in every if figures.times is not None]
+    # The word of one that reaches it counts before that of one that does not.
+    by_reach = sorted(every, key=lambda figures: figures.group is not None and figures.group.reached)
+    groups = {figures.group.name: (figures.group, figures.queue_size) for figures in by_reach if figures.group}
+    bounds = [figures.queue_size for figures in every if figures.group is None]
     return _timed(
         Figures(
             active=sum(figures.active for figures in every),
             capacity=_sum([figures.capacity for figures in every]),
-            queued=sum(figures.queued for figures in every),
-            queue_size=_sum([figures.queue_size for figures in every]),
+            queued=sum(figures.queued for figures in every) + sum(group.queued for group, _ in groups.values()),
+            queue_size=_sum([*bounds, *(size for _, size in groups.values())]),
             requests_per_s=_sum([figures.requests_per_s for figures in every]),
             tokens_per_s=_sum([figures.tokens_per_s for figures in every]),
             errors=sum(figures.errors for figures in every),

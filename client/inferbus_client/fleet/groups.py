@@ -9,6 +9,7 @@ from typing import Final
 from inferbus_client.contract.presence import GroupStats
 from inferbus_client.exchange.announced import WorkerView
 from inferbus_client.fleet.events import named
+from inferbus_client.units import counted
 
 #: That are told of, and names in one line. Anyone may announce a worker of any group.
 MOST_GROUPS: Final = 20
@@ -27,6 +28,7 @@ class Group:
         workers: who is in it and has not gone, and the state of each.
         models: what is served, each by which of those that are ready.
         figures: what they share, as the latest says that reaches it; None where nobody has told.
+        queue_size: how many requests may wait for any of them; None where that one does not tell.
         unreached: who does not reach what they share, and why.
     """
 
@@ -34,6 +36,7 @@ class Group:
     workers: Mapping[str, str]
     models: Mapping[str, tuple[str, ...]]
     figures: GroupStats | None
+    queue_size: int | None
     unreached: Mapping[str, str]
 
     @property
@@ -41,11 +44,12 @@ class Group:
         """Its figures in words."""
         told, here = self.figures, len(self.workers)
         if told is None:
-            return _counted(here, "worker")
+            return counted(here, "worker")
         # Workers of a group may be on several brokers.
         count = here if told.workers == here else max(told.workers, 0)
-        words = f"{_counted(count, 'worker')}, {told.queued} waiting, {told.leases} taken, "
-        return words + _counted(told.sessions, "conversation")
+        most = "" if self.queue_size is None else f" of {self.queue_size}"
+        words = f"{counted(count, 'worker')}, {told.queued}{most} waiting, {told.leases} taken, "
+        return words + counted(told.sessions, "conversation")
 
     def lines(self) -> Iterator[str]:
         """Who is in it, who serves what, and who is cut off."""
@@ -80,6 +84,7 @@ def _group(name: str, members: Mapping[str, WorkerView]) -> Group:
     }
     reached = [worker for worker, figures in told.items() if figures.reached]
     latest = max(reached or told, key=lambda worker: members[worker].stats_at or 0.0, default=None)
+    stats = None if latest is None else members[latest].stats
     models: dict[str, list[str]] = {}
     for worker, view in members.items():
         for model in _models(view):
@@ -89,6 +94,7 @@ def _group(name: str, members: Mapping[str, WorkerView]) -> Group:
         {named(worker): view.presence.state for worker, view in members.items() if view.presence is not None},
         {model: tuple(serving) for model, serving in sorted(models.items())},
         None if latest is None else told[latest],
+        None if stats is None else stats.queue_size,
         {named(worker): named(one.reason or "") for worker, one in told.items() if not one.reached},
     )
 
@@ -101,10 +107,6 @@ def _models(view: WorkerView) -> list[str]:
     if presence.models:
         return [model for model, state in presence.models.items() if state in _SERVED]
     return [] if presence.model is None else [presence.model]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from inferbus_client.contract.wire import FAILURES
 from inferbus_client.fleet.columns import STATE_MEANINGS, milliseconds
 from inferbus_client.fleet.events import FINE, named
 from inferbus_client.fleet.watch import WorkerView
+from inferbus_client.units import counted
 
 #: "Now" are so many seconds at least: of fewer nothing can be said.
 _NOW: Final = 4.0
@@ -82,7 +83,7 @@ def what_fills(view: WorkerView) -> str:
     }
     said = [f"{named(name)} {share:.0%} full" for name, share in full.items()]
     dropped = view.stats.replies_dropped
-    return ", ".join([*said, f"{dropped} replies dropped"] if dropped else said)
+    return ", ".join([*said, f"{counted(dropped, 'reply', 'replies')} dropped"] if dropped else said)
 
 
 def refused(earlier: Stats, later: Stats) -> dict[str, int]:
@@ -115,7 +116,7 @@ def _of_slots(worker: str, stats: Stats) -> Iterator[Trouble]:
         meaning = f": {STATE_MEANINGS[word]}" if word in STATE_MEANINGS else ""
         yield Trouble("fault", f"{part} of {worker} is {word}{meaning}.")
     if len(bad) > _MOST:
-        yield Trouble("fault", f"{len(bad) - _MOST} more models and slots of {worker} cannot answer.")
+        yield Trouble("fault", f"{len(bad) - _MOST} more of the models and slots of {worker} cannot answer.")
 
 
 def _of_standstill(worker: str, view: WorkerView) -> Iterator[Trouble]:
@@ -174,23 +175,24 @@ def _of_refusals(worker: str, before: Stats, stats: Stats) -> Iterator[Trouble]:
         kinds = ", ".join(
             f"{count} {code}" + (f" ({_REFUSALS[code]})" if code in _REFUSALS else "") for code, count in found
         )
-        total = sum(count for _, count in found)
-        yield Trouble("fault", f"{worker} has refused {total} requests in the last {seconds:.0f} s: {kinds}.")
+        total = counted(sum(count for _, count in found), "request")
+        yield Trouble("fault", f"{worker} has refused {total} in the last {seconds:.0f} s: {kinds}.")
     failed = stats.errors - before.errors
     if failed > 0:
-        words = f"{worker}: {failed} requests ended without an answer in the last {seconds:.0f} s"
-        yield Trouble("note", f"{words}: they failed, were cancelled, or came too late.")
+        words = f"{worker}: {counted(failed, 'request')} ended without an answer in the last {seconds:.0f} s"
+        yield Trouble("note", f"{words}: failed, cancelled, or too late.")
     dropped = stats.replies_dropped - before.replies_dropped
     if dropped > 0:
-        yield Trouble("fault", f"{worker} has dropped {dropped} replies in the last {seconds:.0f} s: its link is bad.")
+        replies = counted(dropped, "reply", "replies")
+        yield Trouble("fault", f"{worker} has dropped {replies} in the last {seconds:.0f} s: its link is bad.")
 
 
 def _of_the_queue(worker: str, stats: Stats) -> Iterator[Trouble]:
     longest = max(stats.queued_by_project.items(), key=lambda one: one[1], default=None)
     whose = "" if longest is None else f", {longest[1]} of them project {named(longest[0])}'s"
     if stats.queue_size and stats.queued > _WORTH_A_GLANCE * stats.queue_size:
-        share = stats.queued / stats.queue_size
-        yield Trouble("fault", f"The queue of {worker} is {share:.0%} full: {stats.queued} requests wait{whose}.")
+        share, waits = stats.queued / stats.queue_size, counted(stats.queued, "request waits", "requests wait")
+        yield Trouble("fault", f"The queue of {worker} is {share:.0%} full: {waits}{whose}.")
     elif stats.queued >= max(_LINE, stats.capacity or 0):
         at_once = "" if stats.capacity is None else f"; {stats.capacity} run at once"
         yield Trouble("note", f"{stats.queued} requests wait at {worker}{whose}{at_once}.")

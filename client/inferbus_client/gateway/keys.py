@@ -17,6 +17,7 @@ from inferbus_client.gateway.errors import KeyLimitError
 from inferbus_client.gateway.keys_file import Content, KeySettings, KeysFile, hash_of, is_token
 from inferbus_client.settings.rates import RateLimit
 from inferbus_client.shown import shown_in_line
+from inferbus_client.units import counted
 
 log = logging.getLogger("inferbus.keys")
 
@@ -213,7 +214,7 @@ class ApiKeys:
         if why_not:
             log.warning("the keys stay as they were: %s", shown_in_line(why_not))
         else:
-            log.info("%s was read again: %d keys", self._path, len(self._keys))
+            log.info("%s was read again: %s", self._path, counted(len(self._keys), "key"))
 
     def _why_not(self, read: Content) -> str:
         """Take what was read; else why it cannot be."""

@@ -26,6 +26,8 @@ _Value = TypeVar("_Value")
 
 #: How often a wait looks whether to stop: a signal's handler that only takes a note breaks off no wait by itself.
 _LOOK_EVERY: Final = 0.05
+#: OpenSSL's words for an answer that is not TLS.
+_PLAIN_ANSWERS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
 _FALLBACK_REASONS: Final = {"Unsupported protocol version", "Protocol error", "Malformed packet"}
 #: What a broker says that will take us in later.
 _NOT_YET: Final = {"Server unavailable", "Server busy", "Connection rate exceeded"}
@@ -130,12 +132,26 @@ def _in_our_types(url: BrokerUrl) -> Iterator[None]:
     try:
         yield
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-        raise HungUpError(f"the broker at {url} closed the connection in the middle of TLS") from None
+        raise HungUpError(_no_tls(url)) from None
     except ssl.SSLError as error:
+        if error.reason in _PLAIN_ANSWERS:
+            raise BrokerRefusedError(f"the broker at {url} speaks no TLS there: say {_plain(url)}://") from None
         raise BrokerRefusedError(f"TLS with {url} failed: {_tls_words(error)}") from None
+    except ConnectionResetError as error:
+        words = _no_tls(url) if url.tls else f"cannot reach the broker at {url}: {error.strerror}"
+        raise BrokerUnreachableError(words) from None
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokerUnreachableError(f"cannot reach the broker at {url}: {words}") from None
+
+
+def _no_tls(url: BrokerUrl) -> str:
+    """A plain broker does so, and a load balancer whose broker is away."""
+    return f"the broker at {url} closed the connection in the middle of TLS; it may speak none there ({_plain(url)}://)"
+
+
+def _plain(url: BrokerUrl) -> str:
+    return url.scheme.removesuffix("s")
 
 
 def _tls_words(error: ssl.SSLError) -> str:

@@ -30,6 +30,7 @@ from inferbus_client.contract.topics import is_mqtt_string
 from inferbus_client.errors import ConflictError, SettingsError
 from inferbus_client.mqtt.broker_url import BrokerUrl, parse_urls
 from inferbus_client.mqtt.options import LinkOptions, Tls
+from inferbus_client.settings.bounds import allowed
 from inferbus_client.settings.file import Keys, SettingsFile
 from inferbus_client.settings.sources import (
     PREFIX,
@@ -55,6 +56,7 @@ _PROTOCOLS = {"auto": None, "5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtoc
 _IN_A_FILE: Final = dict.fromkeys(
     ("dict_type", "model_type", "model_attributes_type"), "must be a mapping, NAME: VALUE"
 )
+_OUT_OF_BOUNDS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
 def _joined(urls: object) -> object:
@@ -197,6 +199,9 @@ class FileSettings(Written, BaseSettings):
         keys: Keys = error["loc"] if error["type"] == "missing" else said_keys(error["loc"], sources)
         text = _IN_A_FILE.get(error["type"]) or wording(error).removeprefix("Value error, ")
         text = f"{text[0].lower()}{text[1:]}"
+        field = _model_at(cls, keys[:-1]).model_fields.get(str(keys[-1])) if keys else None
+        if error["type"] in _OUT_OF_BOUNDS and field is not None and (words := allowed(field)) is not None:
+            text = f"must be {words}"
         conflict = error.get("ctx", {}).get("error")
         if isinstance(conflict, ConflictError):
             return f"{conflict}{_stated(conflict.names, sources)}"
@@ -306,12 +311,16 @@ def _stated(names: tuple[str, ...], sources: list[Source]) -> str:
 
 def _known(model: type[BaseModel], keys: Keys) -> list[str]:
     """The names of the settings below some keys."""
+    return list(_model_at(model, keys).model_fields)
+
+
+def _model_at(model: type[BaseModel], keys: Keys) -> type[BaseModel]:
     for key, below in zip(keys, (*keys, "")[1:], strict=True):
         if key in model.model_fields:
             kinds = list(_models_in(model.model_fields[str(key)].annotation))
             # A list of one kind or a mapping of another: the number of an entry tells which.
             model = kinds[0 if isinstance(below, int) else -1] if kinds else model
-    return list(model.model_fields)
+    return model
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

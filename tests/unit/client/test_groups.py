@@ -11,6 +11,7 @@ from rich.console import Console
 
 from inferbus_client.cli.overview import Overview
 from inferbus_client.contract.presence import GroupStats, Presence, Stats
+from inferbus_client.fleet.figures import figures_of, together
 from inferbus_client.fleet.groups import MOST_GROUPS, groups_of
 from inferbus_client.fleet.live import Live, Look
 from inferbus_client.fleet.troubles import troubles_of
@@ -24,7 +25,7 @@ def worker(name: str, state: Any = "ready", group: str | None = "inferbus", **to
     if group is None:
         return WorkerView(presence)
     figures = GroupStats(name=group, **{"workers": 3, "leases": 7, "queued": 12, "sessions": 40, **told})
-    return WorkerView(presence, (Stats(worker=name, group=figures),), 1.0)
+    return WorkerView(presence, (Stats(worker=name, group=figures, queue_size=1000),), 1.0)
 
 
 THREE = {
@@ -48,7 +49,7 @@ def test_a_group_is_who_is_there_and_who_serves_what() -> None:
     assert group.workers == {"gpu-1": "ready", "gpu-2": "ready", "gpu-3": "loading"}
     assert group.models == {"phi": ("gpu-1", "gpu-2")}
     assert group.unreached == {"gpu-2": "timed out"}
-    assert group.summary == "3 workers, 12 waiting, 7 taken, 40 conversations"
+    assert group.summary == "3 workers, 12 of 1000 waiting, 7 taken, 40 conversations"
 
 
 def test_who_has_told_no_figures_is_counted() -> None:
@@ -62,12 +63,27 @@ def test_status_tells_of_it_at_every_width(width: int) -> None:
     assert max(map(len, lines)) <= width
     shown = " ".join(" ".join(lines).split())
     for words in (
-        "group inferbus: 3 workers, 12 waiting, 7 taken, 40 conversations",
+        "group inferbus: 3 workers, 12 of 1000 waiting, 7 taken, 40 conversations",
         "workers: gpu-1, gpu-2, gpu-3 (loading)",
         "phi: gpu-1, gpu-2",
         "gpu-2 does not reach the store: timed out",
     ):
         assert words in shown
+
+
+def test_a_group_s_queue_and_its_bound_stand_there_once() -> None:
+    two = {name: worker(name) for name in ("one", "two")}
+    lines = [" ".join(line.split()) for line in rendered(two, 120).splitlines()]
+    assert not any("/1000" in line for line in lines if line.startswith(("one", "two"))), lines
+    (total,) = (line for line in lines if line.startswith("all 2"))
+    assert "12/1000" in total
+
+
+def test_what_waits_is_added_up_over_groups_and_those_who_share_with_nobody() -> None:
+    own = WorkerView(Presence(worker="own", state="ready"), (Stats(worker="own", queued=3, queue_size=10),), 1.0)
+    workers = {**THREE, "own": own, "other": worker("other", group="more", queued=5)}
+    total = together([figures for view in workers.values() if (figures := figures_of(view)) is not None])
+    assert (total.queued, total.queue_size) == (12 + 3 + 5, 1000 + 10 + 1000)
 
 
 def test_where_nobody_shares_nothing_is_said_of_groups() -> None:

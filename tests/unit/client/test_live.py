@@ -221,6 +221,13 @@ class TestWhatIsWrong:
         assert page.seen["queues"] == [{"project": "robots", "queued": 70}, {"project": "general", "queued": 10}]
         assert page.seen["moment"]["refused"] == {"other": 0.2, "overloaded": 4.0, "rate_limited": 20.0}
 
+    def test_of_one_it_is_told_as_of_one(self) -> None:
+        page = Page()
+        page.look(w=view(reading(10), reading(15, rejected={"overloaded": 1}, errors=1, replies_dropped=1)))
+        assert "w has refused 1 request in the last 5 s" in page.words()
+        assert "w: 1 request ended without an answer" in page.words()
+        assert "w has dropped 1 reply in the last 5 s" in page.words()
+
     def test_a_burst_is_told_as_long_as_there_is_a_reading_from_before_it(self) -> None:
         told: dict[str, Any] = {"rejected": {"overloaded": 38}}
         page = Page()

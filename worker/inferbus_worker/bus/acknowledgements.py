@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from inferbus_client.mqtt.message import Incoming
+from inferbus_client.units import counted
 from inferbus_worker.bus.attempts import Attempts
 from inferbus_worker.replies.address import Owed, Receipt
 
@@ -87,7 +88,7 @@ class Acknowledgements:
         receipt = self._open[message.ack_id] = Receipt(message.ack_id, key, _mark(message), self._connection)
         if receipt.key is None or self._attempts is None or self._attempts.of(receipt.key) < self._max_attempts - 1:
             return True
-        log.error("set aside a message on %r: its turn ended %d workers", message.topic, self._max_attempts)
+        log.error("set aside a message on %r: its turn ended %s", message.topic, counted(self._max_attempts, "worker"))
         self._attempts.set_aside(message, receipt.key)
         return False
 

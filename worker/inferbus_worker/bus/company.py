@@ -27,6 +27,7 @@ from typing import Final, Literal
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, Stats, decode_announcement
 from inferbus_client.errors import AlreadyServedError
+from inferbus_client.units import counted
 from inferbus_worker.bus.rivals import in_words
 
 log = logging.getLogger("inferbus.company")
@@ -173,7 +174,9 @@ class Company:
             return "not even our own presence comes back"
         if not self._own_answers:
             return "not even we can be asked for our stats"
-        return f"{len(self._others)} others, {next(iter(self._others))!r} among them, look around as long as we do"
+        first, *more = self._others
+        among = f" and {counted(len(more), 'other')}" if more else ""
+        return f"{first!r}{among} {'look' if more else 'looks'} around as long as we do"
 
 
 def _mark(said: Presence | None) -> str | None:

@@ -71,7 +71,8 @@ def run(
         InferbusError: something did not work; the text is for the user.
     """
     progress = Progress()
-    what = _one(engine, model) if backend is None else _two(engine, model, backend)
+    loading = _loading(engine, model, workers)
+    what = _one(engine, model, loading) if backend is None else _two(engine, model, backend, loading)
     is_group = workers > 1
     if is_group:
         check_installed(broker=broker is None)
@@ -114,11 +115,11 @@ def _start_broker(running: ExitStack, progress: Progress) -> ConnectionSettings:
     return ConnectionSettings.load({"broker": url, "mqtt_version": "3.1.1"})
 
 
-def _one(engine: str, model: str) -> _What:
-    return _What(["--engine", engine, "--project", _PROJECT, model], _loading(engine, model))
+def _one(engine: str, model: str, loading: str) -> _What:
+    return _What(["--engine", engine, "--project", _PROJECT, model], loading)
 
 
-def _two(engine: str, model: str, backend: Literal["mlx"]) -> _What:
+def _two(engine: str, model: str, backend: Literal["mlx"], loading: str) -> _What:
     """The model in the worker's process, and on a server that the worker starts.
 
     Raises:
@@ -136,7 +137,7 @@ def _two(engine: str, model: str, backend: Literal["mlx"]) -> _What:
         "models": {"demo": inner, second: server},
         "projects": {_PROJECT: {"model": "demo", "models": models}},
     }
-    return _What([], f"{_loading(engine, model)}, and a server of {row.label}'s", config, models)
+    return _What([], f"{loading}, and a server of {row.label}'s", config, models)
 
 
 def _start_workers(
@@ -168,10 +169,14 @@ def _is_ready(said: Presence | None, models: Sequence[str]) -> bool:
     return said is not None and said.state == "ready" and all(said.models.get(name) == "ready" for name in models)
 
 
-def _loading(engine: str, model: str) -> str:
+def _loading(engine: str, model: str, workers: int) -> str:
     if engine != "vllm":
         return "Starting the simulated engine"
-    return "Loading vLLM and the demo model (20-40 s on a CPU)" if model == "demo" else f"Loading vLLM and {model}"
+    if model != "demo":
+        return f"Loading vLLM and {model}"
+    # Side by side, and yet not as fast: each of them keeps a core or two busy.
+    took = "20-40 s on a CPU that does nothing else" if workers == 1 else "for each worker; a few minutes on two cores"
+    return f"Loading vLLM and the demo model ({took})"
 
 
 def _ask(connection: ConnectionSettings, messages: Sequence[str], models: Sequence[str]) -> int:

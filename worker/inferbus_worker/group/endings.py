@@ -28,7 +28,7 @@ from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.outgoing import Outgoing
 from inferbus_worker.state.conversation import Conversation
-from inferbus_worker.state.errors import StoreError
+from inferbus_worker.state.errors import StoreAnswerError, StoreError
 from inferbus_worker.state.protocols import Finished
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import Became, Committed, Ending, RedisGroup, Taken, Written
@@ -139,10 +139,11 @@ class GroupEndings(Endings):
         sealed = job.replies.seal(outcome)
         owed = claim.owed
         sealed = sealed._replace(address=job.replies.address._replace(receipt=owed))
-        end = _End(job, outcome, sealed, *self._ending(job, claim, sealed, outcome))
-        self._courier.post(
-            self._group.commit(end.ending), partial(self._committed, end), partial(self._failed, end), keeps=True
-        )
+        self._commit(_End(job, outcome, sealed, *self._ending(job, claim, sealed, outcome)))
+
+    def _commit(self, end: _End) -> None:
+        commit = self._group.commit(end.ending)
+        self._courier.post(commit, partial(self._committed, end), partial(self._failed, end), keeps=True)
 
     def _committed(self, end: _End, committed: Committed | None) -> None:
         """The store has decided whose outcome counts. In the courier's thread."""
@@ -170,9 +171,17 @@ class GroupEndings(Endings):
         self._measured(job)
 
     def _failed(self, end: _End, error: StoreError) -> None:
-        """It will not be written: this worker leaves, or the store cannot do what it is asked. Others run it again."""
-        log.debug("an outcome was not written: %s", error)
-        self._over_here(end)
+        """It will not be written: the store cannot do what it is asked, or this worker leaves, and others run it."""
+        if not isinstance(error, StoreAnswerError) or end.ending.change is None:
+            log.debug("an outcome was not written: %s", error)
+            self._over_here(end)
+            return
+        # Nobody could write this turn: its requester hears that, and its session stays as it was.
+        log.error("a turn could not be written to its session: %s", error)
+        failure = Failure("engine_error")
+        sealed = end.job.replies.seal(failure)._replace(address=end.sealed.address)
+        ending = Ending(end.ending.job, end.ending.token, write_terminal(sealed))
+        self._commit(_End(end.job, failure, sealed, ending, None))
 
     def _over_here(self, end: _End) -> None:
         """Another worker has the job, or will."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
+from inferbus_client.units import counted
 from inferbus_worker.engines.registry import Registry
 from inferbus_worker.engines.slot import Model
 from inferbus_worker.engines.slots import SlotTable
@@ -27,7 +28,8 @@ from inferbus_worker.group.reopening import Reopening
 from inferbus_worker.group.writing import UnreadableError
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.replies.sender import Sender
-from inferbus_worker.state.errors import StoreAwayError
+from inferbus_worker.seldom import Seldom
+from inferbus_worker.state.errors import StoreAwayError, StoreError
 from inferbus_worker.state.redis.courier import Courier
 from inferbus_worker.state.redis.group import RedisGroup, Taken
 
@@ -122,6 +124,7 @@ class Keeper:
         self._inherit, self._inherits_until = _Every(_REAP_EVERY), 0.0
         self._here_since: float | None = None
         self._without_broker_since: float | None = None
+        self._seldom = Seldom(log)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="leases", daemon=True)
 
@@ -158,6 +161,8 @@ class Keeper:
                 self._tend(time.monotonic())
             except StoreAwayError:
                 continue
+            except StoreError as error:
+                self._seldom.warning("the leases could not be looked after: %s", error)
             except Exception:
                 log.exception("the leases could not be looked after")
 
@@ -204,21 +209,21 @@ class Keeper:
             return True
         self._without_broker_since = self._without_broker_since or now
         if now - self._without_broker_since >= _WITHOUT_BROKER and len(self._holdings):
-            log.warning("without a broker: %d jobs are given back to the group", len(self._holdings))
+            log.warning("without a broker: given back to the group: %s", counted(len(self._holdings), "job"))
             self.give_back(self._holdings.all())
         return False
 
     def _reap_leases(self) -> None:
         reaped = self._courier.ask(self._group.reap(self._figures.new_token(), not_after=self._figures.not_after()))
         if reaped.requeued or reaped.dropped:
-            lost = "%d jobs of lost workers wait again; %d that nobody had confirmed are dropped"
-            log.warning(lost, reaped.requeued, reaped.dropped)
+            lost = "of lost workers: %s to run again; %s dropped that nobody had confirmed"
+            log.warning(lost, counted(reaped.requeued, "job"), counted(reaped.dropped, "job"))
         self._histories.forget(reaped.evicted)
         for taken in reaped.mine:
             if taken.owed is not None:
                 self._say(taken)
             else:
-                log.error("a request is given up: its turn ended %d workers", taken.run)
+                log.error("a request is given up: its turn ended %s", counted(taken.run, "worker"))
                 self._endings.end(taken, Failure("engine_error"))
 
     def _say(self, taken: Taken) -> None:

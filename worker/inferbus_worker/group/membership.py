@@ -58,7 +58,8 @@ class Membership:
             stop: asked all the time whether to break off.
 
         Raises:
-            StoreError: it does not answer within `broker_timeout` seconds, or is not one to keep state in.
+            StoreError: it does not answer within `broker_timeout` seconds; or, at once, it refuses us, or is not one to
+                keep state in. Later that is waited for: who runs already is not to end for what an operator does there.
         """
         self.courier.start()
         deadline = time.monotonic() + self.settings.broker_timeout
@@ -73,6 +74,8 @@ class Membership:
                     )
                 self.keeper.beat()
             except StoreAwayError as error:
+                if (refusal := self.courier.refusal) is not None:
+                    raise refusal.again() from None
                 reason = self.courier.reason or error.reason
                 if time.monotonic() > deadline:
                     raise StoreAwayError(reason) from None

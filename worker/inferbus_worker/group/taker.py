@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from inferbus_client.contract.wire import Failure
+from inferbus_client.units import counted
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.flow.in_flight import InFlight
 from inferbus_worker.flow.job import Job
@@ -215,7 +216,7 @@ class Taker:
             conversations = self._histories.read(wanted)
         except StoreAwayError:
             # Whoever reaps them runs them: nobody has begun.
-            log.warning("%d jobs were taken from a store that is away now", len(jobs))
+            log.warning("taken from a store that is away now: %s", counted(len(jobs), "job"))
             raise
         for taken, conversation in zip(jobs, conversations, strict=True):
             try:

@@ -304,7 +304,7 @@ class Settings(ConnectionSettings):
 
     broker_timeout: Annotated[Duration, Field(gt=0)] = Field(
         10.0,
-        description="How long to try the broker at the start.",
+        description="How long to try broker and store at the start; what waiting does not change ends it at once.",
         json_schema_extra={"default": "10s", "metavar": "TIME"},
     )
     engine_silence: Duration = Field(

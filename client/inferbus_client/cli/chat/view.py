@@ -20,6 +20,7 @@ from inferbus_client.cli.terminal import anew, in_words, say
 from inferbus_client.errors import InferbusError
 from inferbus_client.exchange.answer import Answer, Restarted
 from inferbus_client.shown import shown
+from inferbus_client.units import counted
 
 _REFRESHES: Final = 12
 
@@ -174,7 +175,7 @@ class _MarkdownAnswer:
         if answer.finish_reason == "length":
             self._mark("cut at the longest answer allowed")
         if answer.lost:
-            self._mark(f"{answer.lost} messages of the stream were lost on the way")
+            self._mark(f"lost on the way: {counted(answer.lost, 'message')} of the stream")
 
     def broke_off(self, how: str) -> None:
         self.settle()

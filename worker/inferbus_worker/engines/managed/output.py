@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Final
 
 from inferbus_client.shown import shown_in_line
+from inferbus_client.units import counted
 
 #: Characters of a line that are kept, and the most bytes that these take; the rest of it is passed over.
 _LONGEST: Final = 500
@@ -88,7 +89,7 @@ class ServerOutput:
         now = self._clock()
         if now - self._second >= 1:
             if self._in_second > _PER_SECOND:
-                log.debug("%s: %d lines of its output were left out", self._name, self._in_second - _PER_SECOND)
+                log.debug("%s: left out %s of its output", self._name, counted(self._in_second - _PER_SECOND, "line"))
             self._second, self._in_second = now, 0
         self._in_second += 1
         if self._in_second <= _PER_SECOND:

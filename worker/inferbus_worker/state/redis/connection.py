@@ -38,7 +38,7 @@ class Store:
         """Nothing is connected yet.
 
         Raises:
-            SettingsError: redis-py is not installed.
+            SettingsError: redis-py is not installed, or a file that the URL names cannot be read.
         """
         try:
             import redis  # noqa: F401, PLC0415
@@ -47,6 +47,7 @@ class Store:
         self._url = url
         self._nodes = list(url.addresses)
         self._slots: list[tuple[int, int, Address]] = []
+        self._tls()
 
     @property
     def url(self) -> StoreUrl:
@@ -74,6 +75,17 @@ class Store:
         if (known := self.known_place_of(key)) is not None:
             return known
         raise StoreAwayError(f"the Cluster at {self._url} has nobody for a part of its keys")
+
+    def servers(self) -> list[Address | None]:
+        """All that have keys and take writes; None for a socket.
+
+        Raises:
+            StoreError: nobody says so.
+        """
+        if not self.is_cluster:
+            return [self.place_of("")]
+        self.refresh()
+        return list(dict.fromkeys(address for _, _, address in self._slots))
 
     def first_look(self, key: str) -> Facts:
         """What the server that has a key says of itself, once it has been found to be one to keep state in.
@@ -222,19 +234,20 @@ class Store:
         import redis  # noqa: PLC0415
 
         name = shown_in_line(self._url.service)
-        last: Exception | None = None
+        failed: list[StoreError] = []
         for sentinel in sentinels:
             try:
                 known = sorted(map(str, sentinel.sentinel_masters()))
             except (redis.RedisError, OSError) as error:
-                last = error
+                failed.append(in_words(error, "the last of them"))
                 continue
             if self._url.service in known:
                 return StoreAwayError(f"the Sentinels see no server of {name} that takes writes")
             listed = ", ".join(map(shown_in_line, known[:_NAMED])) or "none at all"
             return StoreRefusedError(f"the Sentinels know no {name}{nearest(name, known)}; they watch {listed}")
-        reason = "" if last is None else f": {in_words(last, 'the last of them').reason}"
-        return StoreAwayError(f"no Sentinel of {self._url} answers{reason}")
+        is_refused = failed and all(isinstance(error, StoreRefusedError) for error in failed)
+        reason = f": {failed[-1].reason}" if failed else ""
+        return (StoreRefusedError if is_refused else StoreAwayError)(f"no Sentinel of {self._url} answers{reason}")
 
 
 def _bare(secret: SecretStr | None) -> str | None:

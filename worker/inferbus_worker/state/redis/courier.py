@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from inferbus_worker.settings.store_url import Address
-from inferbus_worker.state.errors import StoreAwayError, StoreError
+from inferbus_worker.state.errors import StoreAwayError, StoreError, StoreRefusedError
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.connection import Store
 from inferbus_worker.state.redis.line import Line
 from inferbus_worker.state.redis.parcels import Letter, Parcel, letters_of
+from inferbus_worker.state.redis.scripted import TYPES
 from inferbus_worker.state.redis.wire import Wire
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Courier:
         self._here_since: float | None = None
         self._lock = threading.Lock()
         self._histories: dict[Address, Line] = {}
-        self._group = Line("redis", self._to_the_group, key, scripts, self._changed)
+        types = {f"{key}{name}": kind for name, kind in TYPES.items()}
+        self._group = Line("redis", self._to_the_group, key, scripts, self._changed, types=types)
 
     @property
     def is_here(self) -> bool:
@@ -66,6 +68,11 @@ class Courier:
         if self.is_here:
             return None
         return self._group.away or self._group.full or "the store has not been reached yet"
+
+    @property
+    def refusal(self) -> StoreRefusedError | None:
+        """Why it is not so, where somebody has to change something. It is tried again all the same."""
+        return self._group.refusal
 
     @property
     def unreplicated(self) -> int:

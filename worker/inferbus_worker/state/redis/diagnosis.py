@@ -8,11 +8,10 @@ from typing import Final
 
 from inferbus_client.errors import SettingsError
 from inferbus_client.fleet.checks import CheckResult
-from inferbus_client.units import format_size
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.errors import StoreError, StoreRefusedError
 from inferbus_worker.state.redis.connection import Store
-from inferbus_worker.state.redis.facts import Facts
+from inferbus_worker.state.redis.facts import NO_EVICTION, Facts
 from inferbus_worker.state.redis.places import store_of
 
 #: Seconds that two clocks may be apart, and logs can still be read side by side.
@@ -77,19 +76,12 @@ def _replicas(facts: Facts) -> CheckResult:
 
 def _memory(facts: Facts) -> CheckResult:
     name = "memory"
-    if facts.policy is None or facts.maxmemory is None:
+    if facts.policy is None or facts.memory is None:
         return CheckResult(name, "info", "this user may not ask how much memory the store may use")
-    most = format_size(facts.maxmemory) if facts.maxmemory else "not bounded"
-    if facts.policy == "noeviction":
-        return CheckResult(name, "ok", f"maxmemory {most}; when that is used up, requests are refused (noeviction)")
-    text = f"maxmemory {most}, maxmemory-policy {facts.policy}: it throws away what workers rely on, without a word"
+    if facts.eviction is None:
+        return CheckResult(name, "ok", f"{facts.memory}; when that is used up, requests are refused (noeviction)")
     # Where the memory is not bounded nothing is thrown away yet.
-    return CheckResult(
-        name,
-        "failed" if facts.maxmemory else "warning",
-        text,
-        "Say maxmemory-policy noeviction in the store's configuration.",
-    )
+    return CheckResult(name, "failed" if facts.maxmemory else "warning", facts.eviction, NO_EVICTION)
 
 
 def _clock(facts: Facts) -> CheckResult:

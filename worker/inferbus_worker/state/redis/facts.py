@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inferbus_client.units import format_size
 from inferbus_worker.settings.store_url import Kind
 from inferbus_worker.state.errors import StoreAwayError, StoreRefusedError
 
 #: The first version that has all that the scripts use; Valkey began with more.
 LEAST: Final = (6, 2)
+#: What to do about `Facts.eviction`.
+NO_EVICTION: Final = "Say maxmemory-policy noeviction in the store's configuration."
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -43,6 +46,20 @@ class Facts:
     maxmemory: int | None
     policy: str | None
     skew: float | None
+
+    @property
+    def memory(self) -> str | None:
+        """What it may use, in words; None where its user may not ask."""
+        if self.maxmemory is None:
+            return None
+        return f"maxmemory {format_size(self.maxmemory) if self.maxmemory else 'not bounded'}"
+
+    @property
+    def eviction(self) -> str | None:
+        """A sentence where it throws away what workers rely on, or would if its memory were bounded."""
+        if self.policy is None or self.memory is None or self.policy == "noeviction":
+            return None
+        return f"{self.memory}, maxmemory-policy {self.policy}: it throws away what workers rely on, without a word"
 
 
 def facts_of(ask: Callable[..., Any]) -> Facts:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.plan import lane_name
-from inferbus_worker.state.redis.scripted import SCHEMA, Scripted, nothing
+from inferbus_worker.state.redis.scripted import SCHEMA, Scripted, nothing, schema_key
 
 #: Milliseconds after which a life of ours that beats no more is over.
 _SILENT_MS: Final = 2000
@@ -88,7 +88,7 @@ class Fleet(Scripted):
 
     def schema(self) -> tuple[Call[None], Call[str]]:
         """Say how this worker writes, unless somebody has said so before; and hear how it is."""
-        key = f"inferbus:{{{self._group}}}:schema"
+        key = schema_key(self._group)
         return Call("SETNX", (key,), (SCHEMA,), nothing), Call("GET", (key,), (), lambda said: said.decode())
 
     def ring(self) -> Call[None]:

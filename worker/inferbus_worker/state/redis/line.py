@@ -10,9 +10,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from inferbus_client.errors import InferbusError
+from inferbus_client.units import counted
 from inferbus_worker.seldom import Seldom
-from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError
-from inferbus_worker.state.redis.facts import rows_of
+from inferbus_worker.state.errors import StoreAnswerError, StoreAwayError, StoreError, StoreRefusedError
+from inferbus_worker.state.redis.facts import NO_EVICTION, rows_of
 from inferbus_worker.state.redis.parcels import Letter, fail_all
 from inferbus_worker.state.redis.repertoire import Repertoire
 from inferbus_worker.state.redis.wire import Wire
@@ -46,6 +47,7 @@ class Line:
 
     Attributes:
         away: why the server cannot be reached, or None.
+        refusal: the same as an error, where that is not for waiting to change; or None.
         full: why it takes no writes although it can be, or None.
         replicas: those that it had when it was last asked.
         unreplicated: batches that were to outlive the server and that no replica had taken over in time.
@@ -59,6 +61,7 @@ class Line:
         scripts: Mapping[str, str],
         on_change: Callable[[], None],
         on_moved: Callable[[list[Letter]], None] | None = None,
+        types: Mapping[str, str] | None = None,
     ) -> None:
         """A line that is not open yet.
 
@@ -69,8 +72,10 @@ class Line:
             scripts: their sources, by name.
             on_change: called in the thread when `away` or `full` has changed.
             on_moved: takes histories that another has now, as the server says; for all else that one is looked for.
+            types: what lies at keys without which the server is of no use.
         """
         self.away: str | None = None
+        self.refusal: StoreRefusedError | None = None
         self.full: str | None = None
         self.replicas = 0
         self.unreplicated = 0
@@ -79,10 +84,12 @@ class Line:
         self._scripts = Repertoire(scripts)
         self._on_change = on_change
         self._on_moved = on_moved
+        self._types = types or {}
         self._inbox: SimpleQueue[list[Letter] | None] = SimpleQueue()
         self._kept: dict[Letter, None] = {}
         self._room = f"{key}room"
         self._said: tuple[str | None, str | None] | None = None
+        self._eviction: str | None = None
         self._wire: Wire | None = None
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
@@ -123,7 +130,8 @@ class Line:
                 log.exception("The connection to the store is made anew")
                 self._lose(StoreAwayError("a fault of this worker's own; its log says which"), letters)
         if self._kept:
-            log.warning("%d outcomes could not be brought to the store: %s", len(self._kept), self.away or self.full)
+            lost = counted(len(self._kept), "outcome")
+            log.warning("%s could not be brought to the store: %s", lost, self.away or self.full)
         fail_all(StoreAwayError(_LEFT), [*self._kept, *self._arrived(0)[0]])
         if self._wire is not None:
             self._wire.close()
@@ -160,18 +168,32 @@ class Line:
             wire = self._new_wire()
             try:
                 self._scripts.teach(wire)
+                self._check_types(wire)
                 full = wire.lacks_room(self._room)
             except BaseException:
                 wire.close()
                 raise
         except InferbusError as error:
+            self.refusal = error if isinstance(error, StoreRefusedError) else None
             self._lose(StoreAwayError(str(error)), [])
             return
         self._wire = wire
+        self.refusal = None
         self.replicas = wire.facts.replicas
         self._next_look = time.monotonic() + _LOOK
         self._pause = _FIRST_PAUSE
+        self._warn_of_eviction(wire)
         self._change(None, full)
+
+    def _check_types(self, wire: Wire) -> None:
+        if (foreign := wire.foreign(self._types)) is not None:
+            raise StoreRefusedError(foreign)
+
+    def _warn_of_eviction(self, wire: Wire) -> None:
+        """Once, and again where it is another: after a failover, or when somebody has changed it."""
+        before, self._eviction = self._eviction, wire.facts.eviction
+        if self._eviction not in {None, before}:
+            log.warning("%s: %s. %s", wire.place, self._eviction, NO_EVICTION)
 
     def _lose(self, error: StoreError, letters: Sequence[Letter]) -> None:
         """The server is away: nobody need wait any longer, and what must not be lost is kept."""
@@ -290,6 +312,10 @@ class Line:
                 moved.append(letter)
             elif verdict == "not ready":
                 broken = in_words(answer, self._here.place)
+            elif verdict == "wrong type" and broken is not None:
+                continue  # it is what is broken, and was asked for more than once
+            elif verdict == "wrong type" and (foreign := self._here.foreign(self._types)) is not None:
+                broken = StoreAwayError(foreign)
             else:
                 self._refused(letter, in_words(answer, self._here.place), is_full=verdict == "no room")
         if broken is not None:

@@ -13,6 +13,12 @@ T = TypeVar("T")
 #: How all of this is written. Workers that write it differently share nothing, and say so.
 SCHEMA: Final = "1"
 
+#: What lies at the keys that each group has once, behind its prefix; see `scripts/common.lua`.
+TYPES: Final = {
+    **dict.fromkeys(("leases", "looks", "unconfirmed", "sessions", "workers"), "zset"),
+    **dict.fromkeys(("lengths", "turns", "forms", "kept"), "hash"),
+}
+
 
 class Scripted:
     """One worker instance in a group.
@@ -56,6 +62,11 @@ class Scripted:
         # One hash tag for all of it, whatever braces a name has: histories spread over the nodes.
         name = f"{self._group}/{short(session)}".replace("{", "%7B").replace("}", "%7D")
         return f"inferbus:1:history:{{{name}}}"
+
+
+def schema_key(group: str) -> str:
+    """Where a group says how it writes: from its first worker on, whatever else it has or not."""
+    return f"inferbus:{{{group}}}:schema"
 
 
 def nothing(_: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -113,6 +113,21 @@ class Wire:
         if verdict in {"not ready", "an error"}:
             raise in_words(answer, self.place)
         return in_words(answer, self.place).reason if verdict == "no room" else None
+
+    def foreign(self, types: Mapping[str, str]) -> str | None:
+        """Which of these keys has something of another type than it should, and so is somebody else's; in a sentence.
+
+        Raises:
+            StoreError: the server does not answer.
+        """
+        answers = self.exchange([self.pack(("TYPE", key)) for key in types])
+        for (key, expected), answer in zip(types.items(), answers, strict=True):
+            if not isinstance(answer, Exception) and (found := answer.decode()) not in {"none", expected}:
+                return (
+                    f"{self.place} has something of somebody else's ({found}) at {key}, where a group keeps its own "
+                    f"({expected}): rename or delete that"
+                )
+        return None
 
     def close(self) -> None:
         with suppress(Exception):  # whatever it says, nobody will use it again

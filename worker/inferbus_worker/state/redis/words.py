@@ -31,6 +31,7 @@ _NO_ROOM: Final = {
     "MISCONF": "cannot write to its disk, and so takes no writes",
     "NOREPLICAS": "has too few replicas, and so takes no writes",
 }
+#: Somebody has to change something, there or here.
 _REFUSED: Final = {
     "NOAUTH": "asks for a password, and none was given",
     "WRONGPASS": "refuses this user or password",
@@ -45,8 +46,8 @@ _PHRASES: Final = (
     ("invalid username-password", "refuses this user or password"),
     ("unknown command 'sentinel'", "is no Sentinel; say redis://"),
     ("cluster support disabled", "is no Cluster; say redis://"),
-    ("max number of clients", "has as many clients as it takes"),
 )
+_CROWDED: Final = "max number of clients"
 _FIRST_WORD: Final = re.compile(r"[A-Z]+(?= |$)")
 
 
@@ -60,6 +61,8 @@ def in_words(error: Exception, place: str) -> StoreError:
     import redis  # noqa: PLC0415
 
     tls = next((one for one in _behind(error) if isinstance(one, ssl.SSLError)), None)
+    if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # as load balancers do before their server is there
+        return StoreAwayError(f"{place} closes the connection")
     if tls is not None:
         return StoreRefusedError(f"{place} {_about_tls(tls)}")
     if isinstance(error, redis.InvalidResponse):
@@ -72,6 +75,8 @@ def _of_an_answer(error: Exception, place: str) -> StoreError | None:
     for rows, kind in ((_NOT_READY, StoreAwayError), (_NO_ROOM, StoreAwayError), (_REFUSED, StoreRefusedError)):
         if word in rows:
             return kind(f"{place} {rows[word]}{_in_its_words(text) if word in {'NOPERM', 'OOM'} else ''}")
+    if _CROWDED in text.lower():
+        return StoreAwayError(f"{place} has as many clients as it takes")
     for phrase, sentence in _PHRASES:
         if phrase in text.lower():
             return StoreRefusedError(f"{place} {sentence}")
@@ -91,17 +96,20 @@ def _of_the_connection(error: Exception, place: str) -> StoreError:
     return StoreAnswerError(f"{place} answers{_in_its_words(text)}")
 
 
-def verdict_on(answer: Exception) -> Literal["no script", "moved", "not ready", "no room", "an error"]:
+def verdict_on(answer: Exception) -> Literal["no script", "moved", "not ready", "no room", "wrong type", "an error"]:
     """What an answer that is an error means for what is sent besides.
 
     Returns:
-        `not ready` where nothing would be answered otherwise now, `no room` where nothing can be written.
+        `not ready` where nothing would be answered otherwise now, `no room` where nothing can be written, `wrong type`
+        where a key is somebody else's.
     """
     match _first_word(answer):
         case "NOSCRIPT":
             return "no script"
         case "MOVED":
             return "moved"
+        case "WRONGTYPE":
+            return "wrong type"
         case word if word in _NOT_READY:
             return "not ready"
         case word if word in _NO_ROOM:
@@ -133,7 +141,7 @@ def _behind(error: BaseException | None) -> Iterator[BaseException]:
 def _about_tls(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"has a certificate that is not trusted ({error.verify_message}); ?cafile=FILE names who signed it"
-    if error.reason in {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"}:
+    if error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
         return "speaks no TLS: say redis://, without the second s"
     return f"refuses TLS ({error.reason or error.strerror})"
 
