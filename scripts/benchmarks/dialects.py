@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from math import gcd
 from typing import Final, Protocol
 
@@ -79,8 +78,7 @@ class Json:
         message = json.loads(payload)
         match message["type"]:
             case "delta":
-                if trip.first is None:
-                    trip.first = time.perf_counter()
+                trip.delta()
                 return False
             case "done":
                 trip.tokens = message["usage"]["completionTokens"]

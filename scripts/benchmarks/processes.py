@@ -86,6 +86,11 @@ class Child:
         return sum(_cpu_seconds(process) for process in self._family())
 
     @property
+    def own_cpu_seconds(self) -> float:
+        """Of the process without those that it has started."""
+        return _cpu_seconds(psutil.Process(self.process.pid))
+
+    @property
     def resident_bytes(self) -> int:
         return int(self.process.memory_info().rss)
 
