@@ -53,7 +53,7 @@ class ClosedLoop:
         Raises:
             TimeoutError: not every answer came in time.
         """
-        self._connection = await Connection.open(self._port, f"{self._project}/assistant_response/+", self._on_message)
+        self._connection = await Connection.open(self._port, f"{self._project}/assistant_response/#", self._on_message)
         began = time.perf_counter()
         for number in range(self._sessions):
             self._send(f"{self._run_id}-{number}")
@@ -70,7 +70,7 @@ class ClosedLoop:
     def _send(self, session: str) -> None:
         number = self._begun
         self._begun += 1
-        payload = self._dialect.request(number)
+        payload = self._dialect.request(number, f"{self._project}/assistant_response/{session}")
         self._under_way[session] = Trip(number, time.perf_counter())
         self._connection.publish(f"{self._project}/user_input/{session}", payload)
 
