@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from . import bus, document, engine, fleet, gateway, memory, overload, plot, startup, streams
+from .commits import NoSuchCommitError
+from .compare import HEADER, compare
 from .figures import Section
 from .machine import here
 from .model import SHAPES
 from .plan import Plan
+from .processes import ProcessFailedError
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _ROUNDS: Final = 5
@@ -50,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     add("--sessions", type=_levels, help="concurrent sessions of the engine's suites (default 1,8,64)")
     add("--shape", choices=SHAPES, help="random weights in this shape instead of the demo model")
     add("--gpu", action="store_true", help=f"the engine's suites with --shape {_GPU_SHAPE} at 64 and 256 sessions")
+    add("--compare", metavar="COMMIT", help="only print the worker's CPU time per request beside that of a commit")
     add("engine_options", nargs="*", metavar="-- OPTION", help="vLLM's own options")
     return parser.parse_args()
 
@@ -106,11 +110,24 @@ def _print(section: Section) -> None:
         print(f"  {'met   ' if verdict.met else 'MISSED'}  {verdict.goal}: {verdict.figure}")
 
 
+def _compare(plan: Plan, commit: str) -> None:
+    """Print, and write nothing. Where that commit does not run here, the status is 1, after a sentence."""
+    try:
+        print(" | ".join(HEADER))
+        for row in compare(plan, commit):
+            print(" | ".join(row), flush=True)
+    except (NoSuchCommitError, ProcessFailedError, TimeoutError, ValueError) as error:
+        sys.exit(f"scripts/bench --compare: {error}")
+
+
 def main() -> None:
     """Measure what was asked for. The status is 0 whether goals are met or not; the document says which are."""
     arguments = _arguments()
     # A `with` ends what it has started when an exception comes by; a signal alone would not raise one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if arguments.compare:
+        _compare(_plan(arguments), arguments.compare)
+        return
     default = list(_ON_ENGINE) if arguments.gpu else [*_ALONE, *_ON_ENGINE]
     new = _measure(_plan(arguments), arguments.only or default)
     for section in new:

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from benchmarks import echo
+from benchmarks.commits import NoSuchCommitError, exported
 from benchmarks.dialects import Dialect, Oldest, OurClient, Text
 from benchmarks.outcome import Trip
 from inferbus_client.mqtt.message import Incoming
@@ -47,3 +48,8 @@ def test_the_oldest_clients_say_five_things_and_our_client_more() -> None:
     assert set(oldest) == {"sessionId", "message", "replyTopic", "clientId", "requestId"}
     assert set(ours) == set(oldest) | {"reply", "deadlineMs"}
     assert (oldest["sessionId"], oldest["requestId"]) == (ours["sessionId"], ours["requestId"]) == ("s1", "r-7")
+
+
+def test_a_commit_that_is_not_here_is_named() -> None:
+    with pytest.raises(NoSuchCommitError, match="does not have the commit no-such-commit"), exported("no-such-commit"):
+        pass
