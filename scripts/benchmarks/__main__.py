@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import bus, document, engine, fleet, gateway, memory, overload, plot, startup, streams
+from . import bus, curves, document, engine, fleet, gateway, memory, overload, plot, startup, streams
 from .commits import NoSuchCommitError
 from .compare import HEADER, compare
 from .figures import Section
@@ -25,6 +25,7 @@ _ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 2
 _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
     "bus": bus.measure,
+    "curves": curves.measure,
     "overload": overload.measure,
     "memory": memory.measure,
     "startup": startup.measure,
@@ -41,7 +42,7 @@ _GPU_LEVELS: Final = (64, 256)
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with a plot. "
+        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with plots. "
         "On a machine that does nothing else, all of it takes about an hour.",
         epilog="Options after -- go to vLLM, on every side alike: scripts/bench --gpu -- --gpu-memory-utilization 0.5",
     )
@@ -134,8 +135,7 @@ def main() -> None:
         _print(section)
     out = arguments.out.resolve()
     sections = document.merge(out, new)
-    picture = out.with_suffix(".svg")
-    document.write(out, sections, picture.name if plot.draw(picture, sections) else None)
+    document.write(out, sections, plot.draw(out, sections))
     print(f"\nWritten: {out}")
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from . import closed_loop
 from .commits import exported
@@ -114,26 +114,24 @@ def _take(plan: Plan, port: int, pair: _Pair, number: int, yardstick: Child, wor
         ("general", worker, pair.worker),
     ]
     for project, side, found in plan.turned(sides, number):
-        found.append(run(port, side, project, pair.sessions, requests, pair.spoken.dialect))
+        load: dict[str, Any] = {"sessions": pair.sessions, "project": project}
+        found.append(run(port, side, requests, pair.spoken.dialect, **load))
         plan.say(f"{pair.what}, {project}: {found[-1].per_second:,.0f}/s, {found[-1].cpu_us:,.0f} us of CPU")
 
 
-def run(
-    port: int, side: Child, project: str, sessions: int, requests: int, dialect: Callable[[], Dialect] = Text
-) -> Run:
-    """One closed loop on one side.
+def run(port: int, side: Child, requests: int, dialect: Callable[[], Dialect], *, warm_up: int = 0, **load: Any) -> Run:
+    """One closed loop on one side, after a short one (or one of `warm_up` requests); `load` as for `ClosedLoop`.
 
     Raises:
         TimeoutError: an answer did not come.
         ValueError: an answer was not what was asked for.
     """
-    load = {"sessions": sessions, "project": project}
-    closed_loop.run(port, requests=max(sessions, 50), dialect=dialect(), **load)  # to warm up
+    closed_loop.run(port, requests=warm_up or max(load["sessions"], 50), dialect=dialect(), **load)
     before = side.cpu_seconds
     outcome = closed_loop.run(port, requests=requests, dialect=dialect(), **load)
     used = side.cpu_seconds - before
     if outcome.wrong or outcome.refusals:
-        raise ValueError(f"{outcome.wrong + len(outcome.refusals)} answers of {project} are not what was asked for")
+        raise ValueError(f"{outcome.wrong + len(outcome.refusals)} answers are not what was asked for")
     median, p99 = (percentile(outcome.round_trips, share) * 1e3 for share in (0.5, 0.99))
     return Run(outcome.per_second, median, p99, used / requests * 1e6)
 

@@ -56,6 +56,6 @@ def _rounds(
         for name in plan.turned(list(sides), number):
             port, serving = sides[name]
             requests = plan.scaled(_REQUESTS[sessions])
-            found[name].append(bus.run(port, serving, "general", sessions, requests, spoken.dialect).cpu_us)
+            found[name].append(bus.run(port, serving, requests, spoken.dialect, sessions=sessions).cpu_us)
     before, now = found.values()
     return before, now

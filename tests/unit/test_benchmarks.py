@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from benchmarks import echo
+from benchmarks import document, echo, plot
 from benchmarks.commits import NoSuchCommitError, exported
 from benchmarks.dialects import Dialect, Oldest, OurClient, Text
+from benchmarks.figures import Scaling, Section, Spread
 from benchmarks.outcome import Trip
 from inferbus_client.mqtt.message import Incoming
 from support.scripts import ROOT
@@ -53,3 +55,29 @@ def test_the_oldest_clients_say_five_things_and_our_client_more() -> None:
 def test_a_commit_that_is_not_here_is_named() -> None:
     with pytest.raises(NoSuchCommitError, match="does not have the commit no-such-commit"), exported("no-such-commit"):
         pass
+
+
+def test_the_document_keeps_the_sections_that_were_not_measured_anew(tmp_path: Path) -> None:
+    out = tmp_path / "figures.md"
+    for suite, figure in (("bus", "1"), ("curves", "2"), ("bus", "3")):
+        sections = document.merge(out, [_section(suite, figure)])
+        document.write(out, sections, plot.draw(out, sections))
+    text = out.read_text()
+    assert "| 1 |" not in text
+    assert text.index("| 3 |") < text.index("| 2 |")
+    assert [name for name in ("figures.svg", "figures-curves.svg") if f"]({name})" in text] == ["figures-curves.svg"]
+    assert (tmp_path / "figures-curves.svg").exists()
+
+
+def _section(suite: str, figure: str) -> Section:
+    spreads = [Spread(median=1, low=1, high=1)] * 2
+    names = ("requests/s", "p50 (ms)", "p99 (ms)", "CPU per request (us)")
+    scaling = Scaling(over="projects", points=[0, 5], figures=dict.fromkeys(names, spreads))
+    return Section(
+        suite=suite,
+        title=suite,
+        method=[],
+        header=["what"],
+        rows=[[figure]],
+        scaling=scaling if suite == "curves" else None,
+    )
