@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import time
@@ -11,17 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import bus, document, engine, fleet, gateway, memory, overload, plot, startup, streams
+from . import bus, curves, document, engine, fleet, gateway, memory, overload, plot, startup, streams
+from .commits import NoSuchCommitError
+from .compare import HEADER, compare
 from .figures import Section
 from .machine import here
 from .model import SHAPES
 from .plan import Plan
+from .processes import ProcessFailedError
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 2
 _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
     "bus": bus.measure,
+    "curves": curves.measure,
     "overload": overload.measure,
     "memory": memory.measure,
     "startup": startup.measure,
@@ -32,14 +37,16 @@ _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
 _ON_ENGINE: Final = tuple(engine.WAYS)
 _LEVELS: Final = (1, 8, 64)
 _GPU_SHAPE: Final = "1b"
-_GPU_LEVELS: Final = (64, 256)
+_GPU_LEVELS: Final = (64, 256, 512, 1_000)
+#: Open files, for a thousand connections with room to spare; the soft limit is often 1,024.
+_FILES: Final = 16_384
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with a plot. "
-        "On a machine that does nothing else, all of it takes about an hour.",
+        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with plots. "
+        "On a machine that does nothing else, all of it takes well over an hour.",
         epilog="Options after -- go to vLLM, on every side alike: scripts/bench --gpu -- --gpu-memory-utilization 0.5",
     )
     add = parser.add_argument
@@ -49,7 +56,9 @@ def _arguments() -> argparse.Namespace:
     add("--out", type=Path, default=_ROOT / "docs" / "benchmarks.md", help="the document to write")
     add("--sessions", type=_levels, help="concurrent sessions of the engine's suites (default 1,8,64)")
     add("--shape", choices=SHAPES, help="random weights in this shape instead of the demo model")
-    add("--gpu", action="store_true", help=f"the engine's suites with --shape {_GPU_SHAPE} at 64 and 256 sessions")
+    at = ", ".join(f"{level:,}" for level in _GPU_LEVELS)
+    add("--gpu", action="store_true", help=f"the engine's suites alone: --shape {_GPU_SHAPE}, at {at} sessions")
+    add("--compare", metavar="COMMIT", help="only print the worker's CPU time per request beside that of a commit")
     add("engine_options", nargs="*", metavar="-- OPTION", help="vLLM's own options")
     return parser.parse_args()
 
@@ -106,19 +115,40 @@ def _print(section: Section) -> None:
         print(f"  {'met   ' if verdict.met else 'MISSED'}  {verdict.goal}: {verdict.figure}")
 
 
+def _allow_many_connections() -> None:
+    """For us and for all that we start."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _compare(plan: Plan, commit: str) -> None:
+    """Print, and write nothing. Where that commit does not run here, the status is 1, after a sentence."""
+    try:
+        print(" | ".join(HEADER))
+        for row in compare(plan, commit):
+            print(" | ".join(row), flush=True)
+    except (NoSuchCommitError, ProcessFailedError, TimeoutError, ValueError) as error:
+        sys.exit(f"scripts/bench --compare: {error}")
+
+
 def main() -> None:
     """Measure what was asked for. The status is 0 whether goals are met or not; the document says which are."""
     arguments = _arguments()
     # A `with` ends what it has started when an exception comes by; a signal alone would not raise one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _allow_many_connections()
+    if arguments.compare:
+        _compare(_plan(arguments), arguments.compare)
+        return
     default = list(_ON_ENGINE) if arguments.gpu else [*_ALONE, *_ON_ENGINE]
     new = _measure(_plan(arguments), arguments.only or default)
     for section in new:
         _print(section)
     out = arguments.out.resolve()
     sections = document.merge(out, new)
-    picture = out.with_suffix(".svg")
-    document.write(out, sections, picture.name if plot.draw(picture, sections) else None)
+    document.write(out, sections, plot.draw(out, sections))
     print(f"\nWritten: {out}")
 
 

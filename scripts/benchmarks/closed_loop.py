@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from .dialects import Dialect, Text
 from .mqtt import Connection
@@ -18,7 +19,9 @@ class ClosedLoop:
         sessions: how many requests are under way at once.
         requests: how many in all.
         project: whose topics.
+        projects: instead of one, many; sessions are dealt to them in turns.
         dialect: what is said.
+        name: what its sessions are called by; a run of the same name goes on with them.
         fresh: give every request a session id of its own.
         patience: seconds for the whole run.
     """
@@ -30,14 +33,16 @@ class ClosedLoop:
         sessions: int,
         requests: int,
         project: str = "general",
+        projects: Sequence[str] = (),
         dialect: Dialect | None = None,
+        name: str | None = None,
         fresh: bool = False,
         patience: float = 120.0,
     ) -> None:
         self._port = port
         self._sessions = min(sessions, requests)
         self._requests = requests
-        self._project = project
+        self._projects = projects or (project,)
         self._dialect = Text() if dialect is None else dialect
         self._fresh = fresh
         self._patience = patience
@@ -45,7 +50,7 @@ class ClosedLoop:
         self._under_way: dict[str, Trip] = {}
         self._outcome = Outcome()
         self._done = asyncio.Event()
-        self._run_id = f"{time.monotonic_ns():x}"  # no session outlives its run
+        self._name = name or f"{time.monotonic_ns():x}"
 
     async def run(self) -> Outcome:
         """Make the load.
@@ -53,10 +58,11 @@ class ClosedLoop:
         Raises:
             TimeoutError: not every answer came in time.
         """
-        self._connection = await Connection.open(self._port, f"{self._project}/assistant_response/+", self._on_message)
+        heard = self._projects[0] if len(self._projects) == 1 else "+"
+        self._connection = await Connection.open(self._port, f"{heard}/assistant_response/#", self._on_message)
         began = time.perf_counter()
         for number in range(self._sessions):
-            self._send(f"{self._run_id}-{number}")
+            self._send(f"{self._name}-{number}")
         try:
             await asyncio.wait_for(self._done.wait(), self._patience)
         except TimeoutError:
@@ -70,9 +76,10 @@ class ClosedLoop:
     def _send(self, session: str) -> None:
         number = self._begun
         self._begun += 1
-        payload = self._dialect.request(number)
+        project = self._projects[int(session.rpartition("-")[2]) % len(self._projects)]
+        payload = self._dialect.request(number, f"{project}/assistant_response/{session}")
         self._under_way[session] = Trip(number, time.perf_counter())
-        self._connection.publish(f"{self._project}/user_input/{session}", payload)
+        self._connection.publish(f"{project}/user_input/{session}", payload)
 
     def _on_message(self, session: str, payload: bytes) -> None:
         trip = self._under_way.get(session)
@@ -83,7 +90,7 @@ class ClosedLoop:
         if self._outcome.ended == self._requests:
             self._done.set()
         elif self._begun < self._requests:
-            self._send(f"{self._run_id}-{self._begun}" if self._fresh else session)
+            self._send(f"{self._name}-{self._begun}" if self._fresh else session)
 
 
 def run(port: int, **options: object) -> Outcome:

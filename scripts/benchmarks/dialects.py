@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from math import gcd
 from typing import Final, Protocol
 
@@ -22,7 +21,14 @@ def prompt(number: int) -> str:
 class Dialect(Protocol):
     """How requests are written and replies read."""
 
-    def request(self, number: int) -> bytes: ...
+    def request(self, number: int, home: str) -> bytes:
+        """What is asked.
+
+        Args:
+            number: the request's, in its run.
+            home: the topic where its session's replies go by default.
+        """
+        ...
 
     def reply(self, trip: Trip, payload: bytes) -> bool:
         """Note on the trip what a reply says; whether it was the last one."""
@@ -35,13 +41,38 @@ class Text:
     def __init__(self, length: int = 0) -> None:
         self._length = length
 
-    def request(self, number: int) -> bytes:
-        return f"message {number}".encode().ljust(self._length, b".")
+    def request(self, number: int, home: str) -> bytes:  # noqa: ARG002 - the dialects'
+        return self._message(number)
 
     def reply(self, trip: Trip, payload: bytes) -> bool:
         trip.refused = payload == _OVERLOADED
-        trip.wrong = not trip.refused and payload != self.request(trip.number)
+        trip.wrong = not trip.refused and payload != self._message(trip.number)
         return True
+
+    def _message(self, number: int) -> bytes:
+        return f"message {number}".encode().ljust(self._length, b".")
+
+
+class Oldest(Text):
+    """The JSON that the oldest clients send, and plain text back.
+
+    Args:
+        name: what request ids begin with; one for each run, or they would be repeats.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def request(self, number: int, home: str) -> bytes:
+        fields = {
+            "sessionId": home.rpartition("/")[2],
+            "message": self._message(number).decode(),
+            "replyTopic": home,
+            "clientId": "load",
+            "requestId": f"{self._name}-{number}",
+        }
+        return json.dumps(fields).encode()
 
 
 class Words(Text):
@@ -54,33 +85,18 @@ class Words(Text):
         # A stride that shares no factor with the span visits every length once before it repeats one.
         self._stride = next(step for step in range(self._span // 3 + 1, 2 * self._span) if gcd(step, self._span) == 1)
 
-    def request(self, number: int) -> bytes:
+    def _message(self, number: int) -> bytes:
         return b" ".join([b"%d" % number] * (self._shortest + number * self._stride % self._span))
 
 
-class Json:
-    """The JSON half, as our own client speaks it: `accepted`, deltas where they are asked for, `done`.
-
-    Args:
-        stream: whether deltas are asked for.
-        max_tokens: of every answer.
-        name: what request ids begin with; the worker then remembers each request for its retries. Empty: none has one.
-    """
-
-    def __init__(self, *, stream: bool, max_tokens: int, name: str = "") -> None:
-        self._name = name
-        self._rest = {"reply": "json", "stream": stream, "maxTokens": max_tokens, "temperature": 0, "topP": 1}
-
-    def request(self, number: int) -> bytes:
-        named = {"requestId": f"{self._name}-{number}"} if self._name else {}
-        return json.dumps({"message": prompt(number), **named, **self._rest}).encode()
+class _JsonReplies:
+    """The JSON half's: `accepted`, deltas where they are asked for, `done`."""
 
     def reply(self, trip: Trip, payload: bytes) -> bool:
         message = json.loads(payload)
         match message["type"]:
             case "delta":
-                if trip.first is None:
-                    trip.first = time.perf_counter()
+                trip.delta()
                 return False
             case "done":
                 trip.tokens = message["usage"]["completionTokens"]
@@ -92,10 +108,51 @@ class Json:
                 return False
 
 
+class Json(_JsonReplies):
+    """The JSON half, with the questions of the engine's suites.
+
+    Args:
+        stream: whether deltas are asked for.
+        max_tokens: of every answer.
+        name: what request ids begin with; the worker then remembers each request for its retries. Empty: none has one.
+    """
+
+    def __init__(self, *, stream: bool, max_tokens: int, name: str = "") -> None:
+        self._name = name
+        self._rest = {"reply": "json", "stream": stream, "maxTokens": max_tokens, "temperature": 0, "topP": 1}
+
+    def request(self, number: int, home: str) -> bytes:  # noqa: ARG002 - the dialects'
+        named = {"requestId": f"{self._name}-{number}"} if self._name else {}
+        return json.dumps({"message": prompt(number), **named, **self._rest}).encode()
+
+
+class OurClient(_JsonReplies):
+    """The JSON half with all that our own client says, which listens a level below its session's topic.
+
+    Args:
+        name: what request ids begin with; one for each run, or they would be repeats.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def request(self, number: int, home: str) -> bytes:
+        fields = {
+            "sessionId": home.rpartition("/")[2],
+            "requestId": f"{self._name}-{number}",
+            "clientId": "load",
+            "replyTopic": f"{home}/load",
+            "reply": "json",
+            "message": f"message {number}",
+            "deadlineMs": 60_000,
+        }
+        return json.dumps(fields).encode()
+
+
 class UntilAccepted:
     """Requests that are not waited for: `accepted` ends the trip."""
 
-    def request(self, number: int) -> bytes:
+    def request(self, number: int, home: str) -> bytes:  # noqa: ARG002 - the dialects'
         return json.dumps({"message": f"message {number}".ljust(100, "."), "reply": "json"}).encode()
 
     def reply(self, trip: Trip, payload: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,9 @@ the lowest and the highest round in brackets; ratios are taken round by round, b
 """
 _NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
 _SECTIONS: Final = TypeAdapter(list[Section])
-_ORDER: Final = ("bus", "engine", "streaming", "overload", "memory", "startup", "streams", "gateway", "fleet")
+_ORDER: Final = (
+    *("bus", "curves", "streams", "engine", "streaming", "overload", "memory", "startup", "gateway", "fleet"),
+)
 
 
 def merge(path: Path, new: Iterable[Section]) -> list[Section]:
@@ -37,13 +39,12 @@ def merge(path: Path, new: Iterable[Section]) -> list[Section]:
     return sections
 
 
-def write(path: Path, sections: list[Section], plot: str | None) -> None:
-    """The document; what was written by hand stays as it is."""
+def write(path: Path, sections: list[Section], plots: Mapping[str, str]) -> None:
+    """The document, with pictures by their names, and what they show; what was written by hand stays as it is."""
     parts = [_INTRODUCTION]
     if any(section.verdicts for section in sections):
         parts.append(_goals(sections))
-    if plot is not None:
-        parts.append(f"![Ratios with their goals, and the resident size over the requests]({plot})\n")
+    parts += [f"![{what}]({name})\n" for name, what in plots.items()]
     parts += [_section(section) for section in sections]
     parts.append(_BEGIN + _by_hand(path) + _END + "\n")
     path.write_text("\n".join(parts))

@@ -8,19 +8,19 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from .engine_sections import engine_section, streaming_section
+from .engine_sections import STREAMED, WHOLE, engine_section, streaming_section
 from .figures import Section
 from .model import Model, prepare
 from .plan import Plan
 from .runs import Run, Runs
 from .sides import SIDES, Side, Way
 
-_REQUESTS_PER_SESSION: Final = {1: 200, 8: 100, 64: 40, 256: 20}
+_REQUESTS_PER_SESSION: Final = {1: 200, 8: 100, 64: 40, 256: 20, 512: 8, 1_000: 5}
 _FEWEST: Final = 3
 
 WAYS: Final[Mapping[str, tuple[Way, ...]]] = {
-    "engine": (Way.BUS, Way.THREADS, Way.ASYNCIO, Way.HTTP),
-    "streaming": (Way.BUS, Way.BUS_STREAM, Way.HTTP_STREAM),
+    "engine": WHOLE,
+    "streaming": (Way.BUS, *STREAMED),
 }
 
 
@@ -34,15 +34,16 @@ def measure(plan: Plan, suites: Collection[str]) -> list[Section]:
     wanted = {way for suite in suites for way in WAYS[suite]}
     with tempfile.TemporaryDirectory(prefix="inferbus-bench-") as folder:
         model = prepare(plan, Path(folder))
-        runs = _rounds(plan, model, wanted)
+        runs = rounds(plan, model, wanted)
     makers = {"engine": engine_section, "streaming": streaming_section}
     return [makers[suite](runs, plan.levels, model) for suite in WAYS if suite in suites]
 
 
-def _rounds(plan: Plan, model: Model, wanted: set[Way]) -> Runs:
+def rounds(plan: Plan, model: Model, wanted: Collection[Way]) -> Runs:
+    """These ways at every level of the plan. See `measure` for what it raises."""
     runs: Runs = defaultdict(list)
     for number in plan.rounds_of("engine"):
-        for kind in plan.turned([side for side in SIDES if wanted & set(side.ways)], number):
+        for kind in plan.turned([side for side in SIDES if not set(side.ways).isdisjoint(wanted)], number):
             with kind(model, max(plan.levels)) as side:
                 for level in plan.levels:
                     for way in plan.turned([way for way in side.ways if way in wanted], number):
@@ -54,10 +55,10 @@ def _run(plan: Plan, side: Side, way: Way, level: int) -> Run:
     side.run(way, level, 2 * level)  # to warm up
     each = _REQUESTS_PER_SESSION.get(level, 20)
     requests = level * max(_FEWEST, plan.scaled(each)) if level > 1 else plan.scaled(each)
-    before = side.child.cpu_seconds
+    used, front = side.child.cpu_seconds, side.child.own_cpu_seconds
     outcome = side.run(way, level, requests)
-    used = side.child.cpu_seconds - before
+    used, front = side.child.cpu_seconds - used, side.child.own_cpu_seconds - front
     if outcome.wrong:
         raise ValueError(f"{outcome.wrong} requests failed {way.value}")
     plan.say(f"{level} sessions, {way.value}: {outcome.per_second:.1f}/s, {outcome.tokens_per_second:.0f} tokens/s")
-    return Run(outcome, used / requests * 1e3)
+    return Run(outcome, used / requests * 1e3, front / requests * 1e3)

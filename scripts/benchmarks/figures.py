@@ -58,6 +58,20 @@ class Curve(BaseModel):
     megabytes: list[float]
 
 
+class Scaling(BaseModel):
+    """Figures over something that grows, for the plot.
+
+    Attributes:
+        over: what grows.
+        points: how far.
+        figures: a spread for each point, by the figure's name.
+    """
+
+    over: str
+    points: list[int]
+    figures: dict[str, list[Spread]]
+
+
 class Machine(BaseModel):
     """Where a figure was taken."""
 
@@ -88,6 +102,7 @@ class Section(BaseModel):
     verdicts: list[Verdict] = []
     ratios: list[Ratio] = []
     curve: Curve | None = None
+    scaling: Scaling | None = None
     rounds: int = 0
     short: bool = False
     taken: str = ""

@@ -87,16 +87,18 @@ async def _read_answer(response: aiohttp.ClientResponse, trip: Trip) -> None:
 
 
 async def _read_events(response: aiohttp.ClientResponse, trip: Trip) -> None:
-    """Parses no more events than it must: up to the first text, and the one with the usage."""
+    """Parses no more events than it must: up to the first text, and the one with the usage. Each between is a delta."""
     async for line in response.content:
         if not line.startswith(_DATA) or line.startswith(b"data: [DONE]"):
             continue
         if trip.first is None or b'"choices":[]' in line:
             event = json.loads(line.removeprefix(_DATA))
             if event["choices"] and event["choices"][0]["delta"].get("content"):
-                trip.first = time.perf_counter()
+                trip.delta()
             if event.get("usage"):
                 trip.tokens = event["usage"]["completion_tokens"]
+        else:
+            trip.delta()
 
 
 def run(port: int, **options: Any) -> Outcome:

@@ -21,6 +21,7 @@ from inferbus_worker.engines.vllm.engine import VllmEngine
 
 from .dialects import prompt
 from .outcome import Outcome, Trip
+from .serving_layer import chat_request
 
 READY: Final = "ready"
 _STOP_SECONDS: Final = 10.0
@@ -49,9 +50,9 @@ class Load:
         self._outcome.seconds = time.perf_counter() - began
         return self._outcome
 
-    def in_asyncio(self) -> Outcome:
-        """On vLLM's own chat serving layer from its event loop, with nothing of ours between."""
-        return asyncio.run_coroutine_threadsafe(self._tasks(), self._engine._loop).result()  # noqa: SLF001
+    def in_asyncio(self, *, stream: bool) -> Outcome:
+        """On vLLM's own chat serving layer from its event loop; of ours is no more than how it streams: in chunks."""
+        return asyncio.run_coroutine_threadsafe(self._tasks(stream=stream), self._engine._loop).result()  # noqa: SLF001
 
     def _thread(self, session: int) -> None:
         while True:
@@ -65,31 +66,38 @@ class Load:
             with self._lock:
                 self._outcome.add(trip, time.perf_counter())
 
-    async def _tasks(self) -> Outcome:
+    async def _tasks(self, *, stream: bool) -> Outcome:
         began = time.perf_counter()
-        await asyncio.gather(*(self._task(number) for number in range(self._sessions)))
+        await asyncio.gather(*(self._task(number, stream=stream) for number in range(self._sessions)))
         self._outcome.seconds = time.perf_counter() - began
         return self._outcome
 
-    async def _task(self, session: int) -> None:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
-
+    async def _task(self, session: int, *, stream: bool) -> None:
         serving: Any = self._engine._chat._serving  # noqa: SLF001
         for number in self._numbers:
             trip = Trip(number, time.perf_counter())
-            request = ChatCompletionRequest(
-                messages=_messages(number),
-                temperature=0.0,
-                top_p=1.0,
-                max_completion_tokens=self._max_tokens,
-                cache_salt=self._salted(session),
+            request = chat_request(
+                _messages(number), max_tokens=self._max_tokens, salt=self._salted(session), stream=stream
             )
             response = await serving.create_chat_completion(request)
-            trip.tokens = response.usage.completion_tokens
+            if stream:
+                usage = await _read_chunks(response, trip)
+            else:
+                usage = response.usage
+            trip.tokens = usage.completion_tokens
             self._outcome.add(trip, time.perf_counter())
 
     def _salted(self, session: int) -> str:
         return f"{self._salt}-{session}"
+
+
+async def _read_chunks(chunks: Any, trip: Trip) -> Any:
+    usage = None
+    async for chunk in chunks:
+        if chunk.text:
+            trip.delta()
+        usage = chunk.usage
+    return usage
 
 
 def _messages(number: int) -> list[dict[str, str]]:
@@ -108,7 +116,7 @@ def main() -> None:
             order = json.loads(line)
             how = order.pop("how")
             load = Load(engine, **order)
-            outcome = load.in_threads() if how == "threads" else load.in_asyncio()
+            outcome = load.in_threads() if how == "threads" else load.in_asyncio(stream=how == "asyncio_stream")
             print(outcome.encode(), file=answers)
     finally:
         engine.stop(_STOP_SECONDS)

@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
     """A connection to a broker on this machine.
 
     Args:
-        on_message: called with the topic's last level and the payload of every message.
+        on_message: called with the topic's third level, which is the session, and the payload of every message.
     """
 
     def __init__(self, on_message: Callable[[str, bytes], None]) -> None:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
     def _received(self, kind: int, body: bytes) -> None:
         if kind & 0xF0 == _PUBLISH:
             length = int.from_bytes(body[:2], "big") + 2
-            self._on_message(body[2:length].rpartition(b"/")[2].decode(), body[length:])
+            self._on_message(body[2:length].split(b"/", 3)[2].decode(), body[length:])
         elif kind in {_CONNACK, _SUBACK} and not self._answered.done():
             self._answered.set_result(None)
 

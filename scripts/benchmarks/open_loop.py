@@ -69,7 +69,8 @@ class OpenLoop:
     def _send(self, number: int) -> None:
         session = f"{self._run_id}-{number}"
         self._under_way[session] = Trip(number, time.perf_counter())
-        self._connection.publish(f"general/user_input/{session}", self._dialect.request(number))
+        payload = self._dialect.request(number, f"general/assistant_response/{session}")
+        self._connection.publish(f"general/user_input/{session}", payload)
 
     def _on_message(self, session: str, payload: bytes) -> None:
         trip = self._under_way.pop(session, None)

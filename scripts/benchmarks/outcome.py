@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -14,20 +15,32 @@ class Trip:
     number: int
     began: float
     first: float | None = None
+    last: float = 0.0
+    gaps: list[float] = field(default_factory=list)
     tokens: int = 0
     refused: bool = False
     wrong: bool = False
 
+    def delta(self) -> None:
+        """Note that one has come."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = now
+        else:
+            self.gaps.append(now - self.last)
+        self.last = now
+
 
 @dataclass(slots=True)
 class Outcome:
-    """Times are seconds. `firsts` holds the times to the first delta, where the answer was streamed."""
+    """Times are seconds. Of streamed answers, `firsts` holds the times to the first delta, `gaps` those between two."""
 
     seconds: float = 0.0
     tokens: int = 0
     wrong: int = 0
     round_trips: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
 
     def add(self, trip: Trip, ended: float) -> None:
@@ -36,6 +49,7 @@ class Outcome:
         (self.refusals if trip.refused else self.round_trips).append(ended - trip.began)
         if trip.first is not None:
             self.firsts.append(trip.first - trip.began)
+            self.gaps += trip.gaps
 
     @property
     def ended(self) -> int:

@@ -1,8 +1,8 @@
 """The closed loop as a user would write it, with paho: `python -m benchmarks.plain_loop PORT`, in `scripts/`.
 
-For a broker, the echo (`echo.py`) and a worker (`serve --engine simulated --rate-limit off`) that run already. The lean
-loop of `closed_loop` takes less of the machine, so it shows a larger gap between the two; this one shows what a client
-of paho's sees.
+For a broker, the echo (`echo.py PORT text`) and a worker (`serve --engine simulated --rate-limit off`) that run
+already. The lean loop of `closed_loop` takes less of the machine, so it shows a larger gap between the two; this one
+shows what a client of paho's sees.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
     port = int(sys.argv[1])
     for sessions, requests in ((1, 2000), (64, 15000)):
         for _ in range(_ROUNDS):
-            echo, ours = (PlainLoop(port, project, sessions, requests).run() for project in ("echo", "general"))
+            echo, ours = (PlainLoop(port, project, sessions, requests).run() for project in ("echo-text", "general"))
             more = (ours[1] - echo[1]) * 1000
             print(
                 f"{sessions} sessions: echo {echo[0]:,.0f}/s, worker {ours[0]:,.0f}/s, ratio {ours[0] / echo[0]:.2f}, "

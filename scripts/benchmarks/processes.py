@@ -86,6 +86,11 @@ class Child:
         return sum(_cpu_seconds(process) for process in self._family())
 
     @property
+    def own_cpu_seconds(self) -> float:
+        """Of the process without those that it has started."""
+        return _cpu_seconds(psutil.Process(self.process.pid))
+
+    @property
     def resident_bytes(self) -> int:
         return int(self.process.memory_info().rss)
 
@@ -154,9 +159,9 @@ def redis() -> Iterator[tuple[str, Child]]:
         yield f"redis://127.0.0.1:{port}", server
 
 
-def echo(port: int) -> Child:
-    """The yardstick; its log says `ready`."""
-    return Child([sys.executable, str(_HERE / "echo.py"), str(port)])
+def echo(port: int, dialect: str, tree: Path) -> Child:
+    """The yardstick in one dialect, on the network loop of a client in `tree`; its log says `ready`."""
+    return Child([sys.executable, str(_HERE / "echo.py"), str(port), dialect], {"PYTHONPATH": str(tree / "client")})
 
 
 def worker(port: int, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:

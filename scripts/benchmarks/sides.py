@@ -41,9 +41,15 @@ class Way(Enum):
     BUS = "over the bus"
     THREADS = "in-process, threads"
     ASYNCIO = "in-process, asyncio"
+    LEAST = "the least bus"
     HTTP = "vLLM's HTTP server"
     BUS_STREAM = "over the bus, streamed"
+    ASYNCIO_STREAM = "in-process, asyncio, streamed"
+    LEAST_STREAM = "the least bus, streamed"
     HTTP_STREAM = "vLLM's HTTP server, streamed"
+
+
+_STREAMED: Final = {Way.BUS_STREAM, Way.LEAST_STREAM}
 
 
 class Side(ABC):
@@ -103,7 +109,7 @@ class BusSide(Side):
         self.child.wait_for('"ready:', _START_SECONDS)
 
     def run(self, way: Way, sessions: int, requests: int) -> Outcome:
-        dialect = Json(stream=way is Way.BUS_STREAM, max_tokens=self._model.max_tokens)
+        dialect = Json(stream=way in _STREAMED, max_tokens=self._model.max_tokens)
         return closed_loop.run(self._port, sessions=sessions, requests=requests, dialect=dialect, patience=_RUN_SECONDS)
 
     def _options(self) -> list[str]:
@@ -119,10 +125,23 @@ class GroupSide(BusSide):
         return [*super()._options(), "--state", store]
 
 
+class LeastBusSide(BusSide):
+    """The same broker and load, and in the worker's place the least that can be: see `least_bus`."""
+
+    ways = (Way.LEAST, Way.LEAST_STREAM)
+
+    def _start(self) -> None:
+        model = self._model
+        self._port = self._stack.enter_context(broker())
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.least_bus", str(self._port), str(model.path)]
+        self.child = self._stack.enter_context(Child([*command, *model.options], model.environment))
+        self.child.wait_for("least bus ready", _START_SECONDS)
+
+
 class InProcessSide(Side):
     """The engine in a process of its own that makes its load itself."""
 
-    ways = (Way.THREADS, Way.ASYNCIO)
+    ways = (Way.THREADS, Way.ASYNCIO, Way.ASYNCIO_STREAM)
 
     def _start(self) -> None:
         model = self._model
@@ -205,4 +224,4 @@ class HttpSide(Side):
             return False
 
 
-SIDES: Final[Sequence[type[Side]]] = (BusSide, InProcessSide, HttpSide)
+SIDES: Final[Sequence[type[Side]]] = (BusSide, InProcessSide, LeastBusSide, HttpSide)
