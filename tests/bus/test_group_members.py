@@ -137,6 +137,18 @@ def test_a_key_of_somebody_else_s_is_named_once_and_all_is_well_when_it_is_gone(
             assert worker.err.count(key) == 1
 
 
+def test_a_turn_that_cannot_be_written_ends_with_an_error(own_broker: Mosquitto) -> None:
+    """Something of somebody else's lies where its session's history was, of which the worker has a copy at hand."""
+    with RedisServer() as store, store.client() as client, starting(own_broker, "--state", store.url) as worker:
+        worker.says("ready: serving")
+        say = ["ask", "--broker", own_broker.url, "--retries", "0", "--session", "s", "hello"]
+        assert inferbus(*say).stdout == "hello\n"
+        (history,) = client.keys("inferbus:1:history:*")
+        client.set(history, "x")
+        assert "The model failed to answer" in inferbus(*say).stderr
+        worker.says("a turn could not be written to its session")
+
+
 def test_a_worker_that_runs_waits_for_its_store_to_take_it_in_again(own_broker: Mosquitto) -> None:
     """Somebody may be changing the password, there first and here second, or the other way."""
     with RedisServer() as store, starting(own_broker, "--state", store.url) as worker, store.client() as client:
