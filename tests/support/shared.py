@@ -47,8 +47,9 @@ class Shared:
         before, self.takes_at_once = self.takes_at_once, True
         wanted = [(model, 1) for model, _ in taker._wanted()]
         self.takes_at_once = before
+        since = courier._clock()
         took = courier.ask(self.membership.group.take(self.membership.figures.new_token(), wanted))
-        taker.receive(took.jobs)
+        taker.receive(took.jobs, since)
         return bool(took.jobs)
 
     def look(self) -> None:

@@ -55,7 +55,7 @@ def sharing(
 
 def under_way(ledger: Ledger) -> dict[str, int]:
     """Requests that are accepted and have not ended, and of which run each was heard last."""
-    return {name: row.run for name, row in list(ledger.rows.items()) if row.accepted and not row.ends}
+    return {name: row.run for name, row in ledger.rows.copy().items() if row.accepted and not row.ends}
 
 
 def until_taken_over(ledger: Ledger, before: dict[str, int], since: float) -> float:

@@ -126,6 +126,19 @@ class TestTheVerdict:
         assert admit(store, one, bid("l", retry="r", session="s")) == Repeat()
         assert [taken.job for taken in store.ask(one.take("t", [("m", 9)])).jobs] == ["k"]
 
+    def test_what_is_taken_up_counts_once(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        windows = (("w", 1, 60),)
+        admit(store, one, bid("j", retry="r", windows=windows))
+        assert admit(store, other, bid("k", retry="r", windows=windows)) == Admitted(0)
+
+    def test_what_is_taken_up_stays_cancelled(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        admit(store, one, bid("j", retry="r", session="s", names="n"))
+        store.ask(other.cancel("s", "n", "c"))
+        assert admit(store, other, bid("k", retry="r", session="s", names="n")) == Tombstoned()
+        assert store.ask(one.confirm(["j"])) == Confirmed(elsewhere=("j",))
+
     def test_what_the_store_has_lost_stands_in_nobodys_way(self, store: Store) -> None:
         """A store that is full may let go of keys, where its policy says so."""
         one = group()
@@ -326,12 +339,25 @@ class TestGranted:
         live_through(store, one, "i", session="s")
         (version,) = grant(store, one, "j", session="s")
         assert version == 1
-        assert end(store, one, hold("j")) == Committed((), Became.UNKNOWN), "not confirmed yet"
         assert store.ask(one.renew([("j", "g")])) == Renewed((), ())
         assert store.ask(one.confirm(["j"])) == Confirmed()
         assert store.ask(one.take("t", [("m", 9)])).jobs == []
         assert end(store, one, hold("j"), change=written(2)) is not None
         store.ask(one.settle([("j", "g", True)]))
+        assert admit(store, one, bid("k", session="s")) == Admitted(0)
+
+    def test_its_end_may_come_before_its_confirmation(self, store: Store) -> None:
+        """A store that takes no writes for a moment is told again, and in another order."""
+        one, other = group("w1"), group("w2")
+        grant(store, one, "j", session="s")
+        confirmation = one.confirm(["j"])
+        assert end(store, one, hold("j")) == Committed(())
+        assert store.ask(confirmation) == Confirmed()
+        store.ask(one.settle([("j", "g", True)]))
+        assert store.ask(confirmation) == Confirmed()
+        assert store.ask(one.confirm(["j"])) == Confirmed()
+        store.pass_(11)
+        assert store.ask(other.reap("r")) == Reaped(0, 0, [])
         assert admit(store, one, bid("k", session="s")) == Admitted(0)
 
     def test_its_answer_was_lost_and_it_comes_again(self, store: Store) -> None:
@@ -380,7 +406,7 @@ class TestGranted:
         store.pass_(11)
         assert store.ask(other.reap("r")) == Reaped(0, 1, [])
         assert store.ask(one.confirm(["j"])).gone == ("j",)
-        assert end(store, one, hold("j")) == Committed((), Became.UNKNOWN)
+        assert end(store, one, hold("j")) is None
 
     def test_cancelled_before_it_is_confirmed(self, store: Store) -> None:
         one, other = group("w1"), group("w2")
@@ -398,3 +424,56 @@ def grant(store: Store, one: RedisGroup, job: str, **fields: Any) -> Granted:
 
 def hold(job: str) -> Taken:
     return Taken(job, "g", 0, b"", None, 0, 0.0, None, None, is_poison=False)
+
+
+class TestForgotten:
+    """What the store knows nothing of is not always what it has forgotten."""
+
+    def test_not_what_another_worker_has_answered(self, store: Store) -> None:
+        """Somebody took its lease from the first one, by hand or by a clock that leaps."""
+        one, other = group("w1"), group("w2")
+        taken = run(store, one, "j")
+        store.ask(one.give_back([("j", "t")]))
+        (again,) = store.ask(other.take("u", [("m", 1)])).jobs
+        assert end(store, other, again) is not None
+        store.ask(other.settle([("j", "u", True)]))
+        assert store.ask(one.renew([("j", "t")])) == Renewed(("j",), ())
+        assert end(store, one, taken) is None
+        assert not store.ask(one.adopt("j", "t"))
+
+    def test_nor_what_somebody_has_dropped(self, store: Store) -> None:
+        one = group("w1")
+        taken = run(store, one, "j")
+        store.ask(one.give_back([("j", "t")]))
+        store.ask(one.drop_lane("p", "m"))
+        assert end(store, one, taken) is None
+
+    def test_its_admitter_hears_late_that_it_is_answered(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        admit(store, one, bid("j"))
+        confirmation = one.confirm(["j"])
+        store.ask(confirmation)
+        (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
+        store.clear()
+        assert end(store, other, taken) == Committed((), Became.UNKNOWN)
+        for _ in range(2):
+            assert store.ask(other.adopt("j", "t"))
+        assert store.ask(confirmation) == Confirmed(elsewhere=("j",))
+
+    def test_or_has_said_that_it_is_dropped(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        admit(store, one, bid("j"))
+        confirmation = one.confirm(["j"])
+        store.ask(confirmation)
+        (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
+        store.clear()
+        assert store.ask(confirmation) == Confirmed(gone=("j",))
+        assert end(store, other, taken) is None
+        assert not store.ask(other.adopt("j", "t"))
+
+    def test_that_it_was_confirmed_and_so_it_goes(self, store: Store) -> None:
+        one, other = group("w1"), group("w2")
+        admit(store, one, bid("j", session="s"))
+        assert store.ask(other.adopt("j", "t"))
+        assert store.ask(one.confirm(["j"])) == Confirmed(elsewhere=("j",))
+        assert admit(store, one, bid("k", session="s")) == Admitted(0)

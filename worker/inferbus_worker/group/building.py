@@ -115,6 +115,7 @@ def join_group(base: Base) -> Membership:
         endings=endings,
         may_take=lambda: base.has_broker() and not base.sender.congested,
         bells=Bells(store, group.prefix, LOOK_ANYWAY),
+        clock=base.clock,
     )
     desk = Desk(
         settings=settings,

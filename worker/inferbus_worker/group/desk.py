@@ -39,7 +39,7 @@ from inferbus_worker.replies.address import Owed, Receipt
 from inferbus_worker.replies.stream import ReplyStream
 from inferbus_worker.settings.worker import Settings
 from inferbus_worker.state.conversation import Change, Conversation
-from inferbus_worker.state.errors import StoreError
+from inferbus_worker.state.errors import StoreAnswerError, StoreError
 from inferbus_worker.state.keys import SessionKey
 from inferbus_worker.state.redis.bids import Bid, short
 from inferbus_worker.state.redis.calls import Call
@@ -152,7 +152,10 @@ class Desk:
             for step, answer in zip(steps, answers, strict=True):
                 self._safely(step.arrival, step.answered, answer)
             if self._admitted:
-                self._confirm(places)
+                try:
+                    self._confirm(places)
+                except StoreError as error:
+                    log.debug("nothing could be taken: %s", error)
 
     def _confirm(self, places: Places) -> None:
         """Let what this round has admitted be taken; run what was granted, and take of the rest what can run here."""
@@ -167,15 +170,15 @@ class Desk:
         to_fill = [(model, count) for model, count in places.left if model in waiting]
         # Of what is left, the taking itself lets others hear.
         confirm = self._group.confirm(list(admitted), rings=len(to_fill) < len(waiting))
-        confirmed: Future[Confirmed] = Future()
-        confirmed.add_done_callback(partial(self._tell, admitted))
-        self._courier.post(confirm, confirmed.set_result, keeps=True)
+        told: Future[Confirmed] = Future()
+        self._courier.post(
+            confirm, partial(self._tell, admitted, told), partial(self._unconfirmed, admitted, told), keeps=True
+        )
         try:
-            self._taker.receive(granted, confirmed)
+            self._taker.receive(granted, places.since, told)
+        finally:
             if to_fill:
                 self._taker.take(to_fill)
-        except StoreError as error:
-            log.debug("nothing could be taken: %s", error)
 
     def _safely(self, arrival: Arrival, do: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -257,9 +260,8 @@ class Desk:
         self._meter.repeated()
         self._acknowledge(wish.arrival.receipt)
 
-    def _tell(self, admitted: Mapping[str, _Admission], confirmed: Future[Confirmed]) -> None:
+    def _tell(self, admitted: Mapping[str, _Admission], told: Future[Confirmed], became: Confirmed) -> None:
         """Whatever becomes of this worker, what is confirmed somebody answers. In the courier's thread."""
-        became = confirmed.result()
         for job, (bid, wish, position, _) in admitted.items():
             try:
                 if job in became.gone:  # the store was away for so long that it was dropped
@@ -270,6 +272,14 @@ class Desk:
                     self._accept(position, bid.model, wish.replies)
             except Exception:
                 log.exception("a requester could not be told that its request was accepted")
+        told.set_result(became)
+
+    def _unconfirmed(self, admitted: Mapping[str, _Admission], told: Future[Confirmed], error: StoreError) -> None:
+        """Nothing was confirmed, and is dropped; or this worker leaves, and nobody knows."""
+        if isinstance(error, StoreAnswerError):
+            self._tell(admitted, told, Confirmed(gone=list(admitted)))
+        else:
+            told.set_result(Confirmed(elsewhere=list(admitted)))
 
     def _accept(self, position: int, model: str, replies: ReplyStream) -> None:
         receipt = replies.address.receipt

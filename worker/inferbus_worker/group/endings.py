@@ -152,10 +152,12 @@ class GroupEndings(Endings):
             self._over_here(end)
             return
         if committed.change is Became.UNKNOWN:
-            if not self._holdings.keep(owed.job):
+            adopt = self._group.adopt(*owed)
+            if self._holdings.keep(owed.job):
+                self._courier.post(adopt, partial(self._adopted, end), lambda _: self._over_here(end), keeps=True)
+            else:
                 self._over_here(end)
-                return
-            log.warning("the store has forgotten a request that ran here: it is answered, and nothing remembers it")
+            return
         follows = committed.change is Became.RECORDED
         self._holdings.ended(owed.job, is_writing=follows)
         if after is not None and end.ending.session is not None and end.ending.change is not None:
@@ -166,9 +168,21 @@ class GroupEndings(Endings):
             elif committed.change is Became.WRITTEN:
                 self._histories.keep(*made, after)
         self._histories.forget(committed.evicted)
-        job.replies.end_with(end.sealed, end.outcome)
-        self._in_flight.remove(job)
-        self._measured(job)
+        self._say(end)
+
+    def _adopted(self, end: _End, is_ours: bool) -> None:  # noqa: FBT001 - the store's answer
+        """The store has forgotten a job that has ended here."""
+        if not is_ours:
+            self._over_here(end)
+            return
+        log.warning("the store has forgotten a request that ran here: it is answered, and nothing remembers it")
+        self._holdings.ended(end.ending.job, is_writing=False)
+        self._say(end)
+
+    def _say(self, end: _End) -> None:
+        end.job.replies.end_with(end.sealed, end.outcome)
+        self._in_flight.remove(end.job)
+        self._measured(end.job)
 
     def _failed(self, end: _End, error: StoreError) -> None:
         """It will not be written: the store cannot do what it is asked, or this worker leaves, and others run it."""

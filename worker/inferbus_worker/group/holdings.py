@@ -16,7 +16,6 @@ from inferbus_client.contract.wire import Failure
 from inferbus_worker.flow.job import Job
 from inferbus_worker.replies.address import Owed
 from inferbus_worker.state.conversation import Change, Conversation
-from inferbus_worker.state.redis.courier import TIMEOUT
 from inferbus_worker.state.redis.group import Taken
 
 #: What a job ends with that another worker has: nobody hears of it.
@@ -102,10 +101,15 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, taken: Taken, job: Job | None) -> None:
-        """A job was taken; None: its terminal reply alone is owed."""
-        # The store has said so a while ago.
-        until = self._clock() + self._lease - TIMEOUT
+    def add(self, taken: Taken, job: Job | None, since: float = -math.inf) -> None:
+        """Note a job.
+
+        Args:
+            taken: as the store gave it.
+            job: what is to be run, or ends; None: its terminal reply alone is owed.
+            since: when the store was asked for it; what is only to be ended is ours for as long as nobody asks.
+        """
+        until = since + self._lease
         with self._lock:
             self._held[taken.job] = _Held(taken.token, job, until, has_ended=job is None)
 
@@ -118,7 +122,7 @@ class Holdings:
                     self._held[name] = held._replace(until=max(held.until, at + self._lease))
 
     def keep(self, name: str) -> bool:
-        """The store knows nothing of a job: whether nobody else can have had it, and so it is ours for ever."""
+        """The store has forgotten a job: whether nobody else can have had it, and so it is ours for ever."""
         with self._lock:
             held = self._held.get(name)
             if held is None or self._clock() >= held.until:

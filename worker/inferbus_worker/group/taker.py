@@ -50,9 +50,11 @@ class Places:
     Args:
         free: models, and how many of each could run here now.
         token: what will prove the hold on what is granted.
+        since: now, by the clock of the holdings.
     """
 
-    def __init__(self, free: Iterable[tuple[str, int]], token: str) -> None:
+    def __init__(self, free: Iterable[tuple[str, int]], token: str, since: float) -> None:
+        self.since = since
         self._free = dict(free)
         self._offered: Counter[str] = Counter()
         self.token = token
@@ -90,6 +92,7 @@ class Taker:
         endings: ends what cannot be run.
         may_take: whether anything is taken now: not while its replies could not leave.
         bells: where it sleeps in the store, for `LOOK_ANYWAY` seconds.
+        clock: a monotonic one; the holdings' too.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Taker:
         endings: GroupEndings,
         may_take: Callable[[], bool],
         bells: Bells,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._courier = courier
         self._group = group
@@ -120,6 +124,7 @@ class Taker:
         self._endings = endings
         self._may_take = may_take
         self._bells = bells
+        self._clock = clock
         #: One taking at a time: two would take twice as much as is free.
         self._taking = threading.Lock()
         self._is_stopped = False
@@ -151,7 +156,8 @@ class Taker:
     def places(self) -> Iterator[Places]:
         """What is free here, while nobody else fills it: for those who decide what comes here."""
         with self._taking:
-            yield Places([] if self._is_stopped else self._wanted(), self._figures.new_token())
+            free = [] if self._is_stopped else self._wanted()
+            yield Places(free, self._figures.new_token(), self._clock())
 
     def _work(self) -> None:
         while not self._is_stopped:
@@ -190,8 +196,9 @@ class Taker:
         Raises:
             StoreError: the store does not answer.
         """
+        since = self._clock()
         took = self._courier.ask(self._group.take(self._figures.new_token(), wanted, self._figures.not_after()))
-        self.receive(took.jobs)
+        self.receive(took.jobs, since)
         return took
 
     def _wanted(self) -> list[tuple[str, int]]:
@@ -201,12 +208,14 @@ class Taker:
         free = ((model, self._slots.free(model) - self._queue.fresh(model)) for model in self._slots.models)
         return [(model, count) for model, count in free if count > 0]
 
-    def receive(self, jobs: Sequence[Taken], confirmed: Future[Confirmed] | None = None) -> None:
+    def receive(self, jobs: Sequence[Taken], since: float, told: Future[Confirmed] | None = None) -> None:
         """Let jobs that were taken go their way here.
 
         Args:
             jobs: which.
-            confirmed: where they were granted: what becomes of them. Until then nothing is said of them.
+            since: when the store was asked for them.
+            told: where they were granted: what becomes of them, as their requesters have heard. Until then nothing is
+                said of them.
 
         Raises:
             StoreAwayError: their conversations cannot be read now; others run them.
@@ -225,18 +234,18 @@ class Taker:
                 log.error("a job cannot be run: %s", error)  # noqa: TRY400
                 self._endings.end(taken, UNREAD)
                 continue
-            self._holdings.add(taken, job)
+            self._holdings.add(taken, job, since)
             self._in_flight.add(job)
-            if confirmed is not None:
+            if told is not None:
                 job.replies.hold()
-                confirmed.add_done_callback(partial(self._confirmed, taken.job, job))
+                told.add_done_callback(partial(self._confirmed, taken.job, job))
             self._queue.put(job)
             if job.outcome is not None and self._queue.remove(job):
                 self._endings.later(job)
 
-    def _confirmed(self, name: str, job: Job, confirmed: Future[Confirmed]) -> None:
+    def _confirmed(self, name: str, job: Job, told: Future[Confirmed]) -> None:
         """A job that was granted is ours, or not."""
-        became = confirmed.result()
+        became = told.result()
         if name in became.gone or name in became.elsewhere:
             self._holdings.lose(name)
             job.replies.abandon()

@@ -207,6 +207,10 @@ class RedisGroup(Conversations, Fleet):
         )
         return Call("commit", keys, args, _read_committed)
 
+    def adopt(self, job: str, token: str) -> Call[bool]:
+        """Whether a worker may answer what it holds and the store has forgotten; the same again says the same."""
+        return self._call("adopt", job, token, read=bool)
+
     def settle(self, held: Iterable[tuple[str, str, bool]]) -> Call[None]:
         """The terminal replies have left: job, token, and whether the change lies in the history, too."""
         args = [part for job, token, is_written in held for part in (job, token, int(is_written))]

@@ -12,12 +12,10 @@ local QUESTION, WINDOWS = 20, 28
 -- An owner holds at most so many times what is free (see flow/lane.py).
 local GREED = 7
 -- For so long the nameless leave some room to somebody with a name.
-local REMEMBERED_MS = 600000
+local NAMED_MS = 600000
 local MOST_CHARGES = 64
 -- Whoever has not confirmed by then has refused what it asked for, since the answer did not come in time, or is lost.
 local CONFIRMED_WITHIN_MS = 1000
--- For so long its admitter may be stopped, or cut off, and still hear that another one has taken it up.
-local REMEMBERED_MS = 3600000
 
 local at = now()
 if at > not_after then
@@ -49,14 +47,18 @@ local function flies(other)
   return false
 end
 
-local known = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry)
+local known, is_taken_up = retry ~= '' and may_repeat and call('GET', P .. 'retry:' .. retry), false
 if known and known:sub(1, 2) == 'j:' then
   local other = known:sub(3)
-  local values = call('HMGET', key_of(other), 'state', 'instance')
+  local values = call('HMGET', key_of(other), 'state', 'instance', 'cancelled')
   if values[1] == 'unconfirmed' and values[2] ~= instance then
     -- Its admitter may be dead, and the broker has dealt it anew; where he is not, he hears that it is ours now.
     drop(other, load(other))
-    call('SET', P .. 'gone:' .. other, 'elsewhere', 'PX', REMEMBERED_MS)
+    remember_end(other, 'elsewhere')
+    is_taken_up = true
+    if values[3] then
+      return {'tombstoned'}
+    end
   elseif flies(other) then
     return {'repeat'}
   end
@@ -66,9 +68,10 @@ if not known and names ~= '' and call('EXISTS', P .. 'tomb:' .. #flying .. ':' .
   return {'tombstoned'}
 end
 
--- Exact sliding windows: the request that came `limit` before decides. Counted in all of them or in none.
-local wait = 0
-for index = WINDOWS, #ARGV, 3 do
+-- Exact sliding windows: the request that came `limit` before decides. Counted in all of them or in none; what is taken up
+-- has been counted.
+local wait, windows = 0, is_taken_up and 0 or #ARGV
+for index = WINDOWS, windows, 3 do
   local oldest = call('LINDEX', P .. 'window:' .. ARGV[index], -ARGV[index + 1])
   if oldest then
     wait = math.max(wait, oldest + ARGV[index + 2] - at)
@@ -77,7 +80,7 @@ end
 if wait > 0 then
   return {'limited', wait}
 end
-for index = WINDOWS, #ARGV, 3 do
+for index = WINDOWS, windows, 3 do
   local window, limit = P .. 'window:' .. ARGV[index], ARGV[index + 1]
   if call('RPUSH', window, at) > tonumber(limit) then
     call('LTRIM', window, -limit, -1)
@@ -123,7 +126,7 @@ local turns = call('HMGET', TURNS, 'n' .. lane, 't' .. lane, class, 'v' .. lane)
 local waiting = length > 0 and call('HMGET', P .. 'owners:' .. lane, 'n' .. owner, 'v' .. owner, 'unconfirmed') or {}
 local is_named = owner ~= ''
 if is_named then
-  call('HSET', TURNS, 'n' .. lane, at + REMEMBERED_MS)
+  call('HSET', TURNS, 'n' .. lane, at + NAMED_MS)
 end
 if is_named or at < tonumber(turns[1] or 0) then
   if tonumber(waiting[1] or 0) >= GREED * free then

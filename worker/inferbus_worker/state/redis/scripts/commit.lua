@@ -15,7 +15,15 @@ local MOST_EVICTED, MOST_LOOKED_AT = 16, 32
 
 local job = held(id, token)
 if not job then
-  return is_unknown(id) and {{}, UNKNOWN}
+  job = load(id)
+  if not job or job.state ~= 'unconfirmed' or job.token ~= token then
+    return is_unknown(id, token) and {{}, UNKNOWN}
+  end
+  -- The store took no writes when it was to be confirmed, and now hears of its end first.
+  call('ZREM', UNCONFIRMED, id)
+  job.state = 'running'
+  lease(id, job, instance, token, 0, now())
+  remember_end(id, 'answered')
 end
 if job.state == 'owed' then
   return {{}, job.wrote == '' and NOTHING or history and WRITTEN or RECORDED}

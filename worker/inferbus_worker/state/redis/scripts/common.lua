@@ -13,6 +13,8 @@ local SESSIONS, KEPT, WORKERS = P .. 'sessions', P .. 'kept', P .. 'workers'
 local BELL_MS = 60000
 -- Jobs that came back stand before all others of their lane, in the order in which they came.
 local BEFORE_ALL = -1e15
+-- For so long a worker may be stopped, or cut off, and still hear what became of its jobs.
+local REMEMBERED_MS = 3600000
 
 local function key_of(id)
   return P .. 'job:' .. id
@@ -46,10 +48,19 @@ local function held(id, token)
   return nil
 end
 
--- Whether nobody has a job, and nobody ever will: the store has forgotten it, or that it was confirmed.
-local function is_unknown(id)
-  local state = call('HGET', key_of(id), 'state')
-  return not state or state == 'unconfirmed'
+-- Say what became of a job to those who may yet ask: `dropped`, since nobody confirmed it in time; `answered`, by another
+-- one than whoever asks; or that its request is somebody else's.
+local function remember_end(id, what)
+  call('SET', P .. 'gone:' .. id, what, 'PX', REMEMBERED_MS)
+end
+
+-- Whether the store has forgotten a job that somebody holds with this token, or forgotten that it was confirmed.
+local function is_unknown(id, token)
+  local values = call('HMGET', key_of(id), 'state', 'token')
+  if values[1] then
+    return values[1] == 'unconfirmed' and values[2] ~= token
+  end
+  return call('EXISTS', P .. 'gone:' .. id) == 0
 end
 
 -- Put one token on a bell, unless one lies there.
@@ -217,6 +228,9 @@ local function drop(id, job)
   end
   settle_charge(id, job, 0)
   release(id, job)
+  if tonumber(job.run) > 0 then
+    remember_end(id, 'answered') -- for whoever has run it before
+  end
   call('DEL', key_of(id))
 end
 

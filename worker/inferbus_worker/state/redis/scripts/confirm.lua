@@ -4,8 +4,6 @@
 -- never confirmed.
 local rings, instance, number, lease_ms = ARGV[1] == '1', ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local JOBS = 5
--- For so long a worker may be stopped, or cut off, and still hear the same.
-local REMEMBERED_MS = 3600000
 
 local at = now()
 local latest = P .. 'confirmed:' .. instance
@@ -18,15 +16,14 @@ for index = JOBS, #ARGV do
   local id = ARGV[index]
   local job = load(id)
   if not job then
-    local key = P .. 'gone:' .. id
-    local why = call('GET', key)
+    local why = call('GET', P .. 'gone:' .. id)
     if not why and not again then
       why = 'dropped'
-      call('SET', key, why, 'PX', REMEMBERED_MS)
+      remember_end(id, why)
     end
     if why == 'dropped' then
       gone[#gone + 1] = id
-    elseif why then
+    elseif why and why ~= 'answered' then
       elsewhere[#elsewhere + 1] = id
     end
   elseif job.state == 'unconfirmed' and job.token ~= '' then

@@ -11,7 +11,7 @@ for index = HELD, #ARGV, 2 do
   local values = call('HMGET', key_of(id), 'token', 'cancelled', 'state')
   named[id] = true
   if values[1] ~= ARGV[index + 1] then
-    local gone = is_unknown(id) and unknown or lost
+    local gone = is_unknown(id, ARGV[index + 1]) and unknown or lost
     gone[#gone + 1] = id
   elseif values[3] ~= 'unconfirmed' then -- else the confirmation is behind this
     call('ZADD', LEASES, at + lease_ms, id)

@@ -10,6 +10,9 @@ for index = 1, #ARGV, 3 do
       end
     end
     unlease(id, job)
+    if tonumber(job.run) > 0 then
+      remember_end(id, 'answered') -- for whoever has run it before
+    end
     call('DEL', key_of(id))
   end
 end

@@ -62,8 +62,9 @@ local function whose_turn()
   if class then
     class = nil
     for _, lane in ipairs(waiting) do
-      local oldest = call('ZRANGE', P .. 'ages:' .. lane.name, 0, 0, 'WITHSCORES')
-      local own = oldest[2] and lane.priority + (at - oldest[2]) / plan.ageing or -math.huge
+      -- Read once for each job that it gives.
+      lane.oldest = lane.oldest or call('ZRANGE', P .. 'ages:' .. lane.name, 0, 0, 'WITHSCORES')[2] or math.huge
+      local own = lane.priority + (at - lane.oldest) / plan.ageing
       urgency[lane.priority] = math.max(urgency[lane.priority] or -math.huge, own)
     end
     for priority, most in pairs(urgency) do
@@ -124,6 +125,7 @@ while #waiting > 0 do
   local id, job = first(lane)
   if id then
     leave(id, job, true)
+    lane.oldest = nil
     job.state = 'running'
     lease(id, job, instance, token, at + lease_ms, at)
     rows[#rows + 1] = taken_row(id, job, at, false)
@@ -154,7 +156,9 @@ if #rows > 0 then
     writes[#writes + 1] = field
     writes[#writes + 1] = value
   end
-  call('HSET', TURNS, unpack(writes))
+  for first = 1, #writes, 2 * MOST_AT_ONCE do
+    call('HSET', TURNS, unpack(writes, first, math.min(first + 2 * MOST_AT_ONCE - 1, #writes)))
+  end
 end
 -- What is left is for somebody else, who may sleep; also what was passed over: this worker has no slot to come back with.
 for _, lane in ipairs(all) do
