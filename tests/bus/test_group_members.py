@@ -137,6 +137,20 @@ def test_a_key_of_somebody_else_s_is_named_once_and_all_is_well_when_it_is_gone(
             assert worker.err.count(key) == 1
 
 
+def test_a_worker_with_another_store_than_its_group_does_not_start(own_broker: Mosquitto) -> None:
+    """Half of each conversation would be there, and half here. A store that was emptied is still the same one."""
+    with RedisServer() as store, store.client() as client, starting(own_broker, "--state", store.url) as first:
+        first.says("ready: serving")
+        elsewhere = f"{store.url.removesuffix('/0')}/3"
+        with starting(own_broker, "--state", elsewhere, "--worker-id", "astray") as astray:
+            assert astray.wait(60) == 6
+            assert "in group inferbus but with another --state" in astray.err
+        client.flushall()
+        until(lambda: client.exists("inferbus:1:{inferbus}:mark"))
+        with starting(own_broker, "--state", store.url, "--worker-id", "second") as second:
+            second.says("ready: serving")
+
+
 def test_a_turn_that_cannot_be_written_ends_with_an_error(own_broker: Mosquitto) -> None:
     """Something of somebody else's lies where its session's history was, of which the worker has a copy at hand."""
     with RedisServer() as store, store.client() as client, starting(own_broker, "--state", store.url) as worker:

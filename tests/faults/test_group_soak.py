@@ -33,7 +33,8 @@ _OPTIONS: Final[dict[str, Any]] = {
     "retry_memory": "2s",
 }
 #: Keys that a group has whatever it does, and those of what it keeps.
-_LASTING: Final = {"schema", "sessions", "kept", "turns", "workers", "worker", "confirmed", "session", "history"}
+_GROUP: Final = {"schema", "mark", "sessions", "kept", "turns", "workers", "worker", "confirmed"}
+_LASTING: Final = {*_GROUP, "session", "history"}
 #: Keys that ring, and go by themselves after a minute.
 _BELLS: Final = "bell"
 

@@ -120,9 +120,8 @@ class Daemon:
             log.info("health and metrics at %s", self._settings.http)
         self._rooms.intake.start()
         self._rooms.endings.start()
-        if self._membership is not None:
-            self._membership.start(lambda: self._ends)
-        self._bus.start(self._attend_start)
+        mark = None if self._membership is None else self._membership.start(lambda: self._ends)
+        self._bus.start(self._attend_start, mark)
         log.info("connected to %s; loading %s", self._bus.link.url, ", ".join(self._rooms.registry.states()))
         if not self._load():
             return Exit.OK

@@ -81,6 +81,7 @@ class Presence(_Announcement):
             asked for) or `unavailable`. Empty where the worker has one model alone.
         choices: which of them each project's requests may name, the one first that answers where they name none.
         group: the workers that it shares queue and conversations with; None where it has both to itself.
+        store: tells that group from another one of its name that keeps its state elsewhere; None where it does not say.
         reason: why it serves nobody although its model answers: the store of its group is away. None of any other.
     """
 
@@ -96,6 +97,7 @@ class Presence(_Announcement):
         default_factory=dict, max_length=MAX_NAMES
     )
     group: _Name | None = None
+    store: _Name | None = None
     reason: Annotated[str | None, Field(max_length=_MAX_REASON)] = None
 
 

@@ -91,6 +91,20 @@ class TestAlone:
         assert look.is_over()
         assert not look.asked
 
+    @pytest.mark.parametrize("store", [None, "here"])
+    def test_whoever_has_the_same_store_or_does_not_say(self, store: str | None) -> None:
+        look = Look(group="fleet", store="here")
+        look.hears(presence("other", group="fleet", store=store), look.me)
+        assert look.is_over()
+
+    def test_whoever_keeps_the_state_of_our_group_elsewhere_is_not(self) -> None:
+        look = Look(group="fleet", store="here")
+        look.hears(presence("other", group="fleet", store="there"), look.me)
+        assert not look.is_over()
+        look.hears_stats("other")
+        with pytest.raises(AlreadyServedError, match="in group fleet but with another --state"):
+            look.is_over()
+
     @pytest.mark.parametrize(("ours", "theirs"), [("fleet", "other"), ("fleet", None), (None, "fleet")])
     def test_whoever_is_of_another_group_or_of_none_is_not(self, ours: str | None, theirs: str | None) -> None:
         look = Look(group=ours)

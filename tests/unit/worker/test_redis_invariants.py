@@ -19,7 +19,7 @@ _PROJECTS: Final = {"p": ProjectSettings(), "q": ProjectSettings(weight=2, prior
 _MODELS: Final = ("m", "n")
 _CHARGE: Final = Charging(5, 5, 10, 100, 400, 30.0)
 #: What stays when all has ended: nothing of it belongs to one job.
-_LASTING: Final = {"turns", "sessions", "kept", "workers"}
+_LASTING: Final = {"turns", "sessions", "kept", "workers", "mark"}
 _LASTING_KINDS: Final = ("confirmed:", "gone:", "session:", "retry:", "window:", "budget:", "tomb:", "bell:", "worker:")
 
 

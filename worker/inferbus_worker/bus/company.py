@@ -141,7 +141,9 @@ class Company:
         for worker, other in list(self._others.items()):
             if other.answer == "serves" or (other.answer == "joining" and _precedes(other.presence, self._me)):
                 groups = other.presence.group is not None or self._me.group is not None
-                raise AlreadyServedError(worker, self._shared(other.presence), _where(other.presence), groups=groups)
+                raise AlreadyServedError(
+                    worker, self._shared(other.presence), self._where(other.presence), groups=groups
+                )
             if self._is_silent(other, now):
                 log.warning("worker %r, which is %s by its presence, does not answer", worker, other.presence.state)
                 del self._others[worker]
@@ -163,11 +165,21 @@ class Company:
 
     def _shared(self, said: Presence) -> tuple[str, ...]:
         """The projects that both serve, if they serve them on the same topics, and not as one group."""
-        if said.group is not None and said.group == self._me.group:
+        if said.group is not None and said.group == self._me.group and not self._keeps_elsewhere(said):
             return ()
         if said.identity is not None and said.identity != self._me.identity:
             return ()
         return tuple(sorted({*said.projects} & {*self._me.projects}))
+
+    def _keeps_elsewhere(self, said: Presence) -> bool:
+        return said.store is not None and self._me.store is not None and said.store != self._me.store
+
+    def _where(self, said: Presence) -> str:
+        """Where another one runs and, where it shares its projects, with whom."""
+        where = "it does not say where" if said.instance is None else in_words(said.instance)
+        if said.group is None:
+            return where
+        return f"{where}, in group {said.group}" + (" but with another --state" if said.group == self._me.group else "")
 
     def _unknown(self) -> str:
         if not self._hears_itself:
@@ -185,7 +197,3 @@ def _mark(said: Presence | None) -> str | None:
 
 def _precedes(other: Presence, me: Presence) -> bool:
     return me.instance is None or other.instance is None or other.instance.precedes(me.instance)
-
-
-def _where(said: Presence) -> str:
-    return "it does not say where" if said.instance is None else in_words(said.instance)

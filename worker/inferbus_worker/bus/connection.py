@@ -60,6 +60,7 @@ class Bus:
         self._came_up = came_up
         #: The workers that share requests; None where this one has them to itself.
         self._group = settings.group if settings.is_shared else None
+        self._store: str | None = None
         self._drain_asked = drain_asked
         self._topic = topics.presence(settings.worker_id)
         self._stats_request = topics.stats_request(settings.worker_id)
@@ -95,18 +96,22 @@ class Bus:
         self._needed = {*self._cancels, *(requests if self._share is None else self._share.filters)}
         self._left = False
 
-    def start(self, stop: Callable[[], bool]) -> None:
+    def start(self, stop: Callable[[], bool], store: str | None = None) -> None:
         """Connect, look who else is there, subscribe. From here on every request gets an answer, if only "loading".
 
         In a group others answer requests until we `join`; whether the broker can deal them out is found out here.
 
         Args:
             stop: asked all the time whether to break off; does what has to be done meanwhile.
+            store: the mark of what a group shares.
 
         Raises:
             BrokerError: with the reason, after `broker_timeout` seconds at most; another worker that serves our
                 projects is one, and being told to stop.
         """
+        self._store = store
+        self._presence = self._presence.model_copy(update={"store": store})
+        self.link.set_will(self._will())
         self.link.connect(self._settings.broker_timeout, stop)
         try:
             self._begin(lambda: stop() or self.link.fatal is not None)
@@ -310,6 +315,7 @@ class Bus:
             capacity=capacity,
             since=round(time.time(), 3),
             group=self._group,
+            store=self._store,
         )
 
     def _say_presence(self) -> None:

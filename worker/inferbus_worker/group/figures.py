@@ -17,7 +17,7 @@ from inferbus_worker.state.redis.group import Group
 #: Seconds after which nobody waits any more for what he has asked of the store, or not for long.
 _VALID_FOR: Final = 0.7
 #: Until the first beat nobody is there.
-_NOBODY: Final = Group(now_ms=0, workers=[], queued={}, leases=0, sessions=0, models={})
+_NOBODY: Final = Group(now_ms=0, workers=[], queued={}, leases=0, sessions=0, models={}, mark="")
 
 
 class Figures:

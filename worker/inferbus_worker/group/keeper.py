@@ -146,7 +146,7 @@ class Keeper:
             StoreAwayError: the store does not answer.
         """
         served = {key: self._slots.of(key) for key, model in self._registry.models.items() if model.will_serve}
-        self._figures.heard(self._courier.ask(self._group.beat(b"{}", served)))
+        self._figures.heard(self._courier.ask(self._group.beat(b"{}", served, self._figures.latest.mark)))
 
     def give_back(self, held: Sequence[Owed]) -> None:
         """Let others run what this worker has not ended, and say what it has ended and could not say."""

@@ -51,11 +51,14 @@ class Membership:
     taker: Taker
     keeper: Keeper
 
-    def start(self, stop: Callable[[], bool]) -> None:
+    def start(self, stop: Callable[[], bool]) -> str | None:
         """Reach the store.
 
         Args:
             stop: asked all the time whether to break off.
+
+        Returns:
+            The mark that tells this group from another one of its name in another store; None where it was to stop.
 
         Raises:
             StoreError: it does not answer within `broker_timeout` seconds; or, at once, it refuses us, or is not one to
@@ -86,7 +89,8 @@ class Membership:
                 time.sleep(_TRY_EVERY)
             else:
                 self.keeper.start()
-                return
+                return self.figures.latest.mark
+        return None
 
     def is_served(self) -> bool:
         """Whether somebody of the group can answer now."""

@@ -42,6 +42,7 @@ class Group(NamedTuple):
         leases: how many jobs somebody holds.
         sessions: how many are kept.
         models: of each model the requests that are being answered, and the slots, of all workers together.
+        mark: tells it from a group of the same name in another store.
     """
 
     now_ms: int
@@ -50,6 +51,7 @@ class Group(NamedTuple):
     leases: int
     sessions: int
     models: Mapping[str, tuple[int, int]]
+    mark: str
 
 
 class Sizes(NamedTuple):
@@ -75,16 +77,18 @@ class Sizes(NamedTuple):
 class Fleet(Scripted):
     """See `RedisGroup`."""
 
-    def beat(self, info: bytes, models: Mapping[str, tuple[int, int]]) -> Call[Group]:
+    def beat(self, info: bytes, models: Mapping[str, tuple[int, int]], mark: str | None = None) -> Call[Group]:
         """Say that this worker lives.
 
         Args:
             info: what it says of itself.
             models: of each that it serves the requests that are being answered, and the slots.
+            mark: the group's, as far as it is known, for a store that has forgotten it.
         """
         texts = json.dumps(models, ensure_ascii=False, separators=(",", ":"))
         ttl = _BEATS * self._lease_ms
-        return self._call("beat", self.instance, self._worker, info, texts, ttl, read=_read_group)
+        said = (self.instance, self._worker, info, texts, ttl, mark or self.instance)
+        return self._call("beat", *said, read=_read_group)
 
     def schema(self) -> tuple[Call[None], Call[str]]:
         """Say how this worker writes, unless somebody has said so before; and hear how it is."""
@@ -116,14 +120,14 @@ class Fleet(Scripted):
 
 
 def _read_group(answer: Any) -> Group:
-    now_ms, rows, queued, leases, sessions = answer
+    now_ms, rows, queued, leases, sessions, mark = answer
     models: dict[str, tuple[int, int]] = {}
     for *_, served in rows:
         for model, (active, slots) in json.loads(served).items():
             before = models.get(model, (0, 0))
             models[model] = before[0] + active, before[1] + slots
     members = [Member(worker.decode(), instance.decode(), info, age / 1000) for worker, instance, info, age, _ in rows]
-    return Group(now_ms, members, _read_counts(queued), leases, sessions, models)
+    return Group(now_ms, members, _read_counts(queued), leases, sessions, models, mark.decode())
 
 
 def _read_sizes(answer: Any) -> Sizes:
