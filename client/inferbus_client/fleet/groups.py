@@ -45,10 +45,10 @@ class Group:
         told, here = self.figures, len(self.workers)
         if told is None:
             return counted(here, "worker")
-        # Workers of a group may be on several brokers.
-        count = here if told.workers == here else max(told.workers, 0)
+        # Some may be on other brokers, and who died without a word counts in the store until it has missed some beats.
+        known = "" if told.workers == here else f" here, {told.workers} by the store"
         most = "" if self.queue_size is None else f" of {self.queue_size}"
-        words = f"{counted(count, 'worker')}, {told.queued}{most} waiting, {told.leases} taken, "
+        words = f"{counted(here, 'worker')}{known}, {told.queued}{most} waiting, {told.leases} taken, "
         return words + counted(told.sessions, "conversation")
 
     def lines(self) -> Iterator[str]:

@@ -52,6 +52,11 @@ def test_a_group_is_who_is_there_and_who_serves_what() -> None:
     assert group.summary == "3 workers, 12 of 1000 waiting, 7 taken, 40 conversations"
 
 
+def test_who_died_without_a_word_is_in_the_store_for_a_while() -> None:
+    (group,) = groups_of({"gpu-1": worker("gpu-1")})
+    assert group.summary.startswith("1 worker here, 3 by the store, 12 of 1000 waiting")
+
+
 def test_who_has_told_no_figures_is_counted() -> None:
     (group,) = groups_of({"w": WorkerView(Presence(worker="w", state="ready", group="g"))})
     assert (group.summary, list(group.lines())) == ("1 worker", ["workers: w"])
