@@ -17,13 +17,13 @@ from inferbus_client.contract.wire import (
     Code,
     Control,
     Delta,
-    DeltaWriter,
     Done,
     ErrorReply,
     Failure,
     InvalidPayloadError,
     InvalidReplyError,
     Reply,
+    ReplyWriter,
     Request,
     Timing,
     Usage,
@@ -32,6 +32,7 @@ from inferbus_client.contract.wire import (
     decode_reply,
     decode_request,
 )
+from inferbus_client.contract.wire.messages import CalledFunction, ToolCall
 
 # Literals on purpose: clients that nobody can change match on these words.
 SENTENCES = [
@@ -357,12 +358,31 @@ def made(model: Callable[..., Any], /, **fields: st.SearchStrategy[Any]) -> st.S
     return st.fixed_dictionaries(fields).map(lambda values: model(**values))
 
 
-REPLIES = st.one_of(
-    made(Accepted, **HEAD, queue_position=st.integers(0, 10**6), eta_ms=st.none() | st.integers(0, 10**9)),
-    made(Delta, **HEAD, text=TEXTS, reasoning=st.none() | TEXTS),
+RUNS = st.integers(0, 3)
+CALLS = st.lists(
+    made(
+        ToolCall,
+        id=IDS,
+        type=st.just("function"),
+        function=made(CalledFunction, name=st.just("look"), arguments=TEXTS),
+    ),
+    min_size=1,
+    max_size=2,
+)
+WRITTEN = st.one_of(
+    made(
+        Accepted,
+        **HEAD,
+        run=RUNS,
+        queue_position=st.integers(0, 10**6),
+        eta_ms=st.none() | st.integers(0, 10**9),
+        worker=st.none() | IDS,
+    ),
+    made(Delta, **HEAD, run=RUNS, text=TEXTS, reasoning=st.none() | TEXTS),
     made(
         Done,
         **HEAD,
+        run=RUNS,
         text=TEXTS,
         finish_reason=st.sampled_from(["stop", "length"]),
         usage=st.none() | made(Usage, prompt_tokens=COUNTS, completion_tokens=COUNTS),
@@ -370,21 +390,38 @@ REPLIES = st.one_of(
         | made(Timing, queue_ms=MILLISECONDS, first_token_ms=st.none() | MILLISECONDS, total_ms=MILLISECONDS),
         reasoning=st.none() | TEXTS,
         model=st.none() | TEXTS,
-    ),
-    st.builds(
-        ErrorReply.of,
-        st.builds(Failure, st.sampled_from(get_args(Code)), TEXTS, st.none() | st.integers(0, 10**9)),
-        **HEAD,
+        tool_calls=st.none() | CALLS,
     ),
 )
 
 
-@given(IDS, IDS, st.integers(0, 10**6), TEXTS, st.none() | TEXTS)
-def test_a_delta_is_written_as_its_model_says(
-    request: str, session: str, seq: int, text: str, reasoning: str | None
-) -> None:
-    sent = Delta(request_id=request, session_id=session, seq=seq, text=text, reasoning=reasoning)
-    assert DeltaWriter(request, session).write(seq, text, reasoning) == sent.encode()
+REPLIES = WRITTEN | st.builds(
+    ErrorReply.of,
+    st.builds(Failure, st.sampled_from(get_args(Code)), TEXTS, st.none() | st.integers(0, 10**9)),
+    **HEAD,
+)
+
+
+@given(WRITTEN)
+def test_a_reply_is_written_as_its_model_says(reply: Accepted | Delta | Done) -> None:
+    writer = ReplyWriter(reply.request_id, reply.session_id, reply.run)
+    match reply:
+        case Accepted():
+            written = writer.accepted(reply.seq, reply.queue_position, reply.eta_ms, reply.worker)
+        case Delta():
+            written = writer.delta(reply.seq, reply.text, reply.reasoning)
+        case Done(usage=usage, timing=timing, tool_calls=calls):
+            written = writer.done(
+                reply.seq,
+                reply.text,
+                reply.finish_reason,
+                usage=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
+                timing=None if timing is None else (timing.queue_ms, timing.first_token_ms, timing.total_ms),
+                reasoning=reply.reasoning,
+                model=reply.model,
+                tool_calls=None if calls is None else [call.model_dump() for call in calls],
+            )
+    assert written == reply.encode()
 
 
 @given(REPLIES)

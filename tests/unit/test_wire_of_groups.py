@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import GroupStats, Presence, Stats, decode_announcement
-from inferbus_client.contract.wire import Accepted, Delta, DeltaWriter, Done, ErrorReply, Failure, decode_reply
+from inferbus_client.contract.wire import Accepted, Delta, Done, ErrorReply, Failure, decode_reply
 from inferbus_worker.outcome import Answered
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.outgoing import instead_of
@@ -68,12 +66,6 @@ def test_an_answer_that_is_too_large_ends_in_an_error_of_its_own_run() -> None:
     smaller = instead_of(message)
     assert smaller is not None
     assert (decode_reply(smaller.payload).run, decode_reply(smaller.payload).seq) == (2, 0)
-
-
-@given(st.integers(0, 2**62), st.text(max_size=20), st.one_of(st.none(), st.text(max_size=20)), st.integers(0, 9))
-def test_a_delta_of_any_run_is_written_as_it_is_encoded(seq: int, text: str, reasoning: str | None, run: int) -> None:
-    whole = Delta(request_id="r", session_id="s", seq=seq, run=run, text=text, reasoning=reasoning)
-    assert DeltaWriter("r", "s", run).write(seq, text, reasoning) == whole.encode()
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from inferbus_client.contract.wire import Accepted, DeltaWriter, Done, ErrorReply, Failure, Reply, Timing
-from inferbus_client.contract.wire import Usage as WireUsage
+from inferbus_client.contract.wire import ErrorReply, Failure, ReplyWriter
 from inferbus_client.contract.wire.messages import ToolCall
-from inferbus_worker.chat import CallDelta, Usage, memory_of, publishable
+from inferbus_worker.chat import CallDelta, memory_of, publishable
 from inferbus_worker.outcome import Answered, Timings
 from inferbus_worker.replies.address import ReplyAddress
 from inferbus_worker.replies.calls import joined, memory_of_deltas
@@ -70,8 +69,8 @@ class ReplyStream:
     """
 
     __slots__ = (
-        *("_accepted", "_backlog", "_deltas", "_due", "_interval", "_is_over", "_is_submitted", "_lock", "_seq"),
-        *("_submit", "_unsent", "_weight", "address"),
+        *("_accepted", "_backlog", "_due", "_interval", "_is_over", "_is_submitted", "_lock", "_seq"),
+        *("_submit", "_unsent", "_weight", "_writer", "address"),
     )
 
     def __init__(
@@ -89,7 +88,7 @@ class ReplyStream:
         self._unsent: _Unsent | None = None
         self._is_submitted = self._is_over = False
         self._seq = address.first_seq
-        self._deltas: DeltaWriter | None = None
+        self._writer: ReplyWriter | None = None
         self._lock = threading.Lock()
         self._accepted = False
         self._weight = len(address.topic) + len(address.request_id) + len(address.correlation_data or b"")
@@ -269,9 +268,7 @@ class ReplyStream:
 
     def _in_json_half(self, unsent: _Unsent, seq: int) -> Iterator[Outgoing]:
         if unsent.accepted is not None:
-            position, eta_ms = unsent.accepted
-            worker = self.address.worker
-            yield self._in_json(Accepted(**self._head(seq), queue_position=position, eta_ms=eta_ms, worker=worker))
+            yield self._in_json(self._written.accepted(seq, *unsent.accepted, self.address.worker), terminal=False)
             seq += 1
         if unsent.deltas:
             yield self._delta(unsent.deltas, seq)
@@ -296,52 +293,46 @@ class ReplyStream:
     def _terminal_in_json(self, outcome: Answered | Failure | Outgoing, seq: int) -> Outgoing:
         if isinstance(outcome, Outgoing):
             return outcome
-        head = self._head(seq)
         if isinstance(outcome, Answered):
             try:
-                return self._in_json(self._done(outcome, head), status="ok")
+                return self._in_json(self._done(outcome, seq), status="ok")
             except ValueError as error:
                 # Whatever pydantic finds wrong. Its words would quote the answer.
                 log.error("an answer could not be written (%s)", type(error).__name__)  # noqa: TRY400
                 outcome = Failure("engine_error")
-        return self._in_json(ErrorReply.of(outcome, **head), status=outcome.code)
+        address = self.address
+        whose = {"request_id": address.request_id, "session_id": address.session_id}
+        refusal = ErrorReply.of(outcome, **whose, seq=seq, run=address.run)
+        return self._in_json(refusal.encode(), status=outcome.code)
 
-    @staticmethod
-    def _done(outcome: Answered, head: dict[str, Any]) -> Done:
-        return Done(
-            **head,
-            text=publishable(outcome.text),
-            finish_reason=outcome.finish_reason,
-            usage=None if outcome.usage is None else _wire_usage(outcome.usage),
-            timing=None if outcome.timings is None else _wire_timing(outcome.timings),
+    def _done(self, outcome: Answered, seq: int) -> bytes:
+        timings = outcome.timings
+        return self._written.done(
+            seq,
+            publishable(outcome.text),
+            outcome.finish_reason,
+            usage=outcome.usage,
+            timing=None if timings is None else _milliseconds(timings),
             reasoning=None if outcome.reasoning is None else publishable(outcome.reasoning),
             model=outcome.model,
-            tool_calls=[ToolCall.model_validate(call) for call in outcome.tool_calls] or None,
+            tool_calls=[ToolCall.model_validate(call).model_dump() for call in outcome.tool_calls] or None,
         )
 
     def _delta(self, deltas: list[tuple[str, str, Sequence[CallDelta]]], seq: int) -> Outgoing:
-        address = self.address
         text = publishable("".join([text for text, _, _ in deltas]))
         reasoning = publishable("".join([reasoning for _, reasoning, _ in deltas])) or None
         calls = joined([call for _, _, calls in deltas for call in calls]) or None
-        if self._deltas is None:
-            self._deltas = DeltaWriter(address.request_id, address.session_id, address.run)
-        payload = self._deltas.write(seq, text, reasoning, calls)
-        return Outgoing(address.topic, payload, json=True, terminal=False, address=address)
+        return self._in_json(self._written.delta(seq, text, reasoning, calls), terminal=False)
 
-    def _in_json(self, reply: Reply, status: str | None = None) -> Outgoing:
-        return Outgoing(
-            self.address.topic,
-            reply.encode(),
-            json=True,
-            status=status,
-            terminal=reply.terminal,
-            address=self.address,
-        )
-
-    def _head(self, seq: int) -> dict[str, Any]:
+    def _in_json(self, payload: bytes, status: str | None = None, *, terminal: bool = True) -> Outgoing:
         address = self.address
-        return {"request_id": address.request_id, "session_id": address.session_id, "seq": seq, "run": address.run}
+        return Outgoing(address.topic, payload, json=True, status=status, terminal=terminal, address=address)
+
+    @property
+    def _written(self) -> ReplyWriter:
+        if self._writer is None:
+            self._writer = ReplyWriter(self.address.request_id, self.address.session_id, self.address.run)
+        return self._writer
 
 
 def _count_before_end(unsent: _Unsent) -> int:
@@ -354,18 +345,10 @@ def _memory(text: str, reasoning: str | None) -> int:
     return sys.getsizeof(text) + (sys.getsizeof(reasoning) if reasoning else 0)
 
 
-def _wire_usage(usage: Usage) -> WireUsage:
-    return WireUsage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-
-
-def _wire_timing(timings: Timings) -> Timing:
+def _milliseconds(timings: Timings) -> tuple[float, float | None, float]:
     first = timings.first_token
-    return Timing(
-        queue_ms=_milliseconds(timings.queue),
-        first_token_ms=None if first is None else _milliseconds(first),
-        total_ms=_milliseconds(timings.total),
+    return (
+        round(timings.queue * 1000, 3),
+        None if first is None else round(first * 1000, 3),
+        round(timings.total * 1000, 3),
     )
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

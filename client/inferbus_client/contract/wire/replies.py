@@ -105,26 +105,6 @@ class Delta(Reply):
     tool_calls: Annotated[list[CallDelta] | None, Field(exclude_if=_is_none)] = None
 
 
-class DeltaWriter:
-    """Writes the deltas of one request as `Delta.encode` does, at a fifth of the cost: most of each is the same."""
-
-    __slots__ = ("_head", "_middle")
-
-    def __init__(self, request_id: str, session_id: str, run: int = 0) -> None:
-        delta = Delta(request_id=request_id, session_id=session_id, seq=0, run=run, text="").encode()
-        head, number, rest = delta.partition(b',"seq":')
-        self._head = head + number
-        self._middle = rest.removeprefix(b"0").removesuffix(b'""}')
-
-    def write(
-        self, seq: int, text: str, reasoning: str | None, tool_calls: Sequence[Mapping[str, Any]] | None = None
-    ) -> bytes:
-        more = b"" if reasoning is None else b',"reasoning":' + to_json(reasoning)
-        if tool_calls is not None:
-            more += b',"toolCalls":' + to_json(tool_calls)
-        return self._head + b"%d" % seq + self._middle + to_json(text) + more + b"}"
-
-
 class Done(Reply):
     """The whole answer. `usage` and `timing` are None where no model was asked (a reset, a new session).
 
@@ -142,6 +122,71 @@ class Done(Reply):
     reasoning: Annotated[str | None, Field(exclude_if=_is_none)] = None
     model: Annotated[str | None, Field(exclude_if=_is_none)] = None
     tool_calls: Annotated[list[ToolCall] | None, Field(exclude_if=_is_none)] = None
+
+
+class ReplyWriter:
+    """Writes the replies of one request as their models' `encode` does, at a tenth of the cost: it makes no models.
+
+    Nothing is checked: what it is given is the worker's own.
+    """
+
+    __slots__ = ("_after_seq", "_before_seq")
+
+    def __init__(self, request_id: str, session_id: str, run: int = 0) -> None:
+        ids = to_json({"v": VERSION, "requestId": request_id, "sessionId": session_id})
+        self._before_seq = ids.removesuffix(b"}") + b',"seq":'
+        self._after_seq = b"," if _is_first(run) else b',"run":%d,' % run
+
+    def accepted(self, seq: int, queue_position: int, eta_ms: int | None, worker: str | None = None) -> bytes:
+        """See `Accepted`."""
+        fields: dict[str, Any] = {"type": "accepted", "queuePosition": queue_position, "etaMs": eta_ms}
+        if worker is not None:
+            fields["worker"] = worker
+        return self._reply(seq, fields)
+
+    def delta(
+        self,
+        seq: int,
+        text: str,
+        reasoning: str | None = None,
+        tool_calls: Sequence[Mapping[str, Any]] | None = None,
+    ) -> bytes:
+        """See `Delta`."""
+        fields: dict[str, Any] = {"type": "delta", "text": text}
+        if reasoning is not None:
+            fields["reasoning"] = reasoning
+        if tool_calls is not None:
+            fields["toolCalls"] = tool_calls
+        return self._reply(seq, fields)
+
+    def done(
+        self,
+        seq: int,
+        text: str,
+        finish_reason: FinishReason,
+        *,
+        usage: tuple[int, int] | None = None,
+        timing: tuple[float, float | None, float] | None = None,
+        reasoning: str | None = None,
+        model: str | None = None,
+        tool_calls: Sequence[Mapping[str, Any]] | None = None,
+    ) -> bytes:
+        """See `Done`, and `Usage` and `Timing`, whose fields come in their order."""
+        fields: dict[str, Any] = {"type": "done", "text": text, "finishReason": finish_reason}
+        fields["usage"] = None if usage is None else {"promptTokens": usage[0], "completionTokens": usage[1]}
+        fields["timing"] = (
+            None if timing is None else {"queueMs": timing[0], "firstTokenMs": timing[1], "totalMs": timing[2]}
+        )
+        if reasoning is not None:
+            fields["reasoning"] = reasoning
+        if model is not None:
+            fields["model"] = model
+        if tool_calls is not None:
+            fields["toolCalls"] = tool_calls
+        return self._reply(seq, fields)
+
+    def _reply(self, seq: int, fields: Mapping[str, Any]) -> bytes:
+        return self._before_seq + b"%d" % seq + self._after_seq + to_json(fields)[1:]
 
 
 class ErrorReply(Reply):
