@@ -44,7 +44,9 @@ class PendingGeneration:
         self._end: Completion | EngineError | None = None
         self._lock = threading.Lock()
         self._has_begun = threading.Event() if first_within is not None else None
-        self._is_over = threading.Event()
+        # Released once, at the end. One thread waits: a lock is all that it takes to sleep on, a fifth of an event.
+        self._is_running = threading.Lock()
+        self._is_running.acquire()
 
     @property
     def is_over(self) -> bool:
@@ -98,9 +100,10 @@ class PendingGeneration:
             is_first_sooner = deadline is None or first_by < deadline
             if is_first_sooner and not self._has_begun.wait(self._first_within):
                 self._give_up(FirstTokenTimeoutError(self._first_within))
-        left = None if deadline is None else deadline - time.monotonic()
-        if (left is not None and left <= 0) or not self._is_over.wait(left):
-            self._give_up(GenerationTimeoutError())
+        if self._end is None:
+            left = -1 if deadline is None else max(deadline - time.monotonic(), 0)
+            if not self._is_running.acquire(timeout=left):
+                self._give_up(GenerationTimeoutError())
         end = self._end
         if isinstance(end, Completion):
             return end
@@ -121,5 +124,5 @@ class PendingGeneration:
             self._end = end
         if self._has_begun is not None:
             self._has_begun.set()
-        self._is_over.set()
+        self._is_running.release()
         return True
