@@ -125,7 +125,7 @@ class ScriptedEngine:
     death: EngineDeadError | None = None
     headroom: float | None = None
     leaked: int = 0
-    counts_exactly: bool = True
+    counts_exactly: bool = False
     memory_bytes: int | None = None
     calls: list[ChatCall] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)

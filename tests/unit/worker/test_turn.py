@@ -19,7 +19,7 @@ from inferbus_worker.engines.base import (
     InvalidCallError,
 )
 from inferbus_worker.settings.projects import ProjectSettings
-from support.rooms import NOTHING, Chunk, Rooms, Script, answer, fail, replies, texts
+from support.rooms import NOTHING, Chunk, Rooms, Script, ScriptedEngine, answer, fail, replies, texts
 
 pytestmark = pytest.mark.usefixtures("state")
 
@@ -250,6 +250,72 @@ OUTCOMES: list[tuple[Exception, str, str]] = [
     (EngineDeadError("gone"), "engine_unavailable", "Error: The model is not available. Please try again later."),
     (InvalidCallError("No images here."), "invalid_request", "Error: Invalid request. No images here."),
 ]
+
+
+class TestCounting:
+    """An engine that counts exactly is asked seldom: what a prompt has grown by, it says itself with the answer."""
+
+    class Exact(ScriptedEngine):
+        """A token is a word; its template adds five to each message."""
+
+        def __init__(self) -> None:
+            super().__init__(self.said, counts_exactly=True)
+            self.counted: list[str] = []
+
+        def count_tokens(self, text: str) -> int:
+            self.counted.append(text)
+            return super().count_tokens(text)
+
+        def prompt(self, call: ChatCall) -> int:
+            return sum(super(type(self), self).count_tokens(one["content"]) + 5 for one in call.messages)
+
+        def said(self, call: ChatCall) -> Iterator[Chunk]:
+            yield Chunk("fine", finish_reason="stop", usage=Usage(self.prompt(call), 1))
+
+    def rooms(self, **settings: Any) -> tuple[Rooms, Exact]:
+        engine = self.Exact()
+        return Rooms(models={"scripted": [engine]}, max_tokens=100, **settings), engine
+
+    def test_short_questions_are_not_counted(self) -> None:
+        rooms, engine = self.rooms(max_history_tokens=200)
+        for number in range(40):
+            rooms.answer(message=f"message {number}")
+        assert engine.counted == []
+
+    def test_the_history_is_cut_by_what_the_engine_says(self) -> None:
+        rooms, engine = self.rooms(max_history_tokens=200)
+        for number in range(40):
+            rooms.answer(message=f"message {number}")
+        # An exchange takes 2 + 1 + 2 * 5 = 13 tokens, and the last answer is taken to have 3 more: 15 fit into 200.
+        turns = [len(call.messages) // 2 for call in engine.calls]
+        assert turns[:18] == [*range(16), 7, 8]
+        assert max(map(engine.prompt, engine.calls)) <= 200 + 7
+
+    def test_a_question_is_counted_where_that_decides_what_of_the_history_stays(self) -> None:
+        rooms, engine = self.rooms(max_history_tokens=3000)
+        for number in range(10):
+            rooms.answer(message=f"message {number}")
+        assert engine.counted == []
+        rooms.answer(message="word " * 850)
+        assert engine.counted == ["word " * 850]
+        assert len(engine.calls[-1].messages) < len(engine.calls[-2].messages)
+
+    def test_one_with_nothing_before_it_is_not(self) -> None:
+        rooms, engine = self.rooms()
+        rooms.answer(message="word " * 850)
+        assert engine.counted == []
+
+    def test_a_system_prompt_is_no_part_of_the_question(self) -> None:
+        rooms, engine = self.rooms(
+            max_history_tokens=60,
+            projects={
+                "general": ProjectSettings(system_prompt="be brief " * 30, model="scripted", models=["scripted"])
+            },
+        )
+        for number in range(6):
+            rooms.answer(message=f"message {number}")
+        assert set(engine.counted) == {"be brief " * 30}
+        assert [len(call.messages) // 2 - 1 for call in engine.calls] == [0, 1, 2, 3, 4, 2]
 
 
 class TestEveryPathEndsOnce:

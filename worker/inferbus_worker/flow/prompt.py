@@ -95,24 +95,25 @@ class Prompt:
         self._history = _history_for(request, job.claim.conversation)
         self._system = _system_prompt(job, prompts.projects[job.key.project])
         self._head_tokens = system_tokens(self._system, engine) + _tokens_of_tools(request, engine)
-        self._said = _remembered_said(request, engine)
-        self._said_tokens = sum(one.tokens for one in self._said)
+        self._said = request.said
+        self._counted: Sequence[Remembered] | None = None
         self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
         self.tools = _tools(request)
-        room = self._room(prompts.max_history_tokens)
-        self.skip = self._history.excess(room, keeps_last_turn=self._goes_on)
+        if not engine.counts_exactly:  # nor, perhaps, does what it says of its answers
+            self._count()
+        self.skip = self._excess(prompts.max_history_tokens) if self._history.messages else 0
 
     @property
     def messages(self) -> Sequence[Message]:
         """The whole prompt, oldest first."""
         system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, *(one.message for one in (*self._history.messages[self.skip :], *self._said))]
+        return [*system, *(one.message for one in self._history.messages[self.skip :]), *self._said]
 
     @property
     def longest(self) -> Usage:
         """The longest that it can be, by our own estimate, and the longest answer to it."""
         history = self._history.tokens_without(self.skip)
-        prompt = self._head_tokens + self._said_tokens + history
+        prompt = self._head_tokens + self._count() + history
         return Usage(prompt, min(self.sampling.max_tokens, max(self._engine.context_tokens - prompt, 0)))
 
     def shorten(self) -> bool:
@@ -131,7 +132,7 @@ class Prompt:
         message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if answer.tool_calls:
             message["tool_calls"] = list(answer.tool_calls)
-        said = (*self._said, remembered(message, answer.usage.completion_tokens + _TEMPLATE_TOKENS))
+        said = (*self._remembered(answer.usage), remembered(message, answer.usage.completion_tokens + _TEMPLATE_TOKENS))
         dropped = len(self._job.claim.conversation.messages) - len(self._history.messages)
         return Change(said, self.skip, dropped, self._job.request.system_prompt)
 
@@ -140,12 +141,39 @@ class Prompt:
         """Whether the last turn of the history is not over: its calls are being answered."""
         return self._job.request.tool_results is not None
 
-    def _room(self, max_history_tokens: int) -> int:
+    def _excess(self, max_history_tokens: int) -> int:
+        """How many of the oldest messages are too many. What is said is counted only where that makes a difference."""
+        # Few tokenizers make more tokens than there are bytes; then the engine says that the prompt is too long.
+        request = self._job.request
+        most = len(request.text.encode(errors="replace")) + request.image_count * _IMAGE_TOKENS
+        room = self._room(max_history_tokens, most + _TEMPLATE_TOKENS * len(self._said))
+        if room < min(max_history_tokens, self._history.tokens):
+            room = self._room(max_history_tokens, self._count())
+        return self._history.excess(room, keeps_last_turn=self._goes_on)
+
+    def _room(self, max_history_tokens: int, said_tokens: int) -> int:
         """How many tokens of history fit beside system prompt, question and answer."""
         # Half of the context is the least a history may have: `max_tokens` is a bound, few answers are that long.
         context = self._engine.context_tokens
         answer = min(self.sampling.max_tokens, context // 2)
-        return min(max_history_tokens, context - self._head_tokens - self._said_tokens - answer)
+        return min(max_history_tokens, context - self._head_tokens - said_tokens - answer)
+
+    def _count(self) -> int:
+        """The length of what is said, in tokens."""
+        if self._counted is None:
+            self._counted = _remembered_said(self._job.request, self._engine)
+        return sum(one.tokens for one in self._counted)
+
+    def _remembered(self, usage: Usage) -> Sequence[Remembered]:
+        """What is said, with its sizes: what the prompt is longer by than all else in it, where nobody has counted.
+
+        To count takes the tokenizer longer than all that a worker thread does besides.
+        """
+        if self._counted is None and len(self._said) == 1:
+            grown = usage.prompt_tokens - self._head_tokens - self._history.tokens_without(self.skip)
+            return [remembered(self._said[0], max(grown, 1))]
+        self._count()
+        return self._counted or ()
 
 
 class BroughtPrompt:
