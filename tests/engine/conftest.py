@@ -9,6 +9,7 @@ import pytest
 
 from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
 from support.needs import needs_module
+from support.running_count import RunningCount
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,15 @@ def vllm_installed(vllm_needed: None) -> None:  # noqa: ARG001 - it has to be as
 
 
 @pytest.fixture(scope="session")
-def engine(vllm_installed: None) -> Iterator[VllmEngine]:  # noqa: ARG001 - it has to be asked first
+def running() -> RunningCount:
+    """How many requests `engine` has in its batch."""
+    return RunningCount()
+
+
+@pytest.fixture(scope="session")
+def engine(vllm_installed: None, running: RunningCount) -> Iterator[VllmEngine]:  # noqa: ARG001 - it has to be asked first
     """A started engine with the demo model."""
-    engine = VllmEngine("demo", [])
+    engine = VllmEngine("demo", [], stat_loggers=[running])
     with warnings.catch_warnings(action="ignore"):
         engine.start()
     yield engine

@@ -31,6 +31,7 @@ from inferbus_worker.engines.base import (
 from inferbus_worker.engines.vllm.engine import VllmEngine, parse_options
 from inferbus_worker.engines.watchdog import PROBE_IN_FORM, probe
 from support.inferbus import inferbus
+from support.running_count import RunningCount
 from support.schemas import WORST
 
 pytestmark = pytest.mark.usefixtures("vllm_installed")
@@ -53,14 +54,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 
 @pytest.fixture
-def long_calls(engine: VllmEngine) -> Iterator[list[Any]]:
+def long_calls(engine: VllmEngine, running: RunningCount) -> Iterator[list[Any]]:
     """Eight generations that outlast any test unless they are cancelled."""
     chats = [long_call(f"number {index}") for index in range(8)]
     generations = [engine.generate(chat) for chat in chats]
     yield generations
     for generation in generations:
         generation.cancel()
-    assert eventually(lambda: engine.running == 0)
+    assert eventually(lambda: running.now == 0)
 
 
 def long_call(text: str) -> ChatCall:
@@ -104,27 +105,27 @@ def test_max_tokens_ends_the_answer_with_length(engine: VllmEngine) -> None:
     assert answer.usage.completion_tokens == 2
 
 
-def test_concurrent_calls_are_one_batch(engine: VllmEngine, long_calls: list[Any]) -> None:
-    assert eventually(lambda: engine.running == len(long_calls))
+def test_concurrent_calls_are_one_batch(running: RunningCount, long_calls: list[Any]) -> None:
+    assert eventually(lambda: running.now == len(long_calls))
 
 
-def test_cancelled_generations_leave_the_batch(engine: VllmEngine, long_calls: list[Any]) -> None:
-    assert eventually(lambda: engine.running == len(long_calls))
+def test_cancelled_generations_leave_the_batch(running: RunningCount, long_calls: list[Any]) -> None:
+    assert eventually(lambda: running.now == len(long_calls))
     for generation in long_calls:
         generation.cancel()
     for generation in long_calls:
         with pytest.raises(CancelledGenerationError):
             generation.wait(None)
-    assert eventually(lambda: engine.running == 0, seconds=5.0)
+    assert eventually(lambda: running.now == 0, seconds=5.0)
 
 
-def test_a_generation_cancelled_at_once_never_runs(engine: VllmEngine) -> None:
+def test_a_generation_cancelled_at_once_never_runs(engine: VllmEngine, running: RunningCount) -> None:
     generation = engine.generate(call())
     generation.cancel()
     generation.cancel()
     with pytest.raises(CancelledGenerationError):
         generation.wait(None)
-    assert eventually(lambda: engine.running == 0)
+    assert eventually(lambda: running.now == 0)
 
 
 def test_cancelling_after_the_end_changes_nothing(engine: VllmEngine) -> None:
@@ -134,18 +135,18 @@ def test_cancelling_after_the_end_changes_nothing(engine: VllmEngine) -> None:
     assert generation.wait(None) == done
 
 
-def test_the_deadline_ends_a_generation(engine: VllmEngine) -> None:
+def test_the_deadline_ends_a_generation(engine: VllmEngine, running: RunningCount) -> None:
     with pytest.raises(GenerationTimeoutError):
         engine.generate(long_call("slow")).wait(time.monotonic() + 0.2)
-    assert eventually(lambda: engine.running == 0)
+    assert eventually(lambda: running.now == 0)
 
 
-def test_a_reader_who_leaves_in_the_middle_stops_the_engine(engine: VllmEngine) -> None:
+def test_a_reader_who_leaves_in_the_middle_stops_the_engine(engine: VllmEngine, running: RunningCount) -> None:
     chat, begun = long_call("tell me everything"), threading.Event()
     generation = engine.generate(chat._replace(stream=True), lambda *_: begun.set())
     assert begun.wait(60)
     generation.cancel()
-    assert eventually(lambda: engine.running == 0)
+    assert eventually(lambda: running.now == 0)
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Graz"}', "", '{"half": ', "[1]", "[" * 150 + "]" * 150])

@@ -204,11 +204,6 @@ class Engine(Protocol):
         ...
 
     @property
-    def running(self) -> int:
-        """How many generations the engine itself says it runs now."""
-        ...
-
-    @property
     def death(self) -> EngineDeadError | None:
         """Why the engine will never answer again, or None while it lives."""
         ...

@@ -139,10 +139,6 @@ class ManagedEngine:
         return self._settings.context or self._last_known_context or _CONTEXT_TOKENS
 
     @property
-    def running(self) -> int:
-        return 0 if (inner := self._inner) is None else inner.running
-
-    @property
     def headroom(self) -> float | None:
         return None if (inner := self._inner) is None else inner.headroom
 

@@ -17,6 +17,7 @@ from inferbus_worker.chat import CallDelta, FinishReason, ToolUse, Usage
 from inferbus_worker.engines.base import ChatCall, EngineError, InvalidCallError
 from inferbus_worker.engines.call_checks import check_messages, checked_parameters
 from inferbus_worker.engines.loop_generation import Chunk
+from inferbus_worker.engines.vllm import rendering
 from inferbus_worker.engines.vllm.errors import refusal, translated
 from inferbus_worker.engines.vllm.forms import gave_up, in_form, response_format
 from inferbus_worker.seldom import Seldom
@@ -65,6 +66,7 @@ class ChatServing:
             raise translated(error, self._serving) from error
 
     async def _chunks(self, call: ChatCall) -> AsyncGenerator[Chunk, None]:
+        rendering.begin(call)
         response = await self._serving.create_chat_completion(self._request(call), self._carrier(call))
         if hasattr(response, "error"):
             _raise_if_cancelled()

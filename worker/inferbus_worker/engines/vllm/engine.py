@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from cachetools import LRUCache
+
 from inferbus_worker import logs
 from inferbus_worker.engines.base import CHARACTERS_PER_TOKEN, ChatCall, EngineDeadError, EngineStartError, OnDelta
 from inferbus_worker.engines.loop_generation import GENERATION_TASK, LoopGeneration
@@ -30,6 +32,7 @@ from inferbus_worker.engines.vllm.measure import bytes_taken
 from inferbus_worker.engines.vllm.orphan_guard import GROUP_SIGNALS
 from inferbus_worker.engines.vllm.output import EngineOutput
 from inferbus_worker.engines.vllm.processes import engine_processes, kill, memory_of
+from inferbus_worker.engines.vllm.rendering import render_in_place
 from inferbus_worker.engines.vllm.room import check_room
 from inferbus_worker.engines.vllm.template import check_template
 
@@ -43,6 +46,9 @@ _KILL_RESERVE = 0.5
 _KILL_INTERVAL = 0.1
 #: What is supposed of a model whose files have not been read: no more than what most have, of their usual tokens.
 _CONTEXT_TOKENS = 32768
+#: Texts whose length in tokens is remembered, and their length: system prompts come again with every request.
+_COUNTED = 256
+_LONGEST_COUNTED = 16384
 _STOPPED = "The engine was stopped while it started."
 
 log = logging.getLogger("inferbus.vllm")
@@ -55,9 +61,17 @@ class VllmEngine:
         model: a directory, a name on the model hub, or `demo` for the model that comes with the package.
         options: vLLM's own command line options, as `vllm serve` takes them.
         places: where those of them stand that come from a file, by name; for what is wrong with them.
+        stat_loggers: vLLM's makers of them, for whoever looks into it. To have any costs a tenth of its loop's time.
     """
 
-    def __init__(self, model: str, options: Sequence[str] = (), places: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        options: Sequence[str] = (),
+        places: Mapping[str, str] | None = None,
+        *,
+        stat_loggers: Sequence[Callable[[Any, int], Any]] = (),
+    ) -> None:
         self._model = model
         self._options = tuple(options)
         self._places = places or {}
@@ -67,9 +81,10 @@ class VllmEngine:
         self._stop_by: float | None = None  # monotonic; set once by `stop`
         self._others: set[psutil.Process] = set()  # of another engine in this process
         self._processes: set[psutil.Process] = set()
-        self._running_by_rank: dict[int, int] = {}
+        self._stat_loggers = list(stat_loggers)
         self._taken: int | None = None  # bytes, as vLLM measured them
         self._counting = threading.Lock()
+        self._counted: LRUCache[str, int] = LRUCache(_COUNTED)
         self._output: EngineOutput | None = None
         # Set on the loop's thread before `_started` is.
         self._loop: asyncio.AbstractEventLoop
@@ -101,10 +116,6 @@ class VllmEngine:
     @property
     def context_tokens(self) -> int:
         return _CONTEXT_TOKENS if self._engine is None else int(self._engine.model_config.max_model_len)
-
-    @property
-    def running(self) -> int:
-        return 0 if self._engine is None or self._engine.errored else sum(self._running_by_rank.values())
 
     @property
     def death(self) -> EngineDeadError | None:
@@ -147,7 +158,12 @@ class VllmEngine:
         if self._engine is None:
             return len(text) // CHARACTERS_PER_TOKEN + 1
         with self._counting:
-            return len(self._tokenizer.encode(text, add_special_tokens=False))
+            count = self._counted.get(text)
+            if count is None:
+                count = len(self._tokenizer.encode(text, add_special_tokens=False))
+                if len(text) <= _LONGEST_COUNTED:
+                    self._counted[text] = count
+            return count
 
     def stop(self, timeout: float) -> None:
         """See `Engine.stop`. Also ends a `start` that is still under way."""
@@ -214,9 +230,11 @@ class VllmEngine:
         if self._stop_by is not None:
             raise EngineStartError(_STOPPED)
         assert self._output is not None  # noqa: S101 - `start` has made it
+        # vLLM's spans are made of its stats.
+        traces = config.observability_config.otlp_traces_endpoint is not None
         with self._output.inherited():
             return AsyncLLM.from_vllm_config(
-                config, usage_context=context, stat_loggers=[self._stat_logger], disable_log_stats=True
+                config, usage_context=context, stat_loggers=self._stat_loggers or None, disable_log_stats=not traces
             )
 
     async def _prepare(self, engine: Any, arguments: Namespace) -> None:
@@ -230,35 +248,12 @@ class VllmEngine:
         _cap_context(engine)
         state = State()
         await init_app_state(engine, state, arguments, tasks)
+        render_in_place(engine.renderer)
         self._chat = ChatServing(state.openai_serving_chat)
         # Its own copy: vLLM's renderer sets truncation on the one it shares between threads.
         self._tokenizer = copy.deepcopy(engine.get_tokenizer())
         self._taken = await bytes_taken(engine)
         self._engine = engine
-
-    def _stat_logger(self, config: Any, rank: int) -> _RunningCount:  # noqa: ARG002 - vLLM's signature
-        return _RunningCount(self._running_by_rank, rank)
-
-
-class _RunningCount:
-    """A vLLM stat logger that keeps one figure of the scheduler's: how many requests are in its batch."""
-
-    def __init__(self, running: dict[int, int], rank: int) -> None:
-        self._running = running
-        self._rank = rank
-
-    def record(self, scheduler_stats: Any, *_: object, **__: object) -> None:
-        if scheduler_stats is not None:
-            self._running[self._rank] = scheduler_stats.num_running_reqs
-
-    def log_engine_initialized(self) -> None:
-        """Nothing to say."""
-
-    def log(self) -> None:
-        """Nothing to say."""
-
-    def record_sleep_state(self, *_: object) -> None:
-        """The worker never puts the engine to sleep."""
 
 
 def _cap_context(engine: Any) -> None:
