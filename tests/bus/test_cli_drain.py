@@ -70,9 +70,11 @@ def test_it_waits_no_longer_than_it_is_told(own_broker: Mosquitto) -> None:
 
 
 def test_nobody_else(own_broker: Mosquitto) -> None:
+    gone = Presence(worker="gone", state="offline").encode().decode()
+    mosquitto_pub(own_broker, topics.presence("gone"), gone, "-r")
     run = inferbus("drain", "--broker", own_broker.url, "nope")
     assert run.returncode == Exit.FAILED
-    assert "there is no worker 'nope' on this broker" in run.stderr
+    assert "there is no worker 'nope' on this broker, nor any other" in run.stderr
     assert inferbus("drain", "--broker", own_broker.url, "a/b").returncode == Exit.USAGE
     assert inferbus("drain", "--broker", own_broker.url, "--wait", "long", "nope").returncode == Exit.USAGE
 

@@ -45,7 +45,7 @@ def drain(
         watch.gather()
         view = watch.workers.get(worker)
         if view is None:
-            raise UnknownWorkerError(worker, list(watch.workers))
+            raise UnknownWorkerError(worker, [name for name, one in watch.workers.items() if not one.is_gone])
         return _Drain(watch, worker, view, progress).run(wait)
 
 
