@@ -300,6 +300,13 @@ class TestCounting:
         assert engine.counted == ["word " * 850]
         assert len(engine.calls[-1].messages) < len(engine.calls[-2].messages)
 
+    def test_a_server_that_leaves_out_what_it_had_cached_is_not_believed(self) -> None:
+        rooms, engine = self.rooms(max_history_tokens=200)
+        engine.script = lambda _call: iter([Chunk("fine", finish_reason="stop", usage=Usage(1, 1))])
+        for _ in range(10):
+            rooms.answer(message="word " * 80)  # 400 characters, and so 51 tokens at least
+        assert max(len(call.messages) // 2 for call in engine.calls) == 200 // (51 + 9)
+
     def test_one_with_nothing_before_it_is_not(self) -> None:
         rooms, engine = self.rooms()
         rooms.answer(message="word " * 850)

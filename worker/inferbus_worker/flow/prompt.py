@@ -18,6 +18,8 @@ from inferbus_worker.state.conversation import Change, Conversation, Remembered,
 
 #: What a chat template adds around one message, in tokens; generous, since a short estimate costs a refused prompt.
 _TEMPLATE_TOKENS: Final = 8
+#: Characters; few tokens are longer.
+_LONG_TOKEN: Final = 8
 #: An image's share of a history. How many tokens one takes is the model's secret; most take some hundred to a thousand.
 _IMAGE_TOKENS: Final = 1024
 
@@ -171,7 +173,8 @@ class Prompt:
         """
         if self._counted is None and len(self._said) == 1:
             grown = usage.prompt_tokens - self._head_tokens - self._history.tokens_without(self.skip)
-            return [remembered(self._said[0], max(grown, 1))]
+            least = len(self._job.request.text) // _LONG_TOKEN + 1  # whatever a server says
+            return [remembered(self._said[0], max(grown, least))]
         self._count()
         return self._counted or ()
 
