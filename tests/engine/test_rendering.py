@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inferbus_worker.chat import Message
 from inferbus_worker.engines.base import ChatCall, Sampling
 from inferbus_worker.engines.vllm import rendering
 from inferbus_worker.engines.vllm.engine import VllmEngine
@@ -46,8 +47,21 @@ def test_a_short_prompt_is_rendered_by_whoever_asks(executor: Any) -> None:
     assert executor.submit(here).result(5) == here()
 
 
-def test_a_long_one_goes_to_the_pool(executor: Any) -> None:
-    rendering.begin(call("x" * 3_000))
+CALLS = [{"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"at": "' + "x" * 3_000 + '"}'}}]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "x" * 3_000}],
+        [{"role": "assistant", "content": "", "tool_calls": CALLS}],
+        [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
+        [{"role": "user", "content": ""}] * 1_000,
+    ],
+    ids=["text", "calls", "parts", "many"],
+)
+def test_a_long_one_goes_to_the_pool(executor: Any, messages: list[Message]) -> None:
+    rendering.begin(ChatCall(messages, Sampling(0.0, 1.0, 8)))
     assert executor.submit(here).result(5).startswith("pool")
 
 

@@ -307,6 +307,14 @@ class TestCounting:
             rooms.answer(message="word " * 80)  # 400 characters, and so 51 tokens at least
         assert max(len(call.messages) // 2 for call in engine.calls) == 200 // (51 + 9)
 
+    def test_beside_tools_it_is_counted_for_a_template_may_leave_them_out(self) -> None:
+        rooms, engine = self.rooms(
+            projects={"general": ProjectSettings(tools=True, model="scripted", models=["scripted"])}
+        )
+        tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+        rooms.answer(message="hello there", tools=[tool])
+        assert "hello there" in engine.counted
+
     def test_one_with_nothing_before_it_is_not(self) -> None:
         rooms, engine = self.rooms()
         rooms.answer(message="word " * 850)

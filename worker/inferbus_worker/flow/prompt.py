@@ -101,7 +101,8 @@ class Prompt:
         self._counted: Sequence[Remembered] | None = None
         self.sampling = _sampling(job, prompts.sampling_of[job.key.project])
         self.tools = _tools(request)
-        if not engine.counts_exactly:  # nor, perhaps, does what it says of its answers
+        # Nor, perhaps, is what it says of its answers exact; and what a template makes of tools nobody knows.
+        if not engine.counts_exactly or self.tools is not None:
             self._count()
         self.skip = self._excess(prompts.max_history_tokens) if self._history.messages else 0
 

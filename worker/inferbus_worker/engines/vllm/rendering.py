@@ -17,8 +17,10 @@ from inferbus_worker.engines.base import ChatCall
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-#: Characters of all messages together. So many take a millisecond or two.
+#: Characters of all messages together, and what each counts besides for the template's work. So many take a
+#: millisecond or two.
 _SHORT: Final = 2000
+_MESSAGE: Final = 32
 
 #: Whether what this task does belongs to a short prompt.
 _is_short: ContextVar[bool] = ContextVar("is_short", default=False)
@@ -29,7 +31,10 @@ def begin(call: ChatCall) -> None:
     length = 0
     for message in call.messages:
         content = message.get("content")
-        length += len(content) if isinstance(content, str) else _SHORT + 1
+        # Pictures, and calls, whose arguments may be as long as they like.
+        if not isinstance(content, str) or message.get("tool_calls"):
+            length = _SHORT + 1
+        length += len(content or "") + _MESSAGE
         if length > _SHORT:
             break
     _is_short.set(length <= _SHORT and call.tools is None)
