@@ -69,7 +69,8 @@ def make_lineup(
     """
     if settings.models:
         _refuse(options, "models: in the file names the models, and each slot has options of its own")
-        return _lineup(settings.reached_models, settings.memory_budget)
+        has_readers = settings.http is not None
+        return _lineup(settings.reached_models, settings.memory_budget, with_metrics=has_readers)
     if settings.backend is not None:
         _refuse(options, f"--backend {settings.backend} takes none of vLLM's; a slot's options stand below models:")
         given = {"url": settings.url, "api_key_env": settings.api_key_env, "api_key_file": settings.api_key_file}
@@ -96,7 +97,8 @@ def make_engine(
     if settings.engine == "vllm":
         from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import, for this engine alone
 
-        return VllmEngine(model or "demo", [*arguments(settings.vllm), *options], places)
+        given = [*arguments(settings.vllm), *options]
+        return VllmEngine(model or "demo", given, places, with_metrics=settings.http is not None)
     _refuse(options, "the simulated engine takes none of vLLM's")
     return SimulatedEngine(
         Behaviour(
@@ -115,7 +117,7 @@ def _refuse(options: Sequence[str], why: str) -> None:
         raise click.UsageError(f"no such option: {name}{nearest(name, flags_of(Settings)) or f'; {why}'}")
 
 
-def _lineup(models: Mapping[str, ModelSettings], memory: int | None = None) -> Lineup:
+def _lineup(models: Mapping[str, ModelSettings], memory: int | None = None, *, with_metrics: bool = False) -> Lineup:
     """The models of the file. What only some of them need is made with the first that does."""
     loop: RemoteLoop | None = None
     if any(place.backend is not None for one in models.values() for place in one.places):
@@ -132,7 +134,7 @@ def _lineup(models: Mapping[str, ModelSettings], memory: int | None = None) -> L
             numbers[kind] += 1
             label = f"{name}/{kind}" + (f"-{numbers[kind]}" if kinds[kind] > 1 else "")
             try:
-                engine = _engine(name, label, place, loop)
+                engine = _engine(name, label, place, loop, with_metrics=with_metrics)
             except SettingsError as error:
                 raise ConflictError(str(error), f"models.{name}") from None
             slot = Slot(model, label, engine, place, concurrency=place.concurrency, host=_host(place))
@@ -169,14 +171,14 @@ def _host(place: SlotSettings) -> str:
     return (urlsplit(place.url).hostname or "") if place.url is not None else ""
 
 
-def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None) -> Engine:
+def _engine(model: str, label: str, place: SlotSettings, loop: RemoteLoop | None, *, with_metrics: bool) -> Engine:
     if place.engine == "simulated":
         return SimulatedEngine(Behaviour(place.first_token, place.per_token, place.capacity, place.failure_rate), model)
     if place.engine == "vllm":
         from inferbus_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415 - a heavy import
 
         places = dict.fromkeys(place.options, f"models.{model}.options")
-        return VllmEngine(place.path or "demo", arguments(place.options), places)
+        return VllmEngine(place.path or "demo", arguments(place.options), places, with_metrics=with_metrics)
     from inferbus_worker.engines.remote.engine import RemoteEngine  # noqa: PLC0415
     from inferbus_worker.engines.remote.place import remote_place  # noqa: PLC0415
 

@@ -20,6 +20,8 @@ from inferbus_worker.state.conversation import Change, Conversation, Remembered,
 _TEMPLATE_TOKENS: Final = 8
 #: Characters; few tokens are longer.
 _LONG_TOKEN: Final = 8
+#: Tokens that a template may write by itself around a question, and before a whole conversation.
+_SLACK: Final = 64
 #: An image's share of a history. How many tokens one takes is the model's secret; most take some hundred to a thousand.
 _IMAGE_TOKENS: Final = 1024
 
@@ -172,10 +174,12 @@ class Prompt:
 
         To count takes the tokenizer longer than all that a worker thread does besides.
         """
-        if self._counted is None and len(self._said) == 1:
+        request = self._job.request
+        if self._counted is None and len(self._said) == 1 and not request.image_count:
             grown = usage.prompt_tokens - self._head_tokens - self._history.tokens_without(self.skip)
-            least = len(self._job.request.text) // _LONG_TOKEN + 1  # whatever a server says
-            return [remembered(self._said[0], max(grown, least))]
+            # What cannot be true is not believed: some servers leave out what they had cached.
+            if len(request.text) // _LONG_TOKEN < grown <= len(request.text.encode(errors="replace")) + _SLACK:
+                return [remembered(self._said[0], grown)]
         self._count()
         return self._counted or ()
 
