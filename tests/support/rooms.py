@@ -121,7 +121,6 @@ class ScriptedEngine:
     model: str = "scripted"
     capacity: int = 8
     context_tokens: int = 1000
-    running: int = 0
     death: EngineDeadError | None = None
     headroom: float | None = None
     leaked: int = 0

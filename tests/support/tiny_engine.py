@@ -28,10 +28,6 @@ class TinyEngine:
         self.model = model
         self._under_way: set[TinyGeneration] = set()
 
-    @property
-    def running(self) -> int:
-        return len(self._under_way)
-
     def start(self) -> None: ...
 
     def stop(self, timeout: float) -> None:

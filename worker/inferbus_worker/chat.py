@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from inferbus_client.units import Int64
+
 #: One message in OpenAI's chat shape: {"role": ..., "content": a string or a list of content parts}.
 Message = Mapping[str, Any]
 
@@ -54,8 +56,8 @@ class CallDelta(NamedTuple):
 
 
 class Usage(NamedTuple):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Int64
+    completion_tokens: Int64
 
 
 def publishable(text: str) -> str:

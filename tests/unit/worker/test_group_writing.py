@@ -159,6 +159,13 @@ class TestOfANewerWorker:
         assert read_ended(b'{"session":"s"}\nfine').finished == Finished("s", Answered("fine"))
         assert read_ended(b'{"session":"s","code":"engine_error"}\n').finished.outcome == Failure("engine_error")
 
+    @pytest.mark.parametrize(
+        "said", [{"finish_reason": "content_filter"}, {"usage": [1.5, 2]}, {"usage": [2**63, 2]}, {"model": 7}]
+    )
+    def test_an_outcome_that_no_reply_can_tell_is_not_read(self, said: dict[str, Any]) -> None:
+        with pytest.raises(UnreadableError):
+            read_ended(json.dumps({"session": "s", **said}).encode() + b"\nfine")
+
 
 HEADS = st.sampled_from(
     ["key", "topic", "request", "session", "json", "correlation", "traced", "code", "usage", "timings", "messages"]

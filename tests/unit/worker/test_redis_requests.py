@@ -6,6 +6,7 @@ from typing import Any
 
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.redis.bids import Charging
+from inferbus_worker.state.redis.calls import Call
 from inferbus_worker.state.redis.group import RedisGroup
 from inferbus_worker.state.redis.holdings import Became, Cancelled, Committed, Confirmed, Reaped, Renewed, Taken
 from inferbus_worker.state.redis.verdicts import (
@@ -448,25 +449,25 @@ class TestForgotten:
         store.ask(one.drop_lane("p", "m"))
         assert end(store, one, taken) is None
 
-    def test_its_admitter_hears_late_that_it_is_answered(self, store: Store) -> None:
+    def forgotten(self, store: Store) -> tuple[RedisGroup, Call[Confirmed], Taken]:
+        """A job that one has admitted and confirmed, and another one holds; the store knows nothing of it any more."""
         one, other = group("w1"), group("w2")
         admit(store, one, bid("j"))
         confirmation = one.confirm(["j"])
         store.ask(confirmation)
         (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
         store.clear()
+        return other, confirmation, taken
+
+    def test_its_admitter_hears_late_that_it_is_answered(self, store: Store) -> None:
+        other, confirmation, taken = self.forgotten(store)
         assert end(store, other, taken) == Committed((), Became.UNKNOWN)
         for _ in range(2):
             assert store.ask(other.adopt("j", "t"))
         assert store.ask(confirmation) == Confirmed(elsewhere=("j",))
 
     def test_or_has_said_that_it_is_dropped(self, store: Store) -> None:
-        one, other = group("w1"), group("w2")
-        admit(store, one, bid("j"))
-        confirmation = one.confirm(["j"])
-        store.ask(confirmation)
-        (taken,) = store.ask(other.take("t", [("m", 1)])).jobs
-        store.clear()
+        other, confirmation, taken = self.forgotten(store)
         assert store.ask(confirmation) == Confirmed(gone=("j",))
         assert end(store, other, taken) is None
         assert not store.ask(other.adopt("j", "t"))

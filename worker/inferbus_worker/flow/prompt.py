@@ -20,8 +20,8 @@ from inferbus_worker.state.conversation import Change, Conversation, Remembered,
 _TEMPLATE_TOKENS: Final = 8
 #: Characters; few tokens are longer.
 _LONG_TOKEN: Final = 8
-#: Tokens that a template may write by itself around a question, and before a whole conversation.
-_SLACK: Final = 64
+#: Tokens that a template may write by itself before a conversation.
+_SLACK: Final = 56
 #: An image's share of a history. How many tokens one takes is the model's secret; most take some hundred to a thousand.
 _IMAGE_TOKENS: Final = 1024
 
@@ -148,10 +148,7 @@ class Prompt:
 
     def _excess(self, max_history_tokens: int) -> int:
         """How many of the oldest messages are too many. What is said is counted only where that makes a difference."""
-        # Few tokenizers make more tokens than there are bytes; then the engine says that the prompt is too long.
-        request = self._job.request
-        most = len(request.text.encode(errors="replace")) + request.image_count * _IMAGE_TOKENS
-        room = self._room(max_history_tokens, most + _TEMPLATE_TOKENS * len(self._said))
+        room = self._room(max_history_tokens, self._most)
         if room < min(max_history_tokens, self._history.tokens):
             room = self._room(max_history_tokens, self._count())
         return self._history.excess(room, keeps_last_turn=self._goes_on)
@@ -162,6 +159,13 @@ class Prompt:
         context = self._engine.context_tokens
         answer = min(self.sampling.max_tokens, context // 2)
         return min(max_history_tokens, context - self._head_tokens - said_tokens - answer)
+
+    @property
+    def _most(self) -> int:
+        """As many tokens as what is said may have. Few tokenizers make more of a text than it has bytes."""
+        request = self._job.request
+        size = len(request.text.encode(errors="replace")) + request.image_count * _IMAGE_TOKENS
+        return size + _TEMPLATE_TOKENS * len(self._said)
 
     def _count(self) -> int:
         """The length of what is said, in tokens."""
@@ -178,7 +182,7 @@ class Prompt:
         if self._counted is None and len(self._said) == 1 and not request.image_count:
             grown = usage.prompt_tokens - self._head_tokens - self._history.tokens_without(self.skip)
             # What cannot be true is not believed: some servers leave out what they had cached.
-            if len(request.text) // _LONG_TOKEN < grown <= len(request.text.encode(errors="replace")) + _SLACK:
+            if len(request.text) // _LONG_TOKEN < grown <= self._most + _SLACK:
                 return [remembered(self._said[0], grown)]
         self._count()
         return self._counted or ()

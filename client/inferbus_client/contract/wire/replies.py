@@ -127,7 +127,7 @@ class Done(Reply):
 class ReplyWriter:
     """Writes the replies of one request as their models' `encode` does, at a tenth of the cost: it makes no models.
 
-    Nothing is checked: what it is given is the worker's own.
+    Nothing is checked: what it is given is the worker's own, or was checked where it came in.
     """
 
     __slots__ = ("_after_seq", "_before_seq")

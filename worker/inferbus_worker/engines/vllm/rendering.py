@@ -59,21 +59,17 @@ class _InPlace(Executor):
     def submit(
         self, fn: Callable[_Parameters, _Result], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> Future[_Result]:
+        future: Future[_Result]
         if self._in_pool or not _is_short.get():
-            return self._submit(fn, *args, **kwargs)
-        future: Future[_Result] = Future()
+            future = self._pool.submit(fn, *args, **kwargs)
+            self._in_pool.add(future)
+            future.add_done_callback(self._in_pool.discard)
+            return future
+        future = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - who waits for it is told
             future.set_exception(error)
-        return future
-
-    def _submit(
-        self, fn: Callable[_Parameters, _Result], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
-    ) -> Future[_Result]:
-        future = self._pool.submit(fn, *args, **kwargs)
-        self._in_pool.add(future)
-        future.add_done_callback(self._in_pool.discard)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
