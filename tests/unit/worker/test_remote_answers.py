@@ -161,6 +161,13 @@ def test_each_of_the_figures_of_a_cached_prompt_has_to_be_one(loop: RemoteLoop) 
     assert done.usage == (5, 1)
 
 
+def test_of_a_cached_prompt_what_is_not_said_again_still_holds(loop: RemoteLoop) -> None:
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 30, "output_tokens": 1}
+    start = event({"type": "message_start", "message": {"usage": usage}}, "message_start")
+    last = end("anthropic", input_tokens=6, cache_read_input_tokens="many", output_tokens=2)
+    assert ask(loop, "anthropic", start, said("anthropic", "hi"), last, stop("anthropic")).usage == (36, 2)
+
+
 @pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029"])
 def test_what_ends_a_line_of_text_does_not_end_one_of_ollamas(loop: RemoteLoop, character: str) -> None:
     """JSON holds these as they are."""

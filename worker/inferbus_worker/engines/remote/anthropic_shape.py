@@ -30,6 +30,8 @@ from inferbus_worker.engines.remote.row import figure
 #: What it takes of a call that another server's model has made.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+#: The prompt's tokens, those from and for the cache too.
+_PROMPT: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
@@ -37,7 +39,7 @@ async def answer(
     place: RemotePlace, model: str, context: int, call: ChatCall, connections: Connections
 ) -> AsyncGenerator[Chunk, None]:
     """See `openai_shape.answer`."""
-    tally = Tally(call)
+    tally, prompt = Tally(call), dict[str, int]()
     async with connections.events("/v1/messages", request(place, model, context, call), call.trace) as stream:
         async for event in until_its_end(stream, tally):
             kind = event["type"]
@@ -57,7 +59,9 @@ async def answer(
                     yield Chunk(calls=[CallDelta(_number(event), text(block.get("id")), text(block.get("name")))])
             elif kind in {"message_start", "message_delta"}:
                 usage = mapping(event.get("usage") or mapping(event.get("message")).get("usage"))
-                tally.tell(_prompt(usage), usage.get("output_tokens"))
+                # A later event may repeat some of the figures alone: the others still hold.
+                prompt |= {name: told for name in _PROMPT if (told := figure(usage.get(name))) is not None}
+                tally.tell(sum(prompt.values()) if prompt else None, usage.get("output_tokens"))
                 if reason := mapping(event.get("delta")).get("stop_reason"):
                     tally.reason = finish_reason(reason, call.tools)
     yield tally.last(place)
@@ -187,10 +191,3 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in _IMAGES or not head.endswith(";base64"):
         raise InvalidCallError("An image must be a data URI in base64, of a JPEG, PNG, GIF or WebP.")
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
-
-
-def _prompt(usage: Mapping[str, Any]) -> int | None:
-    """The prompt's tokens, those from and for the cache too."""
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    told = [tokens for name in names if (tokens := figure(usage.get(name))) is not None]
-    return sum(told) if told else None
