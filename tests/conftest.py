@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, free_port
 from support.needs import needs_module
 from support.worker import WorkerProcess
 
@@ -64,6 +64,7 @@ def starting_worker(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory)
     needs_module("vllm")
     # Hot by default: whoever says nothing gets noise, whoever says 0 must get greedy answers.
     options: dict[str, Any] = {"workers": 64, "rate_limit": "off", "temperature": 2.0, "max_message_bytes": 1_000_000}
+    options["http"] = free_port()
     projects = tmp_path_factory.mktemp("real") / "projects.yaml"
     projects.write_text("projects: {real: {}, engine: {response_format: true, tools: true}}\n")
     worker = WorkerProcess(broker, "demo", config=projects, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from inferbus_worker.engines.base import ChatCall, Sampling
 from inferbus_worker.engines.vllm.engine import VllmEngine
+from support.gateway import told
 from support.listener import Heard, Listener
 from support.mosquitto import Mosquitto
 from support.waiting import until
@@ -58,6 +60,16 @@ def test_greedy_answers_over_the_bus_are_the_engine_s_own(replies: Listener, eng
         ask(replies, f"greedy-{number}", question)
         (reply,) = replies.wait(number + 1)[number:]
         assert reply.text == directly(engine, question)
+
+
+def test_its_metrics_hold_vllms_own(replies: Listener, real_worker: WorkerProcess) -> None:
+    ask(replies, "scraped", "Hello")
+    replies.wait(1)
+    status, figures = told(real_worker.http_port, "/metrics")
+    assert status == 200
+    generated = re.search(r"^vllm:generation_tokens_total{.*} (.+)$", figures, re.MULTILINE)
+    assert generated is not None
+    assert float(generated[1]) > 0
 
 
 def test_sixty_four_conversations_remember_their_own_name_and_no_other(replies: Listener) -> None:

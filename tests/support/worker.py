@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from inferbus_client.contract import topics
 from inferbus_client.contract.presence import Presence, decode_announcement
@@ -36,6 +36,9 @@ class WorkerProcess:
         broker_url: where it is not the one that the broker says of itself.
         **options: flags by name (`queue_size=10` is `--queue-size 10`); a list repeats its flag, True is a bare flag.
             `workers` bounds them as well, where `max_workers` does not.
+
+    Attributes:
+        http_port: what `http` says.
     """
 
     def __init__(
@@ -62,11 +65,16 @@ class WorkerProcess:
             **options,
         }
         self.id = str(named["worker_id"])
+        self.http_port: Any = options.get("http")
         self.arguments = ["serve", *([] if model is None else [model]), *_flags(named), *extra]
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="inferbus-worker-")
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
