@@ -8,17 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Final, NoReturn
 
-import psutil
 import pytest
-
-from support.waiting import until
 
 #: Where Debian and Homebrew put daemons, which is not on everybody's PATH.
 _DAEMONS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
-#: Where scripts/lib/llama-server puts what it builds, and how long that may take on two busy cores.
+#: Where scripts/lib/llama-server puts what it builds.
 _LLAMA_SERVER: Final = Path(__file__).resolve().parents[2] / ".cache" / "llama.cpp" / "llama-server"
-_LLAMA_BUILD_TIMEOUT: Final = 1500.0
 
 
 def needs_module(name: str) -> None:
@@ -36,22 +32,12 @@ def needs_program(name: str) -> str:
 
 
 def needs_llama_server() -> str:
-    """The path of llama.cpp's server; waits for it where scripts/test builds it beside the tests."""
+    """The path of llama.cpp's server; go on only if there is one."""
     if named := os.environ.get("INFERBUS_LLAMA_SERVER"):
         return named
-    if build := os.environ.get("INFERBUS_LLAMA_BUILD"):
-        until(lambda: not psutil.pid_exists(int(build)) or _is_done(int(build)), _LLAMA_BUILD_TIMEOUT, every=1)
     if not _LLAMA_SERVER.exists():
         _missing("llama.cpp's server is not built (scripts/setup backends builds it)")
     return str(_LLAMA_SERVER)
-
-
-def _is_done(pid: int) -> bool:
-    """Whether it has ended and only waits for its parent to notice."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def needs_npm(complaint: str) -> None:

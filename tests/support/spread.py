@@ -24,9 +24,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 #: Fixtures that start a vLLM, or import it, which takes a process half a minute and a gigabyte.
 _OF_VLLM: Final = {"vllm_needed", "vllm_installed", "starting_worker", "vllm_server"}
-#: Fixtures that may have to wait until llama.cpp's server is built, which takes longer than any test may else.
-_OF_LLAMA: Final = {"llama_server"}
-_LLAMA_TIMEOUT: Final = 1800
 _KEY: Final = "file_of_groups"
 
 
@@ -80,9 +77,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         if _OF_VLLM.intersection(item.fixturenames):
             item.add_marker(pytest.mark.vllm)
-        if _OF_LLAMA.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.timeout(_LLAMA_TIMEOUT))
-            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("vllm"):
             item.add_marker(pytest.mark.slow)
             groups[item.nodeid] = "vllm"
