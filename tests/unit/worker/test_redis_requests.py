@@ -176,6 +176,14 @@ class TestTheVerdict:
             Limited,
         ]
 
+    def test_a_limit_keeps_no_more_than_it_let_through_at_once(self, store: Store) -> None:
+        one = group()
+        for number in range(30):
+            admit(store, one, bid(f"j{number}", windows=(("w", 1000, 10.0),)))
+            store.pass_(3)
+        (window,) = store.client.keys("*window:w")
+        assert store.client.llen(window) == 4
+
     def test_a_session_has_one_request_at_a_time(self, store: Store) -> None:
         one, two = group("w1"), group("w2")
         admit(store, one, bid("j", session="s"))

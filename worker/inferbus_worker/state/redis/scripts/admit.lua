@@ -81,11 +81,13 @@ if wait > 0 then
   return {'limited', wait}
 end
 for index = WINDOWS, windows, 3 do
-  local window, limit = P .. 'window:' .. ARGV[index], ARGV[index + 1]
-  if call('RPUSH', window, at) > tonumber(limit) then
-    call('LTRIM', window, -limit, -1)
+  -- One leaves for one that comes, if its time is over: so there are never more than have been let through at once.
+  local window, length = P .. 'window:' .. ARGV[index], ARGV[index + 2]
+  call('RPUSH', window, at)
+  if at - call('LINDEX', window, 0) >= tonumber(length) then
+    call('LPOP', window)
   end
-  call('PEXPIRE', window, ARGV[index + 2])
+  call('PEXPIRE', window, length)
 end
 if known then
   return {'known', known:sub(3)}
