@@ -248,6 +248,31 @@ def test_a_worker_that_comes_back_is_sent_what_it_had_taken(
     assert models == {"a-model"}
 
 
+def test_as_many_go_at_once_as_the_workers_run_that_are_there_by_then(
+    way: tuple[str, ...], fake_worker: FakeWorker, paths: tuple[str, str, str], tmp_path: Path
+) -> None:
+    write(Path(paths[0]), [request(f"r{n}") for n in range(10)])
+    names = [f"{one}-{fake_worker.project}" for one in ("a", "b")]
+    may_answer = Event()
+
+    def late(request: Mapping[str, Any]) -> Iterator[Act]:
+        yield accepted()
+        assert may_answer.wait(PATIENCE)
+        yield done(said(request))
+
+    fake_worker.script = late
+    with started("batch", *paths, *way) as process:
+        for number, name in enumerate(names, start=1):
+            announce(fake_worker, name, "ready", name, group="inferbus")
+            until(lambda: len(fake_worker.heard) == 2 * number)  # noqa: B023
+        may_answer.set()
+        process.communicate(timeout=60)
+    for name in names:
+        fake_worker.publish(topics.presence(name), b"", retain=True)
+    assert process.returncode == 0
+    assert len(texts(answers_in(tmp_path))) == 10
+
+
 def test_what_a_worker_of_a_group_had_taken_is_left_to_the_others(
     way: tuple[str, ...], fake_worker: FakeWorker, paths: tuple[str, str, str], tmp_path: Path
 ) -> None:

@@ -72,6 +72,21 @@ def test_one_always_goes_and_answers_bring_the_others_back() -> None:
     assert pace.at_once == 8
 
 
+def test_what_is_allowed_later_holds_from_then_on() -> None:
+    clock = Clock()
+    pace = Pace(2, backoff=EXACT, clock=clock)
+    allowed = []
+    for most in (4, 3, 8):
+        pace.allow(most)
+        allowed.append(pace.at_once)
+    clock.now += 1
+    pace.refused(clock.now, 0.0)
+    for most in (16, 2):
+        pace.allow(most)
+        allowed.append(pace.at_once)
+    assert allowed == [4, 3, 8, 4, 2]
+
+
 def test_trouble_lasts_until_there_is_an_answer() -> None:
     clock = Clock()
     pace = Pace(8, backoff=EXACT, clock=clock)

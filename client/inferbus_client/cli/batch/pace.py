@@ -52,6 +52,14 @@ class Pace:
         """Seconds until anything goes, after a refusal."""
         return max(self._opens - self._clock(), 0.0)
 
+    def allow(self, most: int) -> None:
+        """Let at most so many be under way from now on; who is over that ends first."""
+        if most == self._most:
+            return
+        self._at_once = float(most) if self._at_once == self._most else min(self._at_once, most)
+        self._most = most
+        self._changed.set()
+
     async def enter(self) -> float:
         """Wait for a place, and take it; returns when that was."""
         while self.held or self._active >= self.at_once or self.pause:

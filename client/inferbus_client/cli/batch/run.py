@@ -95,6 +95,8 @@ class Run:
         self._mark = uuid.uuid4().hex[:8]
         self._attendance = Attendance(client)
         self._pace = Pace(task.concurrency or _AT_ONCE)
+        self._places = 0
+        self._free = asyncio.Semaphore(0)  # of the places
         self._trouble = ""
         self._last_answer = 0.0
 
@@ -108,10 +110,8 @@ class Run:
             OSError: what has come cannot be written.
         """
         await self._attendance.gather()
-        most = self._task.concurrency or min(self._attendance.capacity or _AT_ONCE, _MOST_AT_ONCE)
-        self._pace = Pace(most)
         self._pace.hold(self._attendance.missing)
-        free = asyncio.Semaphore(most)
+        self._make_room()
         try:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._watch(progress))
@@ -119,10 +119,12 @@ class Run:
                     if isinstance(line, LineFaultError):
                         raise SettingsError(f"{self._task.requests.name} has changed meanwhile: {line}")
                     if line.digest not in self._task.done:
-                        await free.acquire()
-                        tasks.create_task(self._settle(line)).add_done_callback(lambda _task: free.release())
-                for _ in range(most):
-                    await free.acquire()  # by whoever is the last
+                        await self._free.acquire()
+                        tasks.create_task(self._settle(line)).add_done_callback(lambda _task: self._free.release())
+                left = 0
+                while left < self._places:  # whoever is the last
+                    await self._free.acquire()
+                    left += 1
                 watch.cancel()
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -227,12 +229,21 @@ class Run:
         while True:
             await self._attendance.look()
             self._pace.hold(self._attendance.missing)
+            self._make_room()
             waiting = self._waiting()
             since = self._pace.troubled_since
             if since is not None and time.monotonic() - since > self._task.patience:
                 raise RequestTimeoutError(f"answer to any request ({waiting or self._trouble})", self._task.patience)
             progress.show(waiting)
             await asyncio.sleep(_TICK)
+
+    def _make_room(self) -> None:
+        """As many at once as the workers who are ready run: some are heard of later than others, or come later."""
+        most = self._task.concurrency or min(self._attendance.capacity or self._places or _AT_ONCE, _MOST_AT_ONCE)
+        self._pace.allow(most)
+        for _ in range(most - self._places):
+            self._free.release()
+        self._places = max(self._places, most)
 
     def _waiting(self) -> str:
         """What all wait for; empty while they go on."""
