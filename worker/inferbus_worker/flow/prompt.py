@@ -6,6 +6,7 @@ Of a conversation that the request brings along, all of it: nobody but the reque
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from inferbus_client.contract.wire import Request
@@ -24,6 +25,8 @@ _LONG_TOKEN: Final = 8
 _SLACK: Final = 56
 #: An image's share of a history. How many tokens one takes is the model's secret; most take some hundred to a thousand.
 _IMAGE_TOKENS: Final = 1024
+
+_message_of: Final = attrgetter("message")
 
 
 class Alone(NamedTuple):
@@ -112,7 +115,7 @@ class Prompt:
     def messages(self) -> Sequence[Message]:
         """The whole prompt, oldest first."""
         system: list[Message] = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, *(one.message for one in self._history.messages[self.skip :]), *self._said]
+        return [*system, *map(_message_of, self._history.messages[self.skip :]), *self._said]
 
     @property
     def longest(self) -> Usage:
