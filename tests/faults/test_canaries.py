@@ -20,6 +20,7 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.needs import needs_module
 from support.requester import Requester
+from support.waiting import PATIENCE
 from support.worker import WorkerProcess
 
 #: In every secret, and in no other text.
@@ -156,7 +157,7 @@ def test_what_the_engine_refuses_and_fails(
                 requester.send(f"My name is {_CANARY}", params={"response_format": shape}, **more)
         requester.send("word " * 50_000 + _CANARY)
         requester.send(_CANARY, params={"stop": ["", _CANARY]})
-        requester.settle()
+        requester.settle(3 * PATIENCE)  # the longest prompt that there can be, on a machine that is busy
     said = real_worker.log[before:]
     assert_silent(said)
     assert_whole_lines(said)
