@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from .figures import Machine, Section, Verdict
 
@@ -28,14 +29,33 @@ _ORDER: Final = (
 )
 
 
+class DocumentError(RuntimeError):
+    """There is no writing where the document is to be, or what lies there is not what was written there before."""
+
+
+def check(path: Path) -> None:
+    """See before hours of measuring that what comes of them can be written.
+
+    Raises:
+        DocumentError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _before(path)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except ValidationError:
+        raise DocumentError(f"{_store(path)} is not what an earlier run has written beside its document") from None
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
 def merge(path: Path, new: Iterable[Section]) -> list[Section]:
     """The sections that were measured before, with those of now in their places; written down for the next time."""
-    store = path.with_suffix(".json")
-    before = _SECTIONS.validate_json(store.read_bytes()) if store.exists() else []
-    found = {(section.suite, section.setting): section for section in (*before, *new)}
+    found = {(section.suite, section.setting): section for section in (*_before(path), *new)}
     sections = sorted(found.values(), key=lambda section: (_ORDER.index(section.suite), section.setting))
     path.parent.mkdir(parents=True, exist_ok=True)
-    store.write_bytes(_SECTIONS.dump_json(sections, indent=1) + b"\n")
+    _replace(_store(path), _SECTIONS.dump_json(sections, indent=1) + b"\n")
     return sections
 
 
@@ -47,7 +67,22 @@ def write(path: Path, sections: list[Section], plots: Mapping[str, str]) -> None
     parts += [f"![{what}]({name})\n" for name, what in plots.items()]
     parts += [_section(section) for section in sections]
     parts.append(_BEGIN + _by_hand(path) + _END + "\n")
-    path.write_text("\n".join(parts))
+    _replace(path, "\n".join(parts).encode())
+
+
+def _store(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _before(path: Path) -> list[Section]:
+    return _SECTIONS.validate_json(_store(path).read_bytes()) if _store(path).exists() else []
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file in one go: whoever interrupts us leaves the old one."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def _by_hand(path: Path) -> str:

@@ -22,6 +22,8 @@ class Spread(BaseModel):
         return cls(median=statistics.median(rounds), low=min(rounds), high=max(rounds))
 
     def text(self, digits: int = 2) -> str:
+        if self.low == self.high:  # of one round, mostly: there is no spread
+            return f"{self.median:,.{digits}f}"
         return f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
 
 
@@ -48,7 +50,8 @@ class Ratio(BaseModel):
 
     def verdict(self, goal: str) -> Verdict:
         met = self.spread.median <= self.goal if self.at_most else self.spread.median >= self.goal
-        return Verdict(goal=goal, figure=self.spread.text(), met=met)
+        looks_met = not met and round(self.spread.median, 2) == self.goal
+        return Verdict(goal=goal, figure=self.spread.text(3 if looks_met else 2), met=met)
 
 
 class Curve(BaseModel):

@@ -111,7 +111,9 @@ def _section(engine: str, found: _Found) -> Section:
         ],
         header=["streams", "side", "requests/s", "first delta, median (ms)", "gateway's CPU per request (ms)"],
         rows=[_row(streams, side, found[streams, side]) for streams in _STREAMS for side in _SIDES],
-        verdicts=[goal.verdict(goal.label) for goal in goals],
+        verdicts=[
+            goal.verdict(f"{goal.label}: at {'most' if goal.at_most else 'least'} {goal.goal:g}") for goal in goals
+        ],
         ratios=goals,
     )
 

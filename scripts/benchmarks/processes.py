@@ -166,10 +166,10 @@ def echo(port: int, dialect: str, tree: Path) -> Child:
 
 def worker(port: int, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
     """`inferbus serve` with these arguments; its log says `ready:`."""
-    program = str(Path(sys.executable).with_name("inferbus"))
     always = ["--broker", f"mqtt://127.0.0.1:{port}", "--worker-id", f"bench-{port}", "--rate-limit", "off"]
     more = ["--drain-timeout", "1s", "--log-format", "json"]
-    return Child([program, "serve", *always, *more, *arguments], environment)
+    # Not the command that is installed, which begins where this commit's packages do.
+    return Child([sys.executable, "-m", "inferbus_worker", "serve", *always, *more, *arguments], environment)
 
 
 def simulated_worker(port: int, *arguments: str) -> Child:

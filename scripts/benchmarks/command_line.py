@@ -1,0 +1,137 @@
+"""What may be said on the command line, and what of it cannot be meant together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from .machine import gpu
+from .model import SHAPES
+from .plan import Plan
+
+_OUT: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+_ROUNDS: Final = 5
+_QUICK_ROUNDS: Final = 2
+_LEVELS: Final = (1, 8, 64)
+_GPU_SHAPE: Final = "1b"
+_GPU_LEVELS: Final = (64, 256, 512, 1_000)
+
+_ALONE: Final = {
+    "bus": "requests in three dialects on an engine that costs nothing, beside an echo",
+    "curves": "the same over sessions, sizes, histories and projects",
+    "overload": "what a flood of requests does to those that are accepted",
+    "memory": "the worker's size over a million sessions",
+    "startup": "commands and imports",
+    "streams": "64 to 1,000 streams at once, beside a bare publisher",
+    "gateway": "the OpenAI-shaped gateway, beside the bus",
+    "fleet": "state in Redis, and 1 to 8 workers",
+}
+_ON_ENGINE: Final = {
+    "engine": "a real vLLM: over the bus, in this process, over HTTP",
+    "streaming": "the same, streamed",
+}
+
+
+class Wishes(argparse.Namespace):
+    """What was asked for.
+
+    Attributes:
+        plan: how much of it.
+        suites: which.
+        out: the document.
+        compare: the commit beside which the worker's CPU time is to be printed; None: measure the suites.
+    """
+
+    plan: Plan
+    suites: list[str]
+    out: Path
+    compare: str | None
+
+
+def read(words: Sequence[str]) -> Wishes:
+    """What the words ask for.
+
+    Raises:
+        SystemExit: they cannot be meant, which has been said, or ask for help.
+    """
+    parser = _parser()
+    split = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:split])
+    options = tuple(words[split + 1 :])
+    wishes = Wishes(compare=given.compare, out=(given.out or _OUT).resolve())
+    wishes.suites = given.only or [*([] if given.gpu else _ALONE), *_ON_ENGINE]
+    of_engine = {"--gpu": given.gpu, "--sessions": given.sessions, "--shape": given.shape, "what follows --": options}
+    said = [name for name, value in of_engine.items() if value]
+    if given.compare is not None:
+        said += [name for name, value in (("--only", given.only), ("--out", given.out)) if value]
+        if said:
+            parser.error(f"--compare prints one figure, and takes --rounds and --quick alone, not {said[0]}")
+        if not given.compare:
+            parser.error("--compare needs a commit")
+    elif said and not _ON_ENGINE.keys() & set(wishes.suites):
+        parser.error(f"{said[0]} is for the suites {' and '.join(_ON_ENGINE)} alone")
+    elif given.gpu and not _ON_ENGINE.keys() >= set(wishes.suites):
+        parser.error(f"--gpu measures the suites {' and '.join(_ON_ENGINE)} alone")
+    elif given.gpu and gpu() is None:
+        parser.error("--gpu: no GPU answers here (nvidia-smi names none)")
+    if wishes.out.is_dir() or wishes.out.suffix == ".json":
+        parser.error(f"--out: {wishes.out} cannot be the document; beside it stands a file of the same name in .json")
+    wishes.plan = Plan(
+        rounds=given.rounds or (_QUICK_ROUNDS if given.quick else _ROUNDS),
+        quick=given.quick,
+        levels=given.sessions or (_GPU_LEVELS if given.gpu else _LEVELS),
+        shape=given.shape or (_GPU_SHAPE if given.gpu else None),
+        engine_options=options,
+    )
+    return wishes
+
+
+def _parser() -> argparse.ArgumentParser:
+    suites = {**_ALONE, **_ON_ENGINE}
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        usage="scripts/bench [OPTION ...] [-- OPTION OF VLLM'S ...]",
+        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with plots, suite by\n"
+        "suite. On a machine that does nothing else, all of it takes well over an hour.\n\n"
+        "suites:\n" + "\n".join(f"  {name:<11}{what}" for name, what in suites.items()),
+        epilog="What follows -- goes to vLLM, on every side alike:\n\n"
+        "  scripts/bench --gpu -- --gpu-memory-utilization 0.5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--only", action="append", choices=suites, metavar="SUITE", help="measure this suite; repeatable")
+    add("--quick", action="store_true", help="a tenth of the requests, to see that it works")
+    add(
+        *("--rounds",),
+        type=_whole,
+        metavar="N",
+        help=f"repeat everything so often (default {_ROUNDS}, quick {_QUICK_ROUNDS})",
+    )
+    add("--out", type=Path, metavar="FILE", help="the document to write (default docs/benchmarks.md)")
+    add("--sessions", type=_levels, metavar="N,…", help="concurrent sessions of the engine's suites (default 1,8,64)")
+    add("--shape", choices=SHAPES, help="random weights in this shape instead of the demo model")
+    at = ", ".join(f"{level:,}" for level in _GPU_LEVELS)
+    add("--gpu", action="store_true", help=f"the engine's suites alone: --shape {_GPU_SHAPE}, at {at} sessions")
+    add(
+        *("--compare",),
+        metavar="COMMIT",
+        help="only print what a request costs the worker beside what it does at a commit, in CPU time on an engine "
+        "that costs nothing. Of less than 5 rounds, a difference of a fifth may be chance",
+    )
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
+    return int(text)
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(_whole(level) for level in text.split(","))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError("must be whole numbers, at least 1, with commas between") from None

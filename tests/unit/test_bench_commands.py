@@ -1,0 +1,63 @@
+"""What `scripts/bench` can be asked for, and what it refuses before it measures for an hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import command_line, document, engine
+
+
+def test_every_suite_that_can_be_asked_for_can_be_measured() -> None:
+    assert command_line.read([]).suites == [*program._ALONE, *engine.WAYS]
+
+
+def test_what_follows_two_dashes_is_vllms() -> None:
+    wishes = command_line.read(["--only", "engine", "--", "--dtype", "float32"])
+    assert (wishes.suites, wishes.plan.engine_options) == (["engine"], ("--dtype", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("bus", "unrecognized arguments: bus"),
+        ("--only buss", "invalid choice: 'buss'"),
+        ("--rounds many", "must be a whole number, at least 1"),
+        ("--rounds 0", "must be a whole number, at least 1"),
+        ("--sessions 1,,2", "must be whole numbers, at least 1, with commas between"),
+        ("--sessions 5 --only startup", "--sessions is for the suites engine and streaming alone"),
+        ("--only startup -- --dtype float32", "what follows -- is for the suites engine and streaming alone"),
+        ("--only bus --only engine --gpu", "--gpu measures the suites engine and streaming alone"),
+        ("--compare=", "--compare needs a commit"),
+        ("--compare HEAD --only bus", "takes --rounds and --quick alone, not --only"),
+        ("--out /", "cannot be the document"),
+        ("--out x.json", "cannot be the document"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_once(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.read(words.split())
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_gpus_suites_need_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command_line, "gpu", lambda: None)
+    with pytest.raises(SystemExit):
+        command_line.read(["--gpu"])
+    assert "no GPU answers here" in capsys.readouterr().err
+    monkeypatch.setattr(command_line, "gpu", lambda: "one")
+    wishes = command_line.read(["--gpu"])
+    assert (wishes.suites, wishes.plan.shape, wishes.plan.levels[0]) == (["engine", "streaming"], "1b", 64)
+
+
+def test_a_document_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    document.check(tmp_path / "new" / "bench.md")
+    (tmp_path / "file").touch()
+    with pytest.raises(document.DocumentError, match="cannot be written: "):
+        document.check(tmp_path / "file" / "bench.md")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(document.DocumentError, match=r"bad\.json is not what an earlier run has written"):
+        document.check(tmp_path / "bad.md")
