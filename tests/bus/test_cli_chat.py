@@ -13,6 +13,7 @@ import pytest
 from support.fake_worker import Act, FakeWorker, Wait, WaitForCancel, accepted, delta, done, echo, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
+from support.terminal import end
 from support.waiting import until
 
 #: prompt_toolkit has drawn the prompt and waits.
@@ -43,7 +44,7 @@ def chat(broker: Mosquitto, fake_worker: FakeWorker, tmp_path: Path) -> Iterator
 
     yield start
     for child in started:
-        child.close(force=True)
+        end(child)
 
 
 def test_a_conversation(chat: Chat, fake_worker: FakeWorker, tmp_path: Path) -> None:

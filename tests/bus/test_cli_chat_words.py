@@ -15,7 +15,7 @@ from inferbus_client.contract.presence import Presence
 from support.fake_worker import Act, FakeWorker, WaitForCancel, accepted, delta, done, echo, error
 from support.inferbus import PROGRAM, environment, inferbus
 from support.mosquitto import Mosquitto
-from support.terminal import in_terminal
+from support.terminal import end, in_terminal
 from support.waiting import until
 
 #: prompt_toolkit has drawn the prompt and waits.
@@ -45,7 +45,7 @@ def terminal(tmp_path: Path) -> Iterator[Chat]:
 
     yield start
     for child in started:
-        child.close(force=True)
+        end(child)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ class TestWhatItWaitsFor:
             ):
                 child = terminal(*way, *options)
                 child.expect_exact(words)
-                child.close(force=True)
+                end(child)
 
     def test_a_broker_that_nobody_reaches(self, terminal: Chat) -> None:
         for command in (("ask", "x"), ("chat", "-q", "x")):
@@ -206,7 +206,7 @@ class TestWhatWasSaid:
             text = file.read_text()
             assert "**You:** a long story\n\n**Answer:** the beginning\n\n*(stopped)*\n" in text
             assert text.endswith("**You:** a long story\n\n**Answer:** You said: a long story\n")
-            child.close(force=True)
+            end(child)
 
     def test_an_answer_that_breaks_off(self, terminal: Chat, way: tuple[str, ...], fake_worker: FakeWorker) -> None:
         fake_worker.script = lambda _: [accepted(), delta("the beginning"), error("engine_error")]

@@ -19,6 +19,7 @@ from support.mosquitto import Mosquitto
 from support.needs import needs_module, needs_program
 from support.processes import assert_gone, descendants, family
 from support.scripts import ROOT, Running
+from support.terminal import end
 from support.waiting import until
 
 DEMO = "scripts/demo"
@@ -196,4 +197,4 @@ def test_a_person_chats_and_leaves(tmp_path: Path) -> None:
         assert child.exitstatus == 0
         assert_gone(started)
     finally:
-        child.close(force=True)
+        end(child)

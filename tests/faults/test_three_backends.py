@@ -60,15 +60,21 @@ def test_one_worker_serves_three_backends(
     reached = ", ".join(f"{name} {peaks[name]}/{limit}" for name, limit in _LIMITS.items())
     report(49, f"{_SESSIONS} sessions, {count} requests in {seconds:.0f} s; at once {reached}", replies.ledger)
     tally = replies.ledger.tally()
-    assert dict(replies.ledger.outcomes) == {"done": count}
+    outcomes = dict(replies.ledger.outcomes)
+    refused = outcomes.pop("overloaded", 0)  # by a server, on a machine that is busy with other things
+    assert outcomes == {"done": count}
+    assert refused < count / 20
     assert (tally["lost"], tally["duplicate"], tally["leaked"]) == (0, 0, 0)
-    assert set(answered) == set(models)
+    assert set(answered) - {None} == set(models)
     assert peaks == _LIMITS
     assert [part for part in (*models, *(f"/{limit}" for limit in _LIMITS.values())) if part not in shown] == []
 
 
 class Sessions:
-    """A closed loop: each session asks its model again as soon as it has been answered, `count` times in all."""
+    """A closed loop: each session asks its model again as soon as it has been answered, `count` times in all.
+
+    Who is refused asks once more, as the contract says.
+    """
 
     def __init__(self, replies: Replies, models: list[str], count: int) -> None:
         self._replies = replies
@@ -83,7 +89,8 @@ class Sessions:
         until_ = time.monotonic() + seconds
         while self._under_way and time.monotonic() < until_:
             for request, session in list(self._under_way.items()):
-                if self._replies.ledger.rows[request].ends:
+                if ends := self._replies.ledger.rows[request].ends:
+                    self._left += ends == ["overloaded"]
                     del self._under_way[request]
                     self._ask(session)
             time.sleep(0.01)

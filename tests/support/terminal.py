@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pexpect
 
@@ -22,6 +24,17 @@ class Seen:
     @property
     def text(self) -> str:
         return self.raw.decode(errors="replace").replace("\r\n", "\n")
+
+
+def end(child: Any) -> None:
+    """End a command in a terminal, whatever it does, and wait for that however long it takes.
+
+    pexpect's own `close(force=True)` gives SIGKILL a tenth of a second.
+    """
+    if child.isalive():
+        child.kill(signal.SIGKILL)
+        child.wait()
+    child.close()
 
 
 def in_terminal(
