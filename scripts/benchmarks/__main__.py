@@ -15,7 +15,7 @@ from . import bus, command_line, curves, document, engine, fleet, gateway, memor
 from .commits import NoSuchCommitError
 from .compare import HEADER, compare
 from .figures import Section
-from .machine import here
+from .machine import call_ns, here
 from .plan import Plan
 from .processes import ProcessFailedError
 
@@ -50,6 +50,7 @@ def _taken(plan: Plan, measure: Callable[[], list[Section]]) -> list[Section]:
         "short": plan.quick,
         "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "load": os.getloadavg()[0],
+        "call_ns": call_ns(),
         "machine": here(),
     }
     return [section.model_copy(update=facts) for section in measure()]

@@ -116,7 +116,7 @@ def _take(plan: Plan, port: int, pair: _Pair, number: int, yardstick: Child, wor
     for project, side, found in plan.turned(sides, number):
         load: dict[str, Any] = {"sessions": pair.sessions, "project": project}
         found.append(run(port, side, requests, pair.spoken.dialect, **load))
-        plan.say(f"{pair.what}, {project}: {found[-1].per_second:,.0f}/s, {found[-1].cpu_us:,.0f} us of CPU")
+        plan.say(f"{pair.what}, {project}: {found[-1].per_second:,.0f}/s, {found[-1].cpu_us:,.0f} µs of CPU")
 
 
 def run(port: int, side: Child, requests: int, dialect: Callable[[], Dialect], *, warm_up: int = 0, **load: Any) -> Run:
@@ -168,7 +168,7 @@ def _section(pairs: Sequence[_Pair]) -> Section:
         ],
         header=[
             *("dialect", "sessions", "side", "requests/s", "worker / echo", "median round trip (ms)"),
-            *("CPU per request (us)", "CPU, worker / echo"),
+            *("CPU per request (µs)", "CPU, worker / echo"),
         ],
         rows=[row for pair in pairs for row in _rows(pair)],
         verdicts=[

@@ -13,7 +13,7 @@ from .plan import Plan
 from .processes import Child, broker, worker
 from .runs import sessions as in_words
 
-HEADER: Final = ("dialect", "load", "before (us)", "now (us)", "now / before")
+HEADER: Final = ("dialect", "load", "before (µs)", "now (µs)", "now / before")
 
 #: Few enough for CI, and enough for a system's clock of 10 ms.
 _REQUESTS: Final = {1: 1_000, 64: 4_000}

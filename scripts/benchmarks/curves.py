@@ -23,7 +23,7 @@ _FIGURES: Final[Mapping[str, tuple[Callable[[bus.Run], float], int]]] = {
     "requests/s": (lambda run: run.per_second, 0),
     "p50 (ms)": (lambda run: run.median_ms, 2),
     "p99 (ms)": (lambda run: run.p99_ms, 2),
-    "CPU per request (us)": (lambda run: run.cpu_us, 0),
+    "CPU per request (µs)": (lambda run: run.cpu_us, 0),
 }
 
 
@@ -120,7 +120,7 @@ def measure(plan: Plan) -> list[Section]:
         for axis in _AXES:
             for point, runs in zip(axis.points, found[axis.setting], strict=True):
                 runs.append(_run(plan, point))
-                plan.say(f"{axis.over}, {point.at:,}: {runs[-1].per_second:,.0f}/s, {runs[-1].cpu_us:,.0f} us of CPU")
+                plan.say(f"{axis.over}, {point.at:,}: {runs[-1].per_second:,.0f}/s, {runs[-1].cpu_us:,.0f} µs of CPU")
     return [_section(axis, found[axis.setting]) for axis in _AXES]
 
 

@@ -107,8 +107,10 @@ def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
 def _section(section: Section) -> str:
     lines = [f"## {section.title}\n", *(f"- {sentence}" for sentence in section.method)]
     if section.machine is not None:
-        lines.append(f"- Taken {section.taken}, {section.rounds} rounds, on {_machine(section.machine)}.")
-    lines.append(f"- Load average when it began: {section.load:.1f}.")
+        rounds = "1 round" if section.rounds == 1 else f"{section.rounds} rounds"
+        lines.append(f"- Taken {section.taken}, {rounds}, on {_machine(section.machine)}.")
+    speed = f"; calling a Python function took {section.call_ns:.0f} ns" if section.call_ns else ""
+    lines.append(f"- Load average when it began: {section.load:.1f}{speed}.")
     if section.short:
         lines.append("- **A short run (`--quick`): it shows that the suite works, and says nothing about speed.**")
     return "\n".join(lines) + "\n\n" + _table(section.header, section.rows)

@@ -94,6 +94,8 @@ class Section(BaseModel):
         setting: what tells two runs of one suite apart, such as the model; empty where there is but one.
         method: how it was measured, one sentence a line.
         short: whether this was a smoke run, whose figures say nothing.
+        call_ns: what calling a Python function that does nothing took when it began, in nanoseconds: by this, figures
+            of one machine's fast and slow hours can be told apart. 0: it was not measured.
     """
 
     suite: str
@@ -110,4 +112,5 @@ class Section(BaseModel):
     short: bool = False
     taken: str = ""
     load: float = 0.0
+    call_ns: float = 0.0
     machine: Machine | None = None

@@ -86,7 +86,7 @@ def simulated(plan: Plan) -> Found:
                     found[side, kind].append(run)
                     plan.say(
                         f"{kind.name.lower()}, {side}: {run.per_second:,.0f}/s, median {run.median_ms:.2f} ms, "
-                        f"{run.cpu_us:,.0f} us of CPU and {run.redis_us:,.0f} of Redis'"
+                        f"{run.cpu_us:,.0f} µs of CPU and {run.redis_us:,.0f} of Redis'"
                     )
     return found
 

@@ -16,7 +16,7 @@ _PER_ROW: Final = 0.3
 _CURVE_HEIGHT: Final = 2.6
 _MET: Final = "#2a7f62"
 _MISSED: Final = "#b8402a"
-_PANELS: Final = (("requests/s",), ("p50 (ms)", "p99 (ms)"), ("CPU per request (us)",))
+_PANELS: Final = (("requests/s",), ("p50 (ms)", "p99 (ms)"), ("CPU per request (µs)",))
 
 
 def draw(document: Path, sections: list[Section]) -> dict[str, str]:

@@ -176,7 +176,7 @@ def _section(runs: _Found) -> Section:
         ],
         header=[
             *("streams", "side", "tokens/s", "first delta p50 (ms)", "first delta p99 (ms)", "gaps p50 (ms)"),
-            *("gaps p99 (ms)", "cores", "CPU per token (us)", "CPU, worker / bare loop"),
+            *("gaps p99 (ms)", "cores", "CPU per token (µs)", "CPU, worker / bare loop"),
         ],
         rows=[_row(runs, streams, side) for streams in _STREAMS for side in ("ticker", "general")],
         verdicts=[

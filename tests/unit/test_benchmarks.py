@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from benchmarks import document, echo, plot
+from benchmarks import document, echo, machine, plot
 from benchmarks.commits import NoSuchCommitError, exported
 from benchmarks.dialects import Dialect, Oldest, OurClient, Text
 from benchmarks.figures import Scaling, Section, Spread
@@ -69,9 +70,18 @@ def test_the_document_keeps_the_sections_that_were_not_measured_anew(tmp_path: P
     assert (tmp_path / "figures-curves.svg").exists()
 
 
+def test_the_document_says_how_fast_the_machine_was_when_a_section_was_taken(tmp_path: Path) -> None:
+    out = tmp_path / "figures.md"
+    taken = {"rounds": 1, "machine": machine.here(), "call_ns": machine.call_ns()}
+    document.write(out, [_section("bus", "1").model_copy(update=taken)], {})
+    assert re.search(
+        r", 1 round, on \d+ cores .*\n- Load average .*; calling a Python function took \d+ ns\.\n", out.read_text()
+    )
+
+
 def _section(suite: str, figure: str) -> Section:
     spreads = [Spread(median=1, low=1, high=1)] * 2
-    names = ("requests/s", "p50 (ms)", "p99 (ms)", "CPU per request (us)")
+    names = ("requests/s", "p50 (ms)", "p99 (ms)", "CPU per request (µs)")
     scaling = Scaling(over="projects", points=[0, 5], figures=dict.fromkeys(names, spreads))
     return Section(
         suite=suite,
