@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,8 +33,10 @@ class Worker:
     """The driver process, in a process group of its own."""
 
     def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ib-", ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [sys.executable, str(DRIVER)],
+            env={**os.environ, "TMPDIR": self._folder.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,10 +65,15 @@ class Worker:
                 self._descendants.update(ancestor.children(recursive=True))
         return [process for process in self._descendants if is_alive(process)]
 
+    def sockets(self) -> list[Path]:
+        """Those in the file system."""
+        return [path for path in Path(self._folder.name).rglob("*") if path.is_socket()]
+
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
         assert eventually(lambda: not self.engine_processes(), AFTER_IMPORTS)
+        self._folder.cleanup()
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -148,9 +156,11 @@ def test_a_dead_engine_fails_what_runs_and_says_so(worker: Worker) -> None:
     worker.hear("stopped")
     assert worker.process.wait(SOON) == 0
     assert eventually(lambda: not worker.engine_processes(), SOON)
+    assert not worker.sockets()
 
 
 def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
+    assert worker.sockets()
     worker.tell("generate")
     worker.hear("text")
     worker.tell("stop")
@@ -158,6 +168,7 @@ def test_a_stop_fails_what_runs_and_leaves_nothing(worker: Worker) -> None:
     worker.hear("stopped")
     assert worker.process.wait(SOON) == 0
     assert eventually(lambda: not worker.engine_processes(), SOON)
+    assert not worker.sockets()
 
 
 def test_an_idle_engines_death_is_noticed(worker: Worker) -> None:
@@ -172,6 +183,7 @@ def test_a_stop_while_the_model_loads_is_a_start_that_failed_in_words(loading: W
     assert loading.hear("failed to start") == "failed to start: The engine was stopped while it started."
     assert loading.process.wait(SOON) == 0
     assert eventually(lambda: not loading.engine_processes(), SOON)
+    assert not loading.sockets()
 
 
 def test_sigkill_while_the_model_loads_leaves_nothing(loading: Worker) -> None:

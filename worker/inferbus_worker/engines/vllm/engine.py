@@ -34,6 +34,7 @@ from inferbus_worker.engines.vllm.output import EngineOutput
 from inferbus_worker.engines.vllm.processes import engine_processes, kill, memory_of
 from inferbus_worker.engines.vllm.rendering import render_in_place
 from inferbus_worker.engines.vllm.room import check_room
+from inferbus_worker.engines.vllm.sockets import SOCKETS
 from inferbus_worker.engines.vllm.template import check_template
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class VllmEngine:
         # The engine's processes inherit this mask, and keep it until their guard has taken them out of our
         # process group: a Ctrl-C during the start is for the worker, which then stops them in its own order.
         signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with SOCKETS, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 runner.run(self._serve(arguments))
             except Exception as error:
