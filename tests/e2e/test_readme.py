@@ -117,7 +117,7 @@ class Terminal(Running):
         """A worker that it starts is ready, a subscription is made: then the reader goes on to the next terminal."""
         if "inferbus serve" in self.block:
             with Listener(broker, topics.presence("+")) as presence:
-                until(lambda: any('"ready"' in heard.text for heard in presence.heard), 120)
+                until(lambda: any('"ready"' in heard.text for heard in presence.heard), 200)
         elif "mosquitto_sub" in self.block:
             until(lambda: _subscriptions(broker) > self._subscriptions_before)
 
