@@ -91,6 +91,7 @@ class VllmEngine:
         self._counting = threading.Lock()
         self._counted: LRUCache[str, int] = LRUCache(_COUNTED)
         self._output: EngineOutput | None = None
+        self._sockets = contextlib.ExitStack()  # closed by whoever is first: the engine's thread, or who waits for it
         # Set on the loop's thread before `_started` is.
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -142,6 +143,7 @@ class VllmEngine:
         self._served_name = served_name(arguments)
         self._others = engine_processes()
         self._output = EngineOutput()
+        self._sockets.enter_context(SOCKETS)
         self._thread = threading.Thread(target=self._own_loop, args=(arguments,), name="engine-loop", daemon=True)
         self._thread.start()
         try:
@@ -185,6 +187,7 @@ class VllmEngine:
             kill(self._processes, time.monotonic() + _KILL_INTERVAL)
             self._thread.join(_KILL_INTERVAL)
         kill(self._processes, deadline)
+        self._sockets.close()
         if self._output is not None:
             self._output.close()
 
@@ -194,7 +197,7 @@ class VllmEngine:
         # The engine's processes inherit this mask, and keep it until their guard has taken them out of our
         # process group: a Ctrl-C during the start is for the worker, which then stops them in its own order.
         signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-        with SOCKETS, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with self._sockets, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 runner.run(self._serve(arguments))
             except Exception as error:
