@@ -75,6 +75,7 @@ class CourierInPlace(Courier):
         is_away: the store does not answer; what is to be kept is sent when it is back.
         loses_answers: it does what it is asked for, and nobody hears that it did.
         holds: what is posted waits until it no longer does.
+        ahead: seconds by which the store's clock has jumped.
     """
 
     def __init__(self, store: StoreInPlace, group: str, clock: Callable[[], float]) -> None:
@@ -87,6 +88,7 @@ class CourierInPlace(Courier):
         self._since = clock()
         self._kept: list[tuple[Call[Any], Callable[[Any], None] | None]] = []
         self.is_away = self.loses_answers = self.holds = False
+        self.ahead = 0.0
         #: The names of all that was asked or posted.
         self.asked: list[str] = []
 
@@ -153,7 +155,7 @@ class CourierInPlace(Courier):
         return self.store.run(calls)
 
     def _move_clock(self) -> None:
-        now_ms = _START_MS + round(self._clock() * 1000)
+        now_ms = _START_MS + round((self._clock() + self.ahead) * 1000)
         if now_ms != self._clock_ms:
             patterns = (f"{self.prefix}*", self._all_histories)
             self.store.run([Call("move", (self.prefix + _CLOCK,), (now_ms, *patterns), lambda answer: answer)])

@@ -90,6 +90,36 @@ class TestKeeper:
         a.turns.run(job)
         assert texts(a.sent()) == ["fine"]
 
+    @pytest.mark.parametrize("seconds", [60, -60])
+    def test_after_a_jump_of_the_store_s_clock_nobody_s_live_work_is_taken(
+        self, seconds: float, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        a, b = self.two()
+        a.ask()
+        job = a.take()
+        for rooms in (a, b) * 10:
+            self.tend(rooms, 1)
+        for rooms in (a, b):
+            self.shared(rooms).courier.ahead = seconds
+        self.tend(b, 2)  # it would reap each second
+        self.tend(a, 1)
+        self.tend(b, 3)
+        assert b.work() == []
+        a.turns.run(job)
+        assert texts(a.sent()) == ["fine"]
+        (said,) = {record.getMessage() for record in caplog.records if "jumped" in record.getMessage()}
+        assert said.startswith(f"the store's clock has jumped by {seconds:+.0f} s")
+
+    def test_what_a_worker_had_that_died_before_such_a_jump_another_one_runs(self) -> None:
+        a, b = self.two()
+        a.ask()
+        a.take()
+        self.tend(b, 5)
+        for rooms in (a, b):
+            self.shared(rooms).courier.ahead = 60
+        self.tend(b, 12)
+        assert texts(b.work()) == ["fine"]
+
     def test_without_a_broker_it_gives_its_jobs_back_and_takes_none_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         a, b = self.two()
         a.ask()

@@ -6,6 +6,7 @@ It is as old as the last beat, half a second: good enough to tell a requester ho
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -14,8 +15,12 @@ from typing import Final
 from inferbus_worker.engines.slots import SlotTable
 from inferbus_worker.state.redis.group import Group
 
+log = logging.getLogger("inferbus.leases")
+
 #: Seconds after which nobody waits any more for what he has asked of the store, or not for long.
 _VALID_FOR: Final = 0.7
+#: Seconds by which a clock has jumped, and no answer only been late.
+_JUMP: Final = 2.0
 #: Until the first beat nobody is there.
 _NOBODY: Final = Group(now_ms=0, workers=[], queued={}, leases=0, sessions=0, models={}, mark="")
 
@@ -37,10 +42,17 @@ class Figures:
         self.latest = _NOBODY
         #: By how much the store's clock is ahead of ours, in milliseconds; rather too little than too much.
         self._ahead = -math.inf
+        #: Since when the store's clock has gone as ours does.
+        self.steady_since = clock()
 
     def heard(self, group: Group) -> None:
         """The answer to a beat has just come."""
-        self._ahead = group.now_ms - self._clock() * 1000
+        now = self._clock()
+        jumped = (group.now_ms - now * 1000 - self._ahead) / 1000
+        self._ahead = group.now_ms - now * 1000
+        if _JUMP < abs(jumped) < math.inf:
+            self.steady_since = now
+            log.warning("the store's clock has jumped by %+.0f s: its machine should keep time steadily", jumped)
         self.latest = group
 
     def not_after(self, seconds: float = _VALID_FOR) -> int:

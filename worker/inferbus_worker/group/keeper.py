@@ -1,9 +1,9 @@
 """Keeps what this worker has taken, looks after what others have lost, and says that it lives: the thread "leases".
 
 A job belongs to its worker for one lease, which this thread renews four times in that. It takes up what others have
-let run out only when it has itself reached the store for one whole lease without a break: after a stall of the store
-those whose leases ran out meanwhile renew them first, and nobody's live work is taken. A worker that has lost its
-broker gives its jobs back, since nobody would hear its replies.
+let run out only when it has itself reached the store for one whole lease without a break, and without a jump of its
+clock: after a stall of the store those whose leases ran out meanwhile renew them first, and nobody's live work is
+taken. A worker that has lost its broker gives its jobs back, since nobody would hear its replies.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class Keeper:
         here_since = self._courier.here_since
         if here_since is None:
             return
-        if here_since != self._here_since:  # it was away: first of all, what is ours
+        here_since = max(here_since, self._figures.steady_since)
+        if here_since != self._here_since:  # it was away, or its clock has jumped: first of all, what is ours
             self._here_since = here_since
             self._renew.at_once()
         if self._renew.is_due(now):
@@ -185,7 +186,7 @@ class Keeper:
             for taken in self._courier.ask(self._group.overdue(self._figures.new_token())):
                 self._judge(taken)
             self._leave_models()
-        if now - here_since >= self._lease and self._reap.is_due(now):
+        if now - max(here_since, self._figures.steady_since) >= self._lease and self._reap.is_due(now):
             self._reap_leases()
 
     def _renew_leases(self) -> None:
