@@ -36,7 +36,9 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="ib-", ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [sys.executable, str(DRIVER)],
-            env={**os.environ, "TMPDIR": self._folder.name},
+            # Not where an engine of this process may have its sockets.
+            env={name: value for name, value in os.environ.items() if name != "VLLM_RPC_BASE_PATH"}
+            | {"TMPDIR": self._folder.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
