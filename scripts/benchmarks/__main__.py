@@ -101,12 +101,15 @@ def main() -> None:
         document.check(wishes.out)
     except document.DocumentError as error:
         sys.exit(f"scripts/bench: {error}")
-    for new in _measured(wishes.plan, wishes.suites):
-        for section in new:
-            _print(section)
-        sections = document.merge(wishes.out, new)
-        document.write(wishes.out, sections, plot.draw(wishes.out, sections))
-        print(f"\nWritten: {wishes.out}", flush=True)
+    try:
+        for new in _measured(wishes.plan, wishes.suites):
+            for section in new:
+                _print(section)
+            sections = document.merge(wishes.out, new)
+            document.write(wishes.out, sections, plot.draw(wishes.out, sections))
+            print(f"\nWritten: {wishes.out}", flush=True)
+    except (ProcessFailedError, TimeoutError, ValueError) as error:
+        sys.exit(f"\nscripts/bench: {error}; what it says is written is there, and nothing else.")
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ class _Axis:
 
 
 def _over_sessions(sessions: int) -> _Point:
-    # One more than it takes by itself would make room for another at every turn.
-    options = ("--max-sessions", "2000")
+    # One more than it takes by itself would make room for another at every turn; on a slow machine all of them wait.
+    options = ("--max-sessions", "2000", "--queue-size", "4000")
     return _Point(sessions, options, min(_REQUESTS, 2_000 * sessions), load={"sessions": sessions})
 
 
