@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Final
 
+from inferbus_client.units import counted
+
 from . import bus, command_line, curves, document, engine, fleet, gateway, memory, overload, plot, startup, streams
 from .commits import NoSuchCommitError
 from .compare import HEADER, compare
@@ -75,7 +77,7 @@ def _allow_many_connections() -> None:
 def _compare(plan: Plan, commit: str) -> None:
     """Print, and write nothing. Where that commit does not run here, the status is 1, after a sentence."""
     machine = here()
-    rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
+    rounds = counted(plan.rounds, "round")
     said = [f"{commit} and {machine.commit}, {rounds} in turns, on {machine.cores} cores ({machine.cpu})"]
     if plan.quick:
         said.append("A short run: it shows that it works, and says nothing about speed.")

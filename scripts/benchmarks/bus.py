@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inferbus_client.units import counted
+
 from . import closed_loop
 from .commits import exported
 from .dialects import Dialect, Oldest, OurClient, Text
@@ -15,7 +17,6 @@ from .figures import Ratio, Section, Spread, Verdict, ratios
 from .outcome import percentile
 from .plan import Plan
 from .processes import Child, broker, echo, simulated_worker
-from .runs import sessions as in_words
 
 _REQUESTS: Final = {1: 3_000, 64: 20_000, 256: 20_000}
 _START_SECONDS: Final = 30.0
@@ -73,7 +74,7 @@ class _Pair:
 
     @property
     def what(self) -> str:
-        return f"{self.spoken.title}, {in_words(self.sessions)}"
+        return f"{self.spoken.title}, {counted(self.sessions, 'session')}"
 
     def ratio(self, figure: Callable[[Run], float]) -> Spread:
         return ratios(list(map(figure, self.worker)), list(map(figure, self.echo)))

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final
 
+from inferbus_client.units import counted
+
 from . import bus
 from .commits import exported, short
 from .figures import Spread, ratios
 from .plan import Plan
 from .processes import Child, broker, worker
-from .runs import sessions as in_words
 
 HEADER: Final = ("dialect", "load", "before (µs)", "now (µs)", "now / before")
 
@@ -39,7 +40,7 @@ def compare(plan: Plan, commit: str) -> Iterator[tuple[str, ...]]:
             for sessions in _REQUESTS:
                 before, now = _rounds(plan, sides, spoken, sessions)
                 figures = (Spread.of(before).text(0), Spread.of(now).text(0), ratios(now, before).text())
-                yield (spoken.title, in_words(sessions), *figures)
+                yield (spoken.title, counted(sessions, "session"), *figures)
 
 
 def _serving(running: ExitStack, environment: dict[str, str]) -> tuple[int, Child]:

@@ -10,6 +10,8 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from inferbus_client.units import counted
+
 from .figures import Machine, Section, Verdict
 
 _BEGIN: Final = "<!-- what was tried: written by hand, kept by scripts/bench -->"
@@ -107,8 +109,7 @@ def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
 def _section(section: Section) -> str:
     lines = [f"## {section.title}\n", *(f"- {sentence}" for sentence in section.method)]
     if section.machine is not None:
-        rounds = "1 round" if section.rounds == 1 else f"{section.rounds} rounds"
-        lines.append(f"- Taken {section.taken}, {rounds}, on {_machine(section.machine)}.")
+        lines.append(f"- Taken {section.taken}, {counted(section.rounds, 'round')}, on {_machine(section.machine)}.")
     speed = f"; calling a Python function took {section.call_ns:.0f} ns" if section.call_ns else ""
     lines.append(f"- Load average when it began: {section.load:.1f}{speed}.")
     if section.short:

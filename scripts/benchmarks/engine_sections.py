@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from inferbus_client.units import counted
+
 from .figures import Ratio, Section, Spread, Verdict
 from .model import Model
-from .runs import Run, Runs, compared, faster, front_ms, per_second, sessions, spread
+from .runs import Run, Runs, compared, faster, front_ms, per_second, spread
 from .sides import Way
 
 _OF_IN_PROCESS: Final = 0.95
@@ -59,7 +61,7 @@ def engine_section(runs: Runs, levels: Sequence[int], model: Model) -> Section:
 
 
 def _whole_goals(runs: Runs, level: int, model: Model) -> Iterable[tuple[Ratio, str]]:
-    what = f"{model.title}, {sessions(level)}"
+    what = f"{model.title}, {counted(level, 'session')}"
     yield from (_of(runs, Way.BUS, way, level, model, _of_in_process(level)) for way in (Way.THREADS, Way.ASYNCIO))
     if level == _LEAST_LEVEL:
         yield _of(runs, Way.BUS, Way.LEAST, level, model, _OF_LEAST)
@@ -75,7 +77,7 @@ def _whole_goals(runs: Runs, level: int, model: Model) -> Iterable[tuple[Ratio, 
 
 def _of(runs: Runs, way: Way, other: Way, level: int, model: Model, goal: float) -> tuple[Ratio, str]:
     """At least this share of another way's requests per second."""
-    words = f"{model.title}, {sessions(level)}: at least {goal} of the requests/s of {_BESIDE[other]}"
+    words = f"{model.title}, {counted(level, 'session')}: at least {goal} of the requests/s of {_BESIDE[other]}"
     return _ratio(runs, way, other, level, goal, model), words
 
 
@@ -144,7 +146,7 @@ def streaming_section(runs: Runs, levels: Sequence[int], model: Model) -> Sectio
 
 
 def _streamed_goals(runs: Runs, level: int, model: Model) -> Iterable[tuple[Ratio, str]]:
-    what = f"{model.title}, {sessions(level)}"
+    what = f"{model.title}, {counted(level, 'session')}"
     whole = _ratio(runs, Way.BUS_STREAM, Way.BUS, level, _OF_WHOLE, model)
     yield whole, f"{what}: at least {_OF_WHOLE} of the requests/s without streaming"
     if level == _MANY:
@@ -210,7 +212,7 @@ def _sooner(runs: Runs, level: int, model: Model) -> Verdict:
     pairs = zip(runs[Way.BUS_STREAM, level], runs[Way.HTTP_STREAM, level], strict=True)
     later = Spread.of(bus.first_ms - http.first_ms for bus, http in pairs)
     return Verdict(
-        goal=f"Streaming, {model.title}, {sessions(level)}: first delta no later than over HTTP",
+        goal=f"Streaming, {model.title}, {counted(level, 'session')}: first delta no later than over HTTP",
         figure=f"{later.text(1)} ms later",
         met=later.median <= 0,
     )
@@ -221,5 +223,5 @@ def _tokens_per_second(run: Run) -> float:
 
 
 def _ratio(runs: Runs, way: Way, other: Way, level: int, goal: float, model: Model) -> Ratio:
-    label = f"{model.title}, {sessions(level)}: {way.value} / {other.value}"
+    label = f"{model.title}, {counted(level, 'session')}: {way.value} / {other.value}"
     return Ratio(label=label, spread=faster(runs, way, other, level), goal=goal)

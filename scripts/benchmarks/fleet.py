@@ -7,6 +7,8 @@ from typing import Final
 
 import psutil
 
+from inferbus_client.units import counted
+
 from . import fleet_growth, fleet_store, fleet_takeover
 from .figures import Ratio, Section, Spread, Verdict, ratios
 from .fleet_growth import ANSWER_MS, SLOTS, Grown
@@ -15,7 +17,6 @@ from .fleet_takeover import LEASE
 from .plan import Plan
 from .runs import Run as EngineRun
 from .runs import per_second as rate_of
-from .runs import sessions as in_words
 
 #: What `scripts/simulate-fleet` looks for.
 REDIS: Final = "Redis' CPU per request (µs)"
@@ -67,7 +68,7 @@ def _one_worker(found: Found, engine: fleet_store.OnEngine, levels: Sequence[int
     ]
     rates = [
         Ratio(
-            label=f"demo model, {in_words(level)}: requests/s, Redis / memory",
+            label=f"demo model, {counted(level, 'session')}: requests/s, Redis / memory",
             spread=ratios(*(list(map(rate_of, engine[side, level])) for side in reversed(SIDES))),
             goal=_RATE_GOAL,
         )
@@ -130,7 +131,7 @@ def _rows_of_engine(engine: fleet_store.OnEngine, levels: Sequence[int]) -> list
     for level in levels:
         for what, figure in figures.items():
             memory, redis = ([figure(run) for run in engine[side, level]] for side in SIDES)
-            load = f"{in_words(level)}, demo model"
+            load = f"{counted(level, 'session')}, demo model"
             rows.append([load, what, Spread.of(memory).text(1), Spread.of(redis).text(1), ratios(redis, memory).text()])
     return rows
 
@@ -221,7 +222,7 @@ def _linear(grown: Mapping[int, Sequence[Grown]], count: int) -> Spread:
 
 def _row_of(count: int, runs: Sequence[Grown], linear: Spread) -> list[str]:
     return [
-        "1 worker" if count == 1 else f"{count} workers",
+        counted(count, "worker"),
         Spread.of(run.per_second for run in runs).text(0),
         "" if count == 1 else linear.text(),
         Spread.of(run.workers for run in runs).text(),

@@ -64,7 +64,3 @@ def faster(runs: Runs, way: Way, other: Way, level: int) -> Spread:
 def compared(runs: Runs, way: Way, other: Way, level: int, figure: Callable[[Run], float]) -> Spread:
     """A figure of one way over another's, round by round."""
     return ratios([figure(run) for run in runs[way, level]], [figure(run) for run in runs[other, level]])
-
-
-def sessions(level: int) -> str:
-    return "1 session" if level == 1 else f"{level} sessions"

@@ -186,6 +186,7 @@ class Keeper:
             for taken in self._courier.ask(self._group.overdue(self._figures.new_token())):
                 self._judge(taken)
             self._leave_models()
+        # The beat above may just have found that the clock has jumped.
         if now - max(here_since, self._figures.steady_since) >= self._lease and self._reap.is_due(now):
             self._reap_leases()
 

@@ -91,7 +91,7 @@ class VllmEngine:
         self._counting = threading.Lock()
         self._counted: LRUCache[str, int] = LRUCache(_COUNTED)
         self._output: EngineOutput | None = None
-        self._sockets = contextlib.ExitStack()  # closed by whoever is first: the engine's thread, or who waits for it
+        self._sockets = contextlib.ExitStack()
         # Set on the loop's thread before `_started` is.
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -197,7 +197,7 @@ class VllmEngine:
         # The engine's processes inherit this mask, and keep it until their guard has taken them out of our
         # process group: a Ctrl-C during the start is for the worker, which then stops them in its own order.
         signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-        with self._sockets, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 runner.run(self._serve(arguments))
             except Exception as error:
