@@ -16,7 +16,7 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.redis_server import RedisServer
 from support.requester import Requester
-from support.sharing import LEASE, keep_under_way, sharing, under_way, until_busy, until_taken_over
+from support.sharing import LEASE, begun_anew, keep_under_way, sharing, under_way, until_busy, until_taken_over
 from support.trials import size
 from support.waiting import until
 
@@ -56,7 +56,7 @@ def test_a_worker_that_sees_the_broker_and_not_the_store(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:
     """It refuses what it is dealt, in words; what it had others answer, and it says nothing more of that."""
-    rounds, begun = size(2, 20), 0
+    rounds = size(2, 20)
     with (
         FaultProxy(store.port) as proxy,
         sharing(
@@ -74,10 +74,10 @@ def test_a_worker_that_sees_the_broker_and_not_the_store(
                 gone = until_taken_over(requester.ledger, had, began)
                 assert gone <= 2 * LEASE
                 time.sleep(max(0.0, LEASE + 1 - gone))
-            begun += sum(requester.ledger.rows[name].run > run for name, run in had.items())
         until_answered(requester)
         requester.stop_sending()
         refused = settled(requester, listener)
+        begun = begun_anew(requester.ledger)
         assert begun
         assert refused
         report(38, f"{rounds} times without the store: {begun} begun anew, {refused} refused", requester.ledger)

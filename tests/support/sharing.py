@@ -65,6 +65,11 @@ def until_taken_over(ledger: Ledger, before: dict[str, int], since: float) -> fl
     return time.monotonic() - since
 
 
+def begun_anew(ledger: Ledger) -> int:
+    """How many requests another worker began anew; of some of them nobody had heard a word when they were taken."""
+    return sum(row.run > 0 for row in ledger.rows.values())
+
+
 def keep_under_way(requester: Requester, count: int) -> None:
     """So many requests at any time, until `stop_sending`."""
     requester.answer_with_another()
