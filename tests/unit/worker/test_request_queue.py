@@ -153,6 +153,36 @@ class TestRoom:
                 line.take(1)
             assert len(line.queue) <= size
 
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["put", "take", "remove", "give back"]), st.sampled_from("abc"), st.integers(0, 30)
+            ),
+            max_size=100,
+        )
+    )
+    def test_what_it_counts_as_it_goes_is_what_a_count_of_all_lanes_comes_to(
+        self, steps: list[tuple[str, str, int]]
+    ) -> None:
+        line = Line(12, a={"weight": 3}, b={"priority": 1}, c={})
+        put: list[Job] = []
+        taken: list[Job] = []
+        for step, project, number in steps:
+            if step == "put" and line.queue.position(project) is not None:
+                put += line.put(project)
+            elif step == "take" and len(line.queue):
+                job = line.queue.take()
+                assert job is not None
+                taken.append(job)
+            elif step == "remove" and number < len(put):
+                line.queue.remove(put[number])
+            elif step == "give back" and taken:
+                line.queue.give_back(taken.pop())
+            lanes = line.queue._lanes.values()
+            assert len(line.queue) == sum(map(len, lanes))
+            assert line.queue._beyond == sum(max(0, len(lane) - lane.reserved) for lane in lanes)
+            assert {lane for each in line.queue._waiting.values() for lane in each} == {lane for lane in lanes if lane}
+
 
 class TestLeaving:
     def test_a_removed_request_is_not_taken(self) -> None:

@@ -33,14 +33,16 @@ class Lane:
         weight: turns in proportion to other lanes' weights.
         priority: of the project.
         reserved: places that are kept for this lane.
+        number: where several lanes have a turn at once, the lowest goes first.
         turn: its virtual time: it grows by 1/weight with every request taken.
     """
 
-    def __init__(self, weight: float, priority: int, reserved: int, model: str = "") -> None:
+    def __init__(self, weight: float, priority: int, reserved: int, model: str = "", number: int = 0) -> None:
         self.model = model
         self.weight = weight
         self.priority = priority
         self.reserved = reserved
+        self.number = number
         self.turn = 0.0
         # Ordered dictionaries throughout: their first entry is found, and any entry removed, in constant time.
         self._jobs: OrderedDict[Job, None] = OrderedDict()  # oldest first

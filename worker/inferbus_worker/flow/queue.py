@@ -12,11 +12,13 @@ slow model, can have all of it. Within a lane it is fair between those who ask: 
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from operator import attrgetter
+from typing import Final
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.lane import Lane
@@ -24,6 +26,9 @@ from inferbus_worker.flow.looks import Looks
 from inferbus_worker.flow.places import Everywhere, Places
 from inferbus_worker.settings.projects import ProjectSettings
 from inferbus_worker.state.protocols import Levels
+
+#: Whose turn it is, and where two have it, whose project was named first.
+_turn: Final = attrgetter("turn", "number")
 
 
 class _Taker:
@@ -72,16 +77,11 @@ class RequestQueue:
         models = models or {name: [""] for name in projects}
         # However little a lane weighs, one place is kept for it, but in the smallest queues.
         least = 1 if 2 * sum(map(len, models.values())) <= size else 0
-        self._lanes = {
-            (name, model): Lane(
-                project.weight,
-                project.priority,
-                max(int(size / 2 * project.weight / total / len(models[name])), least),
-                model,
-            )
-            for name, project in projects.items()
-            for model in models[name]
-        }
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        for name, project in projects.items():
+            kept = max(int(size / 2 * project.weight / total / len(models[name])), least)
+            for model in models[name]:
+                self._lanes[name, model] = Lane(project.weight, project.priority, kept, model, len(self._lanes))
         self._shared = size - sum(lane.reserved for lane in self._lanes.values())
         self._size = size
         self._places: Places = places or Everywhere()
@@ -90,6 +90,10 @@ class RequestQueue:
         self._length = self._taken = 0
         # The virtual time of each model and priority: other lanes never compete, so they share none.
         self._turns = dict.fromkeys(((lane.model, lane.priority) for lane in self._lanes.values()), 0.0)
+        # The lanes of each in which something waits: of the others, however many, nobody asks at every request.
+        self._waiting: dict[tuple[str, int], dict[Lane, None]] = {each: {} for each in self._turns}
+        # How many wait beyond what is kept for their lanes.
+        self._beyond = 0
         # How many had been taken when each model last had a turn: who has gone longest without goes next.
         self._last_turn = dict.fromkeys((lane.model for lane in self._lanes.values()), 0)
         self._looks = Looks(lambda job: job in self._lane_of(job))
@@ -232,9 +236,10 @@ class RequestQueue:
     def remove(self, job: Job) -> bool:
         """Take a waiting request out (it was cancelled, or its deadline passed); False where it waits no more."""
         with self._lock:
-            if not self._lane_of(job).remove(job):
+            lane = self._lane_of(job)
+            if not lane.remove(job):
                 return False
-            self._length -= 1
+            self._went(lane)
             return True
 
     def due(self) -> list[Job]:
@@ -263,6 +268,8 @@ class RequestQueue:
     def _came(self, job: Job, lane: Lane) -> _Taker | None:
         """Count a request that waits from now on; whom to wake."""
         self._length += 1
+        self._beyond += len(lane) > lane.reserved
+        self._waiting[lane.model, lane.priority][lane] = None
         if job.look_at is not None:
             self._looks.add(job, job.look_at, self._length)
         if self._waking or not self._places.has_free(lane.model):
@@ -272,6 +279,13 @@ class RequestQueue:
             return None
         self._waking = True
         return self._idle.pop()
+
+    def _went(self, lane: Lane) -> None:
+        """Count a request that waits in this lane no more."""
+        self._length -= 1
+        self._beyond -= len(lane) >= lane.reserved
+        if not lane:
+            del self._waiting[lane.model, lane.priority][lane]
 
     def _leaves(self, taker: _Taker) -> bool:
         """Whether a taker whose patience is at its end may go; not one that somebody has just chosen to wake."""
@@ -291,35 +305,50 @@ class RequestQueue:
 
     def _can_take(self) -> bool:
         has_free = self._places.has_free
-        return any(lane and has_free(lane.model) for lane in self._lanes.values())
+        return any(lanes and has_free(model) for (model, _), lanes in self._waiting.items())
 
     def _take_next(self) -> Job | None:
-        if not self._length:
-            return None
-        waiting = [lane for lane in self._lanes.values() if lane]
-        if len(waiting) > 1:
-            waiting = [lane for lane in waiting if self._places.has_free(lane.model)]
-        while waiting:
-            lane = waiting[0]
-            if len(waiting) > 1:
-                lane = min(self._first_class(waiting), key=lambda lane: (self._last_turn[lane.model], lane.turn))
+        refused: set[Lane] = set()
+        while self._length:
+            lane = self._next_lane(refused)
+            if lane is None:
+                break
             job = lane.take(self._places.acquire)
             if job is not None:
-                self._length -= 1
+                self._went(lane)
                 self._taken += 1
                 self._last_turn[lane.model] = self._taken
                 self._turns[lane.model, lane.priority] = lane.turn
                 lane.turn += 1 / lane.weight
                 return job
-            waiting.remove(lane)
+            refused.add(lane)
         return None
+
+    def _next_lane(self, refused: AbstractSet[Lane]) -> Lane | None:
+        """The lane whose turn it is, of those whose models have places free and that have not refused."""
+        waiting: list[tuple[str, int, Collection[Lane]]] = [
+            (model, priority, lanes) for (model, priority), lanes in self._waiting.items() if lanes
+        ]
+        if refused:
+            left = [
+                (model, priority, [lane for lane in lanes if lane not in refused]) for model, priority, lanes in waiting
+            ]
+            waiting = [each for each in left if each[2]]
+        if len(waiting) > 1:
+            waiting = [each for each in waiting if self._places.has_free(each[0])]
+        if not waiting:
+            return None
+        lanes = waiting[0][2]
+        if len(waiting) > 1:
+            first = self._first_priority((priority, lanes) for _, priority, lanes in waiting)
+            lanes = min((each for each in waiting if each[1] == first), key=lambda each: self._last_turn[each[0]])[2]
+        return min(lanes, key=_turn)
 
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
         if not self._length:
             return lane.reserved + self._shared
-        taken = sum(max(0, len(other) - other.reserved) for other in self._lanes.values())
-        free = max(0, lane.reserved - len(lane)) + max(0, self._shared - taken)
+        free = max(0, lane.reserved - len(lane)) + max(0, self._shared - self._beyond)
         # Those that came back, or from another model's lane, asked for no room.
         return min(free, max(0, self._size - self._length))
 
@@ -328,28 +357,26 @@ class RequestQueue:
         latest = self._turns[lane.model, lane.priority]
         turn = (lane.turn if lane else max(lane.turn, latest)) + place / lane.weight
         ahead = 0
-        for other in self._lanes.values():
-            if other is lane or not other or other.model != lane.model:
+        for (model, priority), lanes in self._waiting.items():
+            if model != lane.model:
                 continue
-            if other.priority != lane.priority:
-                ahead += len(other) if self._urgency(other, now) > lane.priority else 0
-            elif turn >= other.turn:
-                ahead += min(len(other), math.floor((turn - other.turn) * other.weight) + 1)
+            if priority != lane.priority:
+                ahead += sum(len(other) for other in lanes if self._urgency(other, now) > lane.priority)
+                continue
+            for other in lanes:
+                if turn >= other.turn and other is not lane:
+                    ahead += min(len(other), int((turn - other.turn) * other.weight) + 1)
         return ahead
 
-    def _first_class(self, waiting: Iterable[Lane]) -> list[Lane]:
-        """The lanes of the priority whose oldest request counts most."""
-        classes: dict[int, list[Lane]] = {}
-        for lane in waiting:
-            classes.setdefault(lane.priority, []).append(lane)
-        if len(classes) == 1:
-            return next(iter(classes.values()))
+    def _first_priority(self, waiting: Iterable[tuple[int, Collection[Lane]]]) -> int:
+        """The priority whose oldest request counts most.
+
+        Args:
+            waiting: priorities with lanes of theirs in which something waits.
+        """
         now = self._clock()
-
-        def urgency(priority: int) -> tuple[float, int]:
-            return max(self._urgency(lane, now) for lane in classes[priority]), priority
-
-        return classes[max(classes, key=urgency)]
+        urgencies = ((max(self._urgency(lane, now) for lane in lanes), priority) for priority, lanes in waiting)
+        return max(urgencies)[1]
 
     def _urgency(self, lane: Lane, now: float) -> float:
         """Of the lane's oldest request: its priority, plus age."""
