@@ -88,19 +88,22 @@ class Conversation(NamedTuple):
         """The conversation with a change made."""
         if change.resets:
             return Conversation().after(change._replace(resets=False, forgotten=0, dropped=0))
-        end = len(self.messages) - change.dropped
-        gone = (*self.messages[: change.forgotten], *self.messages[max(end, change.forgotten) :])
-        prompt = self.system_prompt if change.system_prompt is None else change.system_prompt
-        return Conversation(
-            prompt,
-            (*self.messages[change.forgotten : max(end, change.forgotten)], *change.messages),
-            self.tokens + sum(one.tokens for one in change.messages) - sum(one.tokens for one in gone),
-            self.bytes
-            + sum(one.bytes for one in change.messages)
-            - sum(one.bytes for one in gone)
-            + _bytes_of(prompt)
-            - _bytes_of(self.system_prompt),
-        )
+        kept, tokens, size = self.messages, self.tokens, self.bytes
+        if change.forgotten or change.dropped:
+            end = max(len(kept) - change.dropped, change.forgotten)
+            for one in (*kept[: change.forgotten], *kept[end:]):
+                tokens -= one.tokens
+                size -= one.bytes
+            kept = kept[change.forgotten : end]
+        for one in change.messages:
+            tokens += one.tokens
+            size += one.bytes
+        prompt = self.system_prompt
+        if change.system_prompt is not None:
+            prompt = change.system_prompt
+            size += _bytes_of(prompt) - _bytes_of(self.system_prompt)
+        # One pass over what may be thousands of messages.
+        return Conversation(prompt, kept + tuple(change.messages), tokens, size)
 
     def excess(self, budget: int, *, keeps_last_turn: bool = False) -> int:
         """How many of the oldest messages are too many for `budget` tokens.
