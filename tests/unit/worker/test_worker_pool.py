@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import Mock
 
 import pytest
 
 from inferbus_worker.chat import Usage
-from inferbus_worker.engines.base import ChatCall
+from inferbus_worker.engines.base import ChatCall, Generation
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.worker_pool import WorkerPool
 from inferbus_worker.state.memory.sessions import MemorySessions
@@ -117,6 +120,26 @@ def test_its_threads_have_names(rooms: Rooms) -> None:
     assert {"worker-0", "worker-1"} <= names
 
 
+@contextmanager
+def no_interpreter_to_spare() -> Iterator[None]:
+    """Others always want it."""
+    ends = False
+
+    def spin() -> None:
+        while not ends:
+            pass
+
+    spinning = [threading.Thread(target=spin) for _ in range(2)]
+    for thread in spinning:
+        thread.start()
+    try:
+        yield
+    finally:
+        ends = True
+        for thread in spinning:
+            thread.join()
+
+
 class TestGrowing:
     def test_more_come_while_requests_wait_for_nothing_else_and_go_again(self, rooms: Rooms) -> None:
         go_on = threading.Event()
@@ -135,6 +158,53 @@ class TestGrowing:
         go_on.set()
         until(lambda: pool.size == 2)
         until(lambda: rooms.left_behind == NOTHING)  # the two that stay may still have the last ones in hand
+        assert pool.stop(10)
+
+    def test_no_more_come_while_the_interpreter_is_short(self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Forty came where turns were long for want of it, and made it shorter."""
+        looks, could_start = itertools.count(1), rooms.queue.could_start
+        looked = threading.Event()
+
+        def counting() -> int:
+            if next(looks) > 3:
+                looked.set()
+            return could_start()
+
+        monkeypatch.setattr(rooms.queue, "could_start", counting)
+        go_on = threading.Event()
+
+        def waits(job: Job) -> None:
+            go_on.wait(60)
+            rooms.turns.run(job)
+
+        pool = WorkerPool(rooms.queue)
+        with no_interpreter_to_spare():
+            pool.start(2, waits, rooms.endings.write, most=lambda: 6)
+            for number in range(9):
+                rooms.ask(f"s{number}")
+            assert looked.wait(60)
+            assert pool.size == 2
+        until(lambda: pool.size == 6)  # now they wait for something else: a backend's tokenizer, perhaps
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
+        assert pool.stop(10)
+
+    def test_more_come_where_the_interpreter_is_short_and_all_wait_for_the_engine(self, rooms: Rooms) -> None:
+        go_on = threading.Event()
+
+        def waits(job: Job) -> None:
+            job.attach(Mock(spec=Generation))
+            go_on.wait(60)
+            rooms.turns.run(job)
+
+        pool = WorkerPool(rooms.queue)
+        with no_interpreter_to_spare():
+            pool.start(2, waits, rooms.endings.write, most=lambda: 6)
+            for number in range(9):
+                rooms.ask(f"s{number}")
+            until(lambda: pool.size == 6)
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 
     def test_no_more_come_than_there_are_places(self) -> None:

@@ -16,6 +16,8 @@ log = logging.getLogger("inferbus.worker_pool")
 
 #: Seconds in which the threads that there are may see to what waits, before there are more.
 _PATIENCE: Final = 0.01
+#: In so many steps: whoever wakes while others hold the interpreter has it five milliseconds later.
+_STEPS: Final = 5
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
 
@@ -113,10 +115,12 @@ class WorkerPool:
             self._short.wait()
             self._short.clear()
             before = self._busy.copy()
-            time.sleep(_PATIENCE)
+            is_free = _interpreter_is_free()
             more = min(self._queue.could_start(), self._most() - self.size)
-            # Where one of those that there are has had time for another turn, more threads are no help.
-            if sum(self._busy.get(number) is job for number, job in before.items()) < self.size:
+            waiting = [job for number, job in before.items() if self._busy.get(number) is job]
+            # More threads are no help where one of those that there are has had time for another turn, nor where they
+            # may all wait for the interpreter, or the processor: they would only take it from each other.
+            if len(waiting) < self.size or not (is_free or all(job.is_in_engine for job in waiting)):
                 if more > 0:
                     self._short.set()  # to look once more
                 continue
@@ -154,3 +158,11 @@ class WorkerPool:
             log.exception("a worker thread survived an error")
         finally:
             del self._busy[number]
+
+
+def _interpreter_is_free() -> bool:
+    """Whether a thread that wakes goes on at once; takes `_PATIENCE` seconds, or longer where it does not."""
+    began = time.monotonic()
+    for _ in range(_STEPS):
+        time.sleep(_PATIENCE / _STEPS)
+    return time.monotonic() - began < 1.5 * _PATIENCE
