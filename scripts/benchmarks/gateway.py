@@ -25,7 +25,7 @@ _PER_TOKEN: Final = "20ms"  # noqa: S105 - a duration
 _START_SECONDS: Final = 200.0
 _GOAL: Final = 0.8
 _SIDES: Final = ("bus", "gateway")
-_ENGINES: Final = {"simulated": "a simulated engine of 50 tokens/s a stream", "vllm": "vLLM with the demo model"}
+_ENGINES: Final = {"simulated": "simulated engine, 50 tokens/s a stream", "vllm": "vLLM with the demo model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _load(side: str, port: int, http: int, streams: int, requests: int) -> Outco
 
 
 def _section(engine: str, found: _Found) -> Section:
-    goals = [goal for streams in _STREAMS for goal in _ratios(streams, found)]
+    goals = [goal for streams in _STREAMS for goal in _ratios(engine, streams, found)]
     return Section(
         suite="gateway",
         setting=engine,
@@ -118,13 +118,14 @@ def _section(engine: str, found: _Found) -> Section:
     )
 
 
-def _ratios(streams: int, found: _Found) -> list[Ratio]:
+def _ratios(engine: str, streams: int, found: _Found) -> list[Ratio]:
     bus, gateway = (found[streams, side] for side in _SIDES)
     rates = ratios([run.per_second for run in gateway], [run.per_second for run in bus])
     firsts = ratios([run.first_ms for run in bus], [run.first_ms for run in gateway])
+    what = f"{_ENGINES[engine]}, {streams} streams"
     return [
-        Ratio(label=f"{streams} streams: requests/s through the gateway / over the bus", spread=rates, goal=_GOAL),
-        Ratio(label=f"{streams} streams: time to the first delta, bus / gateway", spread=firsts, goal=_GOAL),
+        Ratio(label=f"{what}: requests/s through the gateway / over the bus", spread=rates, goal=_GOAL),
+        Ratio(label=f"{what}: time to the first delta, bus / gateway", spread=firsts, goal=_GOAL),
     ]
 
 
