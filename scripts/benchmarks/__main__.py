@@ -33,6 +33,7 @@ _ALONE: Final[dict[str, Callable[[Plan], list[Section]]]] = {
 }
 #: Open files, for a thousand connections with room to spare; the soft limit is often 1,024.
 _FILES: Final = 16_384
+_WRITTEN: Final = "Nothing was written but what a line `Written:` names above."
 
 
 def _measured(plan: Plan, suites: Collection[str]) -> Iterator[list[Section]]:
@@ -62,6 +63,8 @@ def _print(section: Section) -> None:
     print(f"\n{section.title}")
     for row in [section.header, *section.rows]:
         print("  " + " | ".join(row))
+    if section.short:
+        print(f"  {document.SHORT}")
     for verdict in section.verdicts:
         print(f"  {'met   ' if verdict.met else 'MISSED'}  {verdict.goal}: {verdict.figure}")
 
@@ -80,7 +83,7 @@ def _compare(plan: Plan, commit: str) -> None:
     rounds = counted(plan.rounds, "round")
     said = [f"{commit} and {machine.commit}, {rounds} in turns, on {machine.cores} cores ({machine.cpu})"]
     if plan.quick:
-        said.append("A short run: it shows that it works, and says nothing about speed.")
+        said.append(document.SHORT)
     said.append(" | ".join(HEADER))
     try:
         for row in compare(plan, commit):
@@ -88,6 +91,9 @@ def _compare(plan: Plan, commit: str) -> None:
             said = []
     except (NoSuchCommitError, ProcessFailedError, TimeoutError, ValueError) as error:
         sys.exit(f"scripts/bench --compare: {error}")
+    print("CPU time of the worker per request, median (lowest to highest); below 1 it is cheaper now.")
+    if plan.rounds < command_line.ENOUGH:
+        print(command_line.CHANCE)
 
 
 def main() -> None:
@@ -99,23 +105,25 @@ def main() -> None:
     if wishes.compare is not None:
         _compare(wishes.plan, wishes.compare)
         return
-    try:
-        document.check(wishes.out)
-    except document.DocumentError as error:
-        sys.exit(f"scripts/bench: {error}")
+    if wishes.out is not None:
+        try:
+            document.check(wishes.out)
+        except document.DocumentError as error:
+            sys.exit(f"scripts/bench: {error}")
     try:
         for new in _measured(wishes.plan, wishes.suites):
             for section in new:
                 _print(section)
-            sections = document.merge(wishes.out, new)
-            document.write(wishes.out, sections, plot.draw(wishes.out, sections))
-            print(f"\nWritten: {wishes.out}", flush=True)
+            if wishes.out is not None:
+                sections = document.merge(wishes.out, new)
+                document.write(wishes.out, sections, plot.draw(wishes.out, sections))
+                print(f"\nWritten: {wishes.out}", flush=True)
     except (ProcessFailedError, TimeoutError, ValueError) as error:
-        sys.exit(f"\nscripts/bench: {error}; what it says is written is there, and nothing else.")
+        sys.exit(f"\nscripts/bench: {error}. {_WRITTEN}")
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nscripts/bench: interrupted; what it says is written is there, and nothing else.")
+        sys.exit(f"\nscripts/bench: interrupted. {_WRITTEN}")

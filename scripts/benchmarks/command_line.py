@@ -18,6 +18,10 @@ _LEVELS: Final = (1, 8, 64)
 _GPU_SHAPE: Final = "1b"
 _GPU_LEVELS: Final = (64, 256, 512, 1_000)
 
+#: Rounds from which on `--compare` says more, and what it says of fewer.
+ENOUGH: Final = 5
+CHANCE: Final = f"Of fewer than {ENOUGH} rounds a difference of a fifth may be chance."
+
 _ALONE: Final = {
     "bus": "requests in three dialects on an engine that costs nothing, beside an echo",
     "curves": "the same over sessions, sizes, histories and projects",
@@ -40,13 +44,13 @@ class Wishes(argparse.Namespace):
     Attributes:
         plan: how much of it.
         suites: which.
-        out: the document.
+        out: the document; None: what is measured is only printed.
         compare: the commit beside which the worker's CPU time is to be printed; None: measure the suites.
     """
 
     plan: Plan
     suites: list[str]
-    out: Path
+    out: Path | None
     compare: str | None
 
 
@@ -60,7 +64,7 @@ def read(words: Sequence[str]) -> Wishes:
     split = words.index("--") if "--" in words else len(words)
     given = parser.parse_args(words[:split])
     options = tuple(words[split + 1 :])
-    wishes = Wishes(compare=given.compare, out=(given.out or _OUT).resolve())
+    wishes = Wishes(compare=given.compare, out=_out(given.out, is_quick=given.quick))
     wishes.suites = given.only or [*([] if given.gpu else _ALONE), *_ON_ENGINE]
     of_engine = {"--gpu": given.gpu, "--sessions": given.sessions, "--shape": given.shape, "what follows --": options}
     said = [name for name, value in of_engine.items() if value]
@@ -76,7 +80,7 @@ def read(words: Sequence[str]) -> Wishes:
         parser.error(f"--gpu measures the suites {' and '.join(_ON_ENGINE)} alone")
     elif given.gpu and gpu() is None:
         parser.error("--gpu: no GPU answers here (nvidia-smi names none)")
-    if wishes.out.is_dir() or wishes.out.suffix == ".json":
+    if wishes.out is not None and (wishes.out.is_dir() or wishes.out.suffix == ".json"):
         parser.error(f"--out: {wishes.out} cannot be the document; beside it stands a file of the same name in .json")
     wishes.plan = Plan(
         rounds=given.rounds or (_QUICK_ROUNDS if given.quick else _ROUNDS),
@@ -86,6 +90,13 @@ def read(words: Sequence[str]) -> Wishes:
         engine_options=options,
     )
     return wishes
+
+
+def _out(given: Path | None, *, is_quick: bool) -> Path | None:
+    """Figures that say nothing take nobody's place, unless that is asked for."""
+    if given is None and is_quick:
+        return None
+    return (given or _OUT).resolve()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,14 +114,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", action="append", choices=suites, metavar="SUITE", help="measure this suite; repeatable")
-    add("--quick", action="store_true", help="a tenth of the requests, to see that it works")
+    add(
+        "--quick",
+        action="store_true",
+        help="a tenth of the requests, to see that it works; printed, and written only with --out",
+    )
     add(
         *("--rounds",),
         type=_whole,
         metavar="N",
         help=f"repeat everything so often (default {_ROUNDS}, quick {_QUICK_ROUNDS})",
     )
-    add("--out", type=Path, metavar="FILE", help="the document to write (default docs/benchmarks.md)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the document to write, with its .json and .svg beside it (default docs/benchmarks.md)",
+    )
     add("--sessions", type=_levels, metavar="N,…", help="concurrent sessions of the engine's suites (default 1,8,64)")
     add("--shape", choices=SHAPES, help="random weights in this shape instead of the demo model")
     at = ", ".join(f"{level:,}" for level in _GPU_LEVELS)
@@ -119,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         *("--compare",),
         metavar="COMMIT",
         help="only print what a request costs the worker beside what it does at a commit, in CPU time on an engine "
-        "that costs nothing. Of less than 5 rounds, a difference of a fifth may be chance",
+        f"that costs nothing. {CHANCE}",
     )
     return parser
 

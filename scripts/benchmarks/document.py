@@ -23,7 +23,12 @@ _INTRODUCTION: Final = """\
 
 Written by `scripts/bench`; `scripts/bench --help` says how to repeat it. Figures are the median of the rounds, with
 the lowest and the highest round in brackets; ratios are taken round by round, both sides in turns on the same machine.
+A verdict on one round may be chance.
+
+[Reading these figures](#reading-these-figures) says what they come to, and of what is missed why;
+[What was tried](#what-was-tried), what helped and what did not.
 """
+SHORT: Final = "A short run (`--quick`): it shows that it works, and says nothing about speed."
 _NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
 _SECTIONS: Final = TypeAdapter(list[Section])
 _ORDER: Final = (
@@ -102,7 +107,9 @@ def _goals(sections: list[Section]) -> str:
 
 def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
     said = "met" if verdict.met else "**missed**"
-    taken = section.taken.partition(" ")[0] + (" (short run)" if section.short else "")
+    taken = f"{section.taken.partition(' ')[0]}, {counted(section.rounds, 'round')}"
+    if section.short:
+        taken += ", short"
     return [verdict.goal, verdict.figure, said, taken]
 
 
@@ -113,7 +120,7 @@ def _section(section: Section) -> str:
     speed = f"; calling a Python function took {section.call_ns:.0f} ns" if section.call_ns else ""
     lines.append(f"- Load average when it began: {section.load:.1f}{speed}.")
     if section.short:
-        lines.append("- **A short run (`--quick`): it shows that the suite works, and says nothing about speed.**")
+        lines.append(f"- **{SHORT}**")
     return "\n".join(lines) + "\n\n" + _table(section.header, section.rows)
 
 

@@ -19,6 +19,14 @@ def test_what_follows_two_dashes_is_vllms() -> None:
     assert (wishes.suites, wishes.plan.engine_options) == (["engine"], ("--dtype", "float32"))
 
 
+def test_a_short_run_is_written_where_it_is_told_to_and_nowhere_else(tmp_path: Path) -> None:
+    """One to see whether it works put its figures into docs/benchmarks.md."""
+    out = tmp_path / "b.md"
+    assert command_line.read(["--quick"]).out is None
+    assert command_line.read(["--quick", "--out", str(out)]).out == out
+    assert command_line.read([]).out == Path(command_line.__file__).parents[2] / "docs" / "benchmarks.md"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
