@@ -184,6 +184,34 @@ class TestRoom:
             assert {lane for each in line.queue._waiting.values() for lane in each} == {lane for lane in lanes if lane}
 
 
+class _Full:
+    """Places of which none is free; counts how often it is asked for one."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def has_free(self, model: str) -> bool:  # noqa: ARG002
+        return False
+
+    def free(self, model: str) -> int:  # noqa: ARG002
+        return 0
+
+    def acquire(self, job: Job) -> bool:  # noqa: ARG002
+        self.asked += 1
+        return False
+
+
+def test_where_no_place_is_free_no_lane_is_looked_into() -> None:
+    """Each lane was, and all that were left gone through after each: 100 ms a take with 1,000 projects waiting."""
+    projects: dict[str, Any] = {f"p{number}": {} for number in range(20)}
+    line = Line(**projects)
+    for project in projects:
+        line.put(project)
+    line.queue._places = full = _Full()
+    assert line.queue.take(0) is None
+    assert full.asked == 0
+
+
 class TestLeaving:
     def test_a_removed_request_is_not_taken(self) -> None:
         line = Line(a={})

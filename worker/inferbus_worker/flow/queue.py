@@ -15,8 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -308,41 +307,35 @@ class RequestQueue:
         return any(lanes and has_free(model) for (model, _), lanes in self._waiting.items())
 
     def _take_next(self) -> Job | None:
-        refused: set[Lane] = set()
-        while self._length:
-            lane = self._next_lane(refused)
-            if lane is None:
-                break
+        if not self._length:
+            return None
+        has_free = self._places.has_free
+        waiting: dict[tuple[str, int], Collection[Lane]] = {
+            each: lanes for each, lanes in self._waiting.items() if lanes and has_free(each[0])
+        }
+        while waiting:
+            each = next(iter(waiting)) if len(waiting) == 1 else self._first(waiting)
+            lane = min(waiting[each], key=_turn)
             job = lane.take(self._places.acquire)
             if job is not None:
                 self._went(lane)
                 self._taken += 1
                 self._last_turn[lane.model] = self._taken
-                self._turns[lane.model, lane.priority] = lane.turn
+                self._turns[each] = lane.turn
                 lane.turn += 1 / lane.weight
                 return job
-            refused.add(lane)
+            waiting[each] = [other for other in waiting[each] if other is not lane]
+            if not waiting[each]:
+                del waiting[each]
         return None
 
-    def _next_lane(self, refused: AbstractSet[Lane]) -> Lane | None:
-        """The lane whose turn it is, of those whose models have places free and that have not refused."""
-        waiting: list[tuple[str, int, Collection[Lane]]] = [
-            (model, priority, lanes) for (model, priority), lanes in self._waiting.items() if lanes
-        ]
-        if refused:
-            left = [
-                (model, priority, [lane for lane in lanes if lane not in refused]) for model, priority, lanes in waiting
-            ]
-            waiting = [each for each in left if each[2]]
-        if len(waiting) > 1:
-            waiting = [each for each in waiting if self._places.has_free(each[0])]
-        if not waiting:
-            return None
-        lanes = waiting[0][2]
-        if len(waiting) > 1:
-            first = self._first_priority((priority, lanes) for _, priority, lanes in waiting)
-            lanes = min((each for each in waiting if each[1] == first), key=lambda each: self._last_turn[each[0]])[2]
-        return min(lanes, key=_turn)
+    def _first(self, waiting: Mapping[tuple[str, int], Collection[Lane]]) -> tuple[str, int]:
+        """The model and priority that go first: the priority whose oldest request counts most, its models in turns."""
+        now = self._clock()
+        _, first = max(
+            (max(self._urgency(lane, now) for lane in lanes), priority) for (_, priority), lanes in waiting.items()
+        )
+        return min((each for each in waiting if each[1] == first), key=lambda each: self._last_turn[each[0]])
 
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
@@ -367,16 +360,6 @@ class RequestQueue:
                 if turn >= other.turn and other is not lane:
                     ahead += min(len(other), int((turn - other.turn) * other.weight) + 1)
         return ahead
-
-    def _first_priority(self, waiting: Iterable[tuple[int, Collection[Lane]]]) -> int:
-        """The priority whose oldest request counts most.
-
-        Args:
-            waiting: priorities with lanes of theirs in which something waits.
-        """
-        now = self._clock()
-        urgencies = ((max(self._urgency(lane, now) for lane in lanes), priority) for priority, lanes in waiting)
-        return max(urgencies)[1]
 
     def _urgency(self, lane: Lane, now: float) -> float:
         """Of the lane's oldest request: its priority, plus age."""
