@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from unittest.mock import Mock
 
 import pytest
 
 from inferbus_worker.chat import Usage
 from inferbus_worker.engines.base import ChatCall, Generation
+from inferbus_worker.flow import worker_pool
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.worker_pool import WorkerPool
 from inferbus_worker.state.memory.sessions import MemorySessions
@@ -120,26 +121,6 @@ def test_its_threads_have_names(rooms: Rooms) -> None:
     assert {"worker-0", "worker-1"} <= names
 
 
-@contextmanager
-def no_interpreter_to_spare() -> Iterator[None]:
-    """Others always want it."""
-    ends = False
-
-    def spin() -> None:
-        while not ends:
-            pass
-
-    spinning = [threading.Thread(target=spin) for _ in range(2)]
-    for thread in spinning:
-        thread.start()
-    try:
-        yield
-    finally:
-        ends = True
-        for thread in spinning:
-            thread.join()
-
-
 class TestGrowing:
     def test_more_come_while_requests_wait_for_nothing_else_and_go_again(self, rooms: Rooms) -> None:
         go_on = threading.Event()
@@ -160,10 +141,12 @@ class TestGrowing:
         until(lambda: rooms.left_behind == NOTHING)  # the two that stay may still have the last ones in hand
         assert pool.stop(10)
 
-    def test_no_more_come_while_the_interpreter_is_short(self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_more_come_while_turns_may_wait_for_the_interpreter(
+        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Forty came where turns were long for want of it, and made it shorter."""
         looks, could_start = itertools.count(1), rooms.queue.could_start
-        looked = threading.Event()
+        looked, go_on = threading.Event(), threading.Event()
 
         def counting() -> int:
             if next(looks) > 3:
@@ -171,38 +154,44 @@ class TestGrowing:
             return could_start()
 
         monkeypatch.setattr(rooms.queue, "could_start", counting)
-        go_on = threading.Event()
+        monkeypatch.setattr(worker_pool, "_LONG", math.inf)
 
         def waits(job: Job) -> None:
             go_on.wait(60)
             rooms.turns.run(job)
 
         pool = WorkerPool(rooms.queue)
-        with no_interpreter_to_spare():
-            pool.start(2, waits, rooms.endings.write, most=lambda: 6)
-            for number in range(9):
-                rooms.ask(f"s{number}")
-            assert looked.wait(60)
-            assert pool.size == 2
-        until(lambda: pool.size == 6)  # now they wait for something else: a backend's tokenizer, perhaps
+        pool.start(2, waits, rooms.endings.write, most=lambda: 6)
+        for number in range(9):
+            rooms.ask(f"s{number}")
+        assert looked.wait(60)
+        assert pool.size == 2
+        monkeypatch.setattr(worker_pool, "_LONG", 0.1)
+        until(lambda: pool.size == 6)  # after so long they wait for something else
         go_on.set()
         until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 
-    def test_more_come_where_the_interpreter_is_short_and_all_wait_for_the_engine(self, rooms: Rooms) -> None:
-        go_on = threading.Event()
+    @pytest.mark.parametrize("counting", [0, 1])
+    def test_more_come_where_some_wait_for_the_engine_and_others_for_a_tokenizer(
+        self, rooms: Rooms, counting: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that counted tokens at a slow server kept all other models' requests from being begun."""
+        if not counting:
+            monkeypatch.setattr(worker_pool, "_LONG", math.inf)
+        go_on, numbers = threading.Event(), itertools.count()
 
         def waits(job: Job) -> None:
-            job.attach(Mock(spec=Generation))
+            if next(numbers) >= counting:
+                job.attach(Mock(spec=Generation))
             go_on.wait(60)
             rooms.turns.run(job)
 
         pool = WorkerPool(rooms.queue)
-        with no_interpreter_to_spare():
-            pool.start(2, waits, rooms.endings.write, most=lambda: 6)
-            for number in range(9):
-                rooms.ask(f"s{number}")
-            until(lambda: pool.size == 6)
+        pool.start(2, waits, rooms.endings.write, most=lambda: 6)
+        for number in range(9):
+            rooms.ask(f"s{number}")
+        until(lambda: pool.size == 6)
         go_on.set()
         until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
@@ -16,10 +16,22 @@ log = logging.getLogger("inferbus.worker_pool")
 
 #: Seconds in which the threads that there are may see to what waits, before there are more.
 _PATIENCE: Final = 0.01
-#: In so many steps: whoever wakes while others hold the interpreter has it five milliseconds later.
-_STEPS: Final = 5
+#: Seconds after which a turn that is not with its engine waits for something else than the interpreter.
+_LONG: Final = 0.1
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
+
+
+class _Turn(NamedTuple):
+    """What a thread is at, and since when on the monotonic clock."""
+
+    job: Job
+    began: float
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for something that other threads would not take from it."""
+        return self.job.is_in_engine or time.monotonic() - self.began > _LONG
 
 
 class WorkerPool:
@@ -38,7 +50,7 @@ class WorkerPool:
         self._ended: Callable[[Job], None]
         self._threads: dict[int, threading.Thread] = {}
         # By the threads' numbers: a job that goes again may already be in another's hands.
-        self._busy: dict[int, Job] = {}
+        self._busy: dict[int, _Turn] = {}
         self._lock = threading.Lock()
         self._short = threading.Event()
         self._seldom = Seldom(log)
@@ -115,12 +127,11 @@ class WorkerPool:
             self._short.wait()
             self._short.clear()
             before = self._busy.copy()
-            is_free = _interpreter_is_free()
+            time.sleep(_PATIENCE)
             more = min(self._queue.could_start(), self._most() - self.size)
-            waiting = [job for number, job in before.items() if self._busy.get(number) is job]
-            # More threads are no help where one of those that there are has had time for another turn, nor where they
-            # may all wait for the interpreter, or the processor: they would only take it from each other.
-            if len(waiting) < self.size or not (is_free or all(job.is_in_engine for job in waiting)):
+            # More threads are no help where one of those that there are has had time for another turn, nor where one
+            # may wait for the interpreter, or the processor: they would only take it from each other.
+            if sum(self._busy.get(number) is turn and turn.waits for number, turn in before.items()) < self.size:
                 if more > 0:
                     self._short.set()  # to look once more
                 continue
@@ -147,7 +158,7 @@ class WorkerPool:
         return leaves
 
     def _run(self, job: Job, number: int) -> None:
-        self._busy[number] = job
+        self._busy[number] = _Turn(job, time.monotonic())
         try:
             try:
                 self._run_turn(job)
@@ -158,11 +169,3 @@ class WorkerPool:
             log.exception("a worker thread survived an error")
         finally:
             del self._busy[number]
-
-
-def _interpreter_is_free() -> bool:
-    """Whether a thread that wakes goes on at once; takes `_PATIENCE` seconds, or longer where it does not."""
-    began = time.monotonic()
-    for _ in range(_STEPS):
-        time.sleep(_PATIENCE / _STEPS)
-    return time.monotonic() - began < 1.5 * _PATIENCE
