@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
+import time
 from collections.abc import Iterator
-from unittest.mock import Mock
+from types import SimpleNamespace
 
 import pytest
 
 from inferbus_worker.chat import Usage
-from inferbus_worker.engines.base import ChatCall, Generation
+from inferbus_worker.engines.base import ChatCall
 from inferbus_worker.flow import worker_pool
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.worker_pool import WorkerPool
@@ -141,58 +141,31 @@ class TestGrowing:
         until(lambda: rooms.left_behind == NOTHING)  # the two that stay may still have the last ones in hand
         assert pool.stop(10)
 
-    def test_no_more_come_while_turns_may_wait_for_the_interpreter(
+    def test_no_more_come_while_turns_are_long_for_want_of_the_interpreter(
         self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Forty came where turns were long for want of it, and made it shorter."""
-        looks, could_start = itertools.count(1), rooms.queue.could_start
-        looked, go_on = threading.Event(), threading.Event()
+        """Forty came, and made it shorter. Whoever looks at the turns wants the interpreter as often as they do."""
+        turns, steps = threading.Semaphore(0), itertools.count(1)
 
-        def counting() -> int:
-            if next(looks) > 3:
-                looked.set()
-            return could_start()
-
-        monkeypatch.setattr(rooms.queue, "could_start", counting)
-        monkeypatch.setattr(worker_pool, "_LONG", math.inf)
-
-        def waits(job: Job) -> None:
-            go_on.wait(60)
+        def slow(job: Job) -> None:
+            turns.acquire()
             rooms.turns.run(job)
 
+        def step(_seconds: float) -> None:
+            """Every third time a turn has had what it needs."""
+            job = pool._busy.get(0)
+            if job is not None and next(steps) % 3 == 0:
+                turns.release()
+                until(lambda: pool._busy.get(0) is not job)
+
+        monkeypatch.setattr(worker_pool, "time", SimpleNamespace(sleep=step, monotonic=time.monotonic))
         pool = WorkerPool(rooms.queue)
-        pool.start(2, waits, rooms.endings.write, most=lambda: 6)
+        pool.start(1, slow, rooms.endings.write, most=lambda: 6)
         for number in range(9):
             rooms.ask(f"s{number}")
-        assert looked.wait(60)
-        assert pool.size == 2
-        monkeypatch.setattr(worker_pool, "_LONG", 0.1)
-        until(lambda: pool.size == 6)  # after so long they wait for something else
-        go_on.set()
-        until(lambda: rooms.left_behind == NOTHING)
-        assert pool.stop(10)
-
-    @pytest.mark.parametrize("counting", [0, 1])
-    def test_more_come_where_some_wait_for_the_engine_and_others_for_a_tokenizer(
-        self, rooms: Rooms, counting: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """One that counted tokens at a slow server kept all other models' requests from being begun."""
-        if not counting:
-            monkeypatch.setattr(worker_pool, "_LONG", math.inf)
-        go_on, numbers = threading.Event(), itertools.count()
-
-        def waits(job: Job) -> None:
-            if next(numbers) >= counting:
-                job.attach(Mock(spec=Generation))
-            go_on.wait(60)
-            rooms.turns.run(job)
-
-        pool = WorkerPool(rooms.queue)
-        pool.start(2, waits, rooms.endings.write, most=lambda: 6)
-        for number in range(9):
-            rooms.ask(f"s{number}")
-        until(lambda: pool.size == 6)
-        go_on.set()
+        until(lambda: not len(rooms.queue))
+        assert pool.size == 1
+        turns.release(9)
         until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 

@@ -122,11 +122,6 @@ class Job:
         if marked:
             generation.cancel()
 
-    @property
-    def is_in_engine(self) -> bool:
-        """Whether its turn waits for the engine alone."""
-        return self._generation is not None and self.outcome is None
-
     def detach(self) -> bool:
         """Hear no more of an attempt that has failed, so that there may be another one; False where some was shown."""
         with self._lock:

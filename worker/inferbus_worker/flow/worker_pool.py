@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.queue import RequestQueue
@@ -16,22 +16,9 @@ log = logging.getLogger("inferbus.worker_pool")
 
 #: Seconds in which the threads that there are may see to what waits, before there are more.
 _PATIENCE: Final = 0.01
-#: Seconds after which a turn that is not with its engine waits for something else than the interpreter.
-_LONG: Final = 0.1
+_STEPS: Final = 5
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
-
-
-class _Turn(NamedTuple):
-    """What a thread is at, and since when on the monotonic clock."""
-
-    job: Job
-    began: float
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for something that other threads would not take from it."""
-        return self.job.is_in_engine or time.monotonic() - self.began > _LONG
 
 
 class WorkerPool:
@@ -50,7 +37,7 @@ class WorkerPool:
         self._ended: Callable[[Job], None]
         self._threads: dict[int, threading.Thread] = {}
         # By the threads' numbers: a job that goes again may already be in another's hands.
-        self._busy: dict[int, _Turn] = {}
+        self._busy: dict[int, Job] = {}
         self._lock = threading.Lock()
         self._short = threading.Event()
         self._seldom = Seldom(log)
@@ -127,11 +114,13 @@ class WorkerPool:
             self._short.wait()
             self._short.clear()
             before = self._busy.copy()
-            time.sleep(_PATIENCE)
+            # Where the interpreter is short each step takes longer, as do the turns: more threads would only take it
+            # from each other.
+            for _ in range(_STEPS):
+                time.sleep(_PATIENCE / _STEPS)
             more = min(self._queue.could_start(), self._most() - self.size)
-            # More threads are no help where one of those that there are has had time for another turn, nor where one
-            # may wait for the interpreter, or the processor: they would only take it from each other.
-            if sum(self._busy.get(number) is turn and turn.waits for number, turn in before.items()) < self.size:
+            # Where one of those that there are has had time for another turn, more threads are no help.
+            if sum(self._busy.get(number) is job for number, job in before.items()) < self.size:
                 if more > 0:
                     self._short.set()  # to look once more
                 continue
@@ -158,7 +147,7 @@ class WorkerPool:
         return leaves
 
     def _run(self, job: Job, number: int) -> None:
-        self._busy[number] = _Turn(job, time.monotonic())
+        self._busy[number] = job
         try:
             try:
                 self._run_turn(job)
