@@ -71,7 +71,7 @@ class FairLane(Lane):
     _returns = -1e15
 
     def __init__(self, lane: Lane) -> None:
-        super().__init__(lane.weight, lane.priority, lane.reserved, lane.model)
+        super().__init__(lane.weight, lane.priority, lane.reserved, lane.model, lane.number)
         self._scores: dict[Job, float] = {}
 
     def _next(self, owner: str | None) -> float:

@@ -331,11 +331,13 @@ class RequestQueue:
 
     def _first(self, waiting: Mapping[tuple[str, int], Collection[Lane]]) -> tuple[str, int]:
         """The model and priority that go first: the priority whose oldest request counts most, its models in turns."""
-        now = self._clock()
-        _, first = max(
-            (max(self._urgency(lane, now) for lane in lanes), priority) for (_, priority), lanes in waiting.items()
-        )
-        return min((each for each in waiting if each[1] == first), key=lambda each: self._last_turn[each[0]])
+        of_first = set(waiting)
+        if len({priority for _, priority in waiting}) > 1:
+            now = self._clock()
+            _, first = max((max(self._urgency(lane, now) for lane in waiting[each]), each[1]) for each in waiting)
+            of_first = {each for each in waiting if each[1] == first}
+        # Of models that have gone without for as long, which is before their first turn, the one whose lane is first.
+        return min(of_first, key=lambda each: (self._last_turn[each[0]], min(map(_turn, waiting[each]))))
 
     def _free(self, lane: Lane) -> int:
         """Places that this lane can still get: what is kept for it, and what nobody has of the shared half."""
