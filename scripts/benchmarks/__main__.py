@@ -92,7 +92,7 @@ def _compare(plan: Plan, commit: str) -> None:
     except (NoSuchCommitError, ProcessFailedError, TimeoutError, ValueError) as error:
         sys.exit(f"scripts/bench --compare: {error}")
     print("CPU time of the worker per request, median (lowest to highest); below 1 it is cheaper now.")
-    if plan.rounds < command_line.ENOUGH:
+    if plan.rounds < command_line.ROUNDS:
         print(command_line.CHANCE)
 
 

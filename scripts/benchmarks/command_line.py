@@ -12,15 +12,14 @@ from .model import SHAPES
 from .plan import Plan
 
 _OUT: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-_ROUNDS: Final = 5
+ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 2
 _LEVELS: Final = (1, 8, 64)
 _GPU_SHAPE: Final = "1b"
 _GPU_LEVELS: Final = (64, 256, 512, 1_000)
 
-#: Rounds from which on `--compare` says more, and what it says of fewer.
-ENOUGH: Final = 5
-CHANCE: Final = f"Of fewer than {ENOUGH} rounds a difference of a fifth may be chance."
+#: What `--compare` says of fewer rounds than it takes by itself.
+CHANCE: Final = f"Of fewer than {ROUNDS} rounds a difference of a fifth may be chance."
 
 _ALONE: Final = {
     "bus": "requests in three dialects on an engine that costs nothing, beside an echo",
@@ -83,7 +82,7 @@ def read(words: Sequence[str]) -> Wishes:
     if wishes.out is not None and (wishes.out.is_dir() or wishes.out.suffix == ".json"):
         parser.error(f"--out: {wishes.out} cannot be the document; beside it stands a file of the same name in .json")
     wishes.plan = Plan(
-        rounds=given.rounds or (_QUICK_ROUNDS if given.quick else _ROUNDS),
+        rounds=given.rounds or (_QUICK_ROUNDS if given.quick else ROUNDS),
         quick=given.quick,
         levels=given.sessions or (_GPU_LEVELS if given.gpu else _LEVELS),
         shape=given.shape or (_GPU_SHAPE if given.gpu else None),
@@ -123,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         *("--rounds",),
         type=_whole,
         metavar="N",
-        help=f"repeat everything so often (default {_ROUNDS}, quick {_QUICK_ROUNDS})",
+        help=f"repeat everything so often (default {ROUNDS}, quick {_QUICK_ROUNDS})",
     )
     add(
         "--out",

@@ -16,6 +16,7 @@ log = logging.getLogger("inferbus.worker_pool")
 
 #: Seconds in which the threads that there are may see to what waits, before there are more.
 _PATIENCE: Final = 0.01
+#: And in how many steps that time passes.
 _STEPS: Final = 5
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
