@@ -14,7 +14,6 @@ from socket import SO_LINGER, SO_RCVBUF, SOL_SOCKET
 from typing import Any, Final
 
 from support.loop_thread import LoopThread
-from support.mosquitto import HOST
 from support.waiting import PATIENCE
 
 _CHUNK: Final = 65536
@@ -52,9 +51,7 @@ class FaultProxy(LoopThread):
         super().__init__("fault-proxy")
         self.fault = Fault()
         self.way_out: float | None = None
-        self.accepted = 0
         self._target = port
-        self._writers: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
 
     def reset_all(self) -> None:
@@ -72,33 +69,29 @@ class FaultProxy(LoopThread):
         for writer in self._clients:
             writer.write(packet)
 
-    def _hang_up(self) -> None:
+    def _abort_all(self) -> None:
         self.way_out = None
         self._reset()
 
     def _reset(self) -> None:
-        for writer in self._writers:
+        for writer in self._open:
             with suppress(OSError):  # closed already
                 writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             writer.transport.abort()
 
-    async def _listen(self) -> asyncio.Server:
+    def _listener(self) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(SOL_SOCKET, SO_RCVBUF, _CHUNK)  # else the system takes megabytes in for a slow reader
-        listener.bind((HOST, 0))
-        return await asyncio.start_server(self._pass, sock=listener)
+        listener.bind((self.host, 0))
+        return listener
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        with suppress(OSError):
-            broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
-            self._writers |= {writer, broker_writer}
-            self._clients.add(writer)
-            pumps = [self._pump(self._outward(reader), broker_writer), self._pump(_free(broker_reader), writer)]
-            await asyncio.gather(*pumps)
-            self._writers -= {writer, broker_writer}
-            self._clients.discard(writer)
-        writer.close()
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        broker_reader, broker_writer = await self._reach(self._target)
+        self._clients.add(writer)
+        pumps = [self._pump(self._outward(reader), broker_writer), self._pump(_free(broker_reader), writer)]
+        await asyncio.gather(*pumps)
+        self._clients.discard(writer)
+        await self._close(broker_writer)
 
     async def _pump(self, source: AsyncIterator[bytes], sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):

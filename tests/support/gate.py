@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from support.loop_thread import LoopThread, pump
-from support.mosquitto import HOST
 
 CONNECT: Final = 1
 PUBLISH: Final = 3
@@ -74,7 +72,6 @@ class Gate(LoopThread):
     Attributes:
         rule: asked for every packet of every client.
         deaf: takes connections and closes them at once, as a load balancer does whose broker is not up.
-        accepted: connections so far, in all.
         packets: what was said so far.
     """
 
@@ -82,41 +79,27 @@ class Gate(LoopThread):
         super().__init__("gate")
         self.rule = rule
         self.deaf = deaf
-        self.accepted = 0
         self.packets: list[Packet] = []
         self._target = target
-        self._clients: set[asyncio.StreamWriter] = set()
 
     def hang_up(self) -> None:
         """Close every connection."""
-        self._loop.call_soon_threadsafe(self._hang_up)
+        self._loop.call_soon_threadsafe(self._close_all)
 
-    def _hang_up(self) -> None:
-        for client in self._clients:
-            client.close()
-
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._pass, HOST, 0)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        self._clients.add(writer)
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                if not self.deaf:
-                    await self._converse(reader, writer)
-        finally:
-            self._clients.discard(writer)
-            writer.close()
+    def _close_all(self) -> None:
+        for each in self._open:
+            each.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        broker_reader, broker_writer = await asyncio.open_connection(HOST, self._target)
+        if self.deaf:
+            return
+        broker_reader, broker_writer = await self._reach(self._target)
         replies = asyncio.create_task(pump(broker_reader, writer))
         try:
             await self._obey_rule(reader, writer, broker_writer)
         finally:
             replies.cancel()
-            broker_writer.close()
+            await self._close(broker_writer)
 
     async def _obey_rule(
         self, reader: asyncio.StreamReader, client: asyncio.StreamWriter, broker: asyncio.StreamWriter

@@ -21,10 +21,10 @@ class Injector(FaultProxy):
         assert self._client is not None, "nobody is connected"
         self._loop.call_soon_threadsafe(self._client.write, packets)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._client = writer
         self.said.clear()
-        await super()._pass(reader, writer)
+        await super()._converse(reader, writer)
 
     async def _forward(self, data: bytes, sink: asyncio.StreamWriter) -> None:
         if sink is not self._client:

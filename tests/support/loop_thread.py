@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from types import TracebackType
@@ -14,15 +16,23 @@ from support.waiting import PATIENCE
 
 #: Seconds that the conversations have to end by themselves, once they were told to.
 _LAST_WORDS: Final = 5.0
+_LOOK: Final = 0.05
 _CHUNK: Final = 65536
 
 
 class LoopThread(ABC):
-    """A context manager: inside, it listens at `port`. Whoever inherits answers there, and hangs up at the end."""
+    """A context manager: inside, it listens at `port`. Whoever inherits answers there; every connection is closed here.
+
+    Attributes:
+        port: set before, it listens there; else wherever there is room.
+        accepted: connections so far, in all.
+    """
 
     def __init__(self, name: str) -> None:
         self.host = HOST
         self.port = 0
+        self.accepted = 0
+        self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._end = asyncio.Event()
@@ -33,12 +43,8 @@ class LoopThread(ABC):
         return f"mqtt://{self.host}:{self.port}"
 
     @abstractmethod
-    async def _listen(self) -> asyncio.Server:
-        """Begin to take connections."""
-
-    @abstractmethod
-    def _hang_up(self) -> None:
-        """Close every connection; called in the loop."""
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it has ended; either side may go away at any time."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -50,16 +56,47 @@ class LoopThread(ABC):
         self._thread.join(PATIENCE)
         self._loop.close()
 
+    def _listener(self) -> socket.socket:
+        return socket.create_server((self.host, self.port))
+
+    async def _reach(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection onwards; whoever asks for it closes it."""
+        reader, writer = await asyncio.open_connection(self.host, port)
+        self._open.add(writer)
+        return reader, writer
+
+    async def _close(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        self._open.discard(writer)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._open.add(writer)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await self._converse(reader, writer)
+        finally:
+            await self._close(writer)
+
     async def _run(self) -> None:
-        server = await self._listen()
-        self.port = server.sockets[0].getsockname()[1]
+        listener = self._listener()
+        server = await asyncio.start_server(self._take, sock=listener)
+        self.port = listener.getsockname()[1]
         self._ready.set()
         await self._end.wait()
+        # Not the server's close, yet: what asyncio has accepted by then and not handed over stays open (3.11).
+        self._loop.remove_reader(listener)
+        until = time.monotonic() + _LAST_WORDS
+        while (others := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < until:
+            self._abort_all()
+            await asyncio.wait(others, timeout=_LOOK)
         server.close()
-        self._hang_up()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=_LAST_WORDS)
+
+    def _abort_all(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
 
 
 async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

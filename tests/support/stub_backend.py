@@ -26,7 +26,6 @@ from typing import Any, Final
 
 from support import stub_shapes
 from support.loop_thread import LoopThread
-from support.mosquitto import HOST
 from support.stub_calls import Called
 
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -120,7 +119,6 @@ class StubBackend(LoopThread):
         self._seen: set[str] = set()
         self._bucket = (0.0, 0.0)
         self._gathered = asyncio.Event()
-        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -147,22 +145,9 @@ class StubBackend(LoopThread):
         """Give the leaked slots back."""
         self.leaks, self.running = False, 0
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._converse, HOST, self.port)
-
-    def _hang_up(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while await self._one(reader, writer):
-                    pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
+        while await self._one(reader, writer):
+            pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its answer; whether the connection can have another."""

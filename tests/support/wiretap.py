@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 from support.loop_thread import LoopThread, pump
-from support.mosquitto import HOST
 
 #: What a TLS connection begins with: a handshake record.
 TLS_HANDSHAKE: Final = 0x16
@@ -25,25 +23,11 @@ class Wiretap(LoopThread):
         self._upstream = upstream
         #: The first byte of every connection that said anything.
         self.first_bytes: list[int] = []
-        self._writers: set[asyncio.StreamWriter] = set()
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._relay, HOST, 0)
-
-    def _hang_up(self) -> None:
-        for writer in self._writers:
-            writer.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = [writer]
-        self._writers |= {writer}
-        with suppress(OSError):  # either side may go away at any time
-            first = await reader.read(1)
-            self.first_bytes += first
-            there, back = await asyncio.open_connection(HOST, self._upstream)
-            writers.append(back)
-            back.write(first)
-            await asyncio.gather(pump(reader, back), pump(there, writer))
-        for each in writers:
-            each.close()
-        self._writers -= {writer}
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(1)
+        self.first_bytes += first
+        there, back = await self._reach(self._upstream)
+        back.write(first)
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+        await self._close(back)
