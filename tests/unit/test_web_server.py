@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
 from collections.abc import Iterator
@@ -179,3 +180,19 @@ def test_it_is_gone_when_it_has_stopped() -> None:
     served.stop(PATIENCE)
     with pytest.raises(ConnectionRefusedError):
         asked(port)
+
+
+def test_who_takes_nothing_is_hung_up_on_at_the_stop() -> None:
+    needs_module("uvicorn")
+    served = WebServer(large, f"{HOST}:0", "web")
+    served.start()
+    with socket.create_connection((HOST, served.port), PATIENCE) as deaf:
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert deaf.recv(1)
+        gc.collect()  # what is closed below is closed by the server, not because nobody knows it any more
+        gc.disable()
+        try:
+            served.stop(PATIENCE)
+            assert ended(deaf)
+        finally:
+            gc.enable()

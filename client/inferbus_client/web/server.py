@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -42,8 +43,16 @@ class WebServer:
     def __init__(self, app: ASGIApp, at: str, name: str, *, max_connections: int = MAX_CONNECTIONS) -> None:
         import uvicorn  # noqa: PLC0415
 
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().shutdown(sockets)
+                # It cancels the answers that are not through by now, and leaves their connections open.
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                await asyncio.sleep(0)
+
         self._socket = open_socket(at)
-        self._server = uvicorn.Server(
+        self._server = Server(
             uvicorn.Config(
                 app,
                 http=_patient_protocol(max_connections),
