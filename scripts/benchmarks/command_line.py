@@ -1,15 +1,19 @@
-"""What may be said on the command line, and what of it cannot be meant together."""
+"""What may be said on the command line, and what of it cannot be meant together.
+
+`scripts/bench` asks it first, when nothing is installed yet: it needs Python alone.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from .machine import gpu
-from .model import SHAPES
 from .plan import Plan
+from .programs import gpu
+from .shapes import SHAPES
 
 _OUT: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 ROUNDS: Final = 5
@@ -154,3 +158,7 @@ def _levels(text: str) -> tuple[int, ...]:
         return tuple(_whole(level) for level in text.split(","))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError("must be whole numbers, at least 1, with commas between") from None
+
+
+if __name__ == "__main__":
+    read(sys.argv[1:])

@@ -29,6 +29,13 @@ A verdict on one round may be chance.
 [What was tried](#what-was-tried), what helped and what did not.
 """
 SHORT: Final = "A short run (`--quick`): it shows that it works, and says nothing about speed."
+#: What stands among the goals for as long as no section is of a GPU: the goal, its figure, the verdict, when.
+_WITHOUT_GPU: Final = [
+    "A GPU, 256 sessions: at least 0.98 of the requests/s of the same engine in-process, above vLLM's HTTP server",
+    "`scripts/bench --gpu` takes it",
+    "not measured",
+    "",
+]
 _NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
 _SECTIONS: Final = TypeAdapter(list[Section])
 _ORDER: Final = (
@@ -47,7 +54,8 @@ def check(path: Path) -> None:
         DocumentError: it cannot.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            raise DocumentError(f"{path} cannot be written: {path.parent} is no folder")
         _before(path)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -61,7 +69,6 @@ def merge(path: Path, new: Iterable[Section]) -> list[Section]:
     """The sections that were measured before, with those of now in their places; written down for the next time."""
     found = {(section.suite, section.setting): section for section in (*_before(path), *new)}
     sections = sorted(found.values(), key=lambda section: (_ORDER.index(section.suite), section.setting))
-    path.parent.mkdir(parents=True, exist_ok=True)
     _replace(_store(path), _SECTIONS.dump_json(sections, indent=1) + b"\n")
     return sections
 
@@ -102,6 +109,8 @@ def _goals(sections: list[Section]) -> str:
     missed = sum(not verdict.met for _, verdict in verdicts)
     summary = f"{len(verdicts) - missed} of {len(verdicts)} goals are met, {missed} missed."
     rows = [_verdict_row(section, verdict) for section, verdict in verdicts]
+    if not any(section.machine is not None and section.machine.gpu for section in sections):
+        rows.append(_WITHOUT_GPU)
     return f"## Goals\n\n{summary}\n\n" + _table(["goal", "figure", "", "taken"], rows)
 
 

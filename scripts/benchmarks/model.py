@@ -11,30 +11,9 @@ from typing import Final
 
 from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 
-from .machine import gpu
 from .plan import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Llama's, as its `config.json` has it."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-
-
-#: The three larger ones are those of published models of 1, 3 and 4 billion parameters. Their vocabulary is the demo
-#: model's, whose tokenizer is at hand; `tiny` is for trying the option itself.
-SHAPES: Final = {
-    "tiny": Shape(256, 512, 2, 4, 2, 64),
-    "1b": Shape(2048, 8192, 16, 32, 8, 64),
-    "3b": Shape(3072, 8192, 28, 24, 8, 128),
-    "4b": Shape(2560, 9728, 36, 32, 8, 128),
-}
+from .programs import gpu
+from .shapes import SHAPES, Shape
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json")
 _CONTEXT: Final = 2048

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,25 @@ def test_what_cannot_be_meant_is_said_at_once(words: str, says: str, capsys: pyt
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--help"], 0, "usage: scripts/bench"),
+        (["--only", "bus", "-h"], 0, "suites:"),
+        (["--rouds", "3"], 2, "--rouds"),
+    ],
+)
+def test_help_and_typos_are_answered_before_anything_is_installed(
+    words: list[str], status: int, says: str, tmp_path: Path
+) -> None:
+    scripts = tmp_path / "fresh" / "scripts"
+    shutil.copytree(Path(command_line.__file__).parents[1], scripts)
+    environment = {**os.environ, "INFERBUS_PYTHON": sys.executable}
+    asked = subprocess.run([scripts / "bench", *words], capture_output=True, text=True, env=environment, check=False)
+    assert (asked.returncode, [path.name for path in scripts.parent.iterdir()]) == (status, ["scripts"])
+    assert says in asked.stdout + asked.stderr
+
+
 def test_the_gpus_suites_need_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command_line, "gpu", lambda: None)
     with pytest.raises(SystemExit):
@@ -62,10 +85,12 @@ def test_the_gpus_suites_need_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_a_document_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    document.check(tmp_path / "new" / "bench.md")
+    document.check(tmp_path / "bench.md")
     (tmp_path / "file").touch()
-    with pytest.raises(document.DocumentError, match="cannot be written: "):
-        document.check(tmp_path / "file" / "bench.md")
+    for parent in ("file", "mistyped"):
+        with pytest.raises(document.DocumentError, match=rf"cannot be written: .*{parent} is no folder"):
+            document.check(tmp_path / parent / "bench.md")
+    assert not (tmp_path / "mistyped").exists()
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(document.DocumentError, match=r"bad\.json is not what an earlier run has written"):
         document.check(tmp_path / "bad.md")
