@@ -40,18 +40,19 @@ def _measured(plan: Plan, suites: Collection[str]) -> Iterator[list[Section]]:
     """Each suite's sections as soon as it is through."""
     for suite in suites:
         if suite in _ALONE:
-            yield _taken(plan, partial(_ALONE[suite], plan))
+            yield _taken(plan, partial(_ALONE[suite], plan), suite)
     on_engine = [suite for suite in suites if suite in engine.WAYS]
     if on_engine:
-        yield _taken(plan, lambda: engine.measure(plan, on_engine))
+        yield _taken(plan, lambda: engine.measure(plan, on_engine), *on_engine)
 
 
-def _taken(plan: Plan, measure: Callable[[], list[Section]]) -> list[Section]:
+def _taken(plan: Plan, measure: Callable[[], list[Section]], *suites: str) -> list[Section]:
     """The sections, with when and where they were measured."""
     facts = {
         "rounds": plan.rounds,
         "short": plan.quick,
         "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": plan.command(*suites),
         "load": os.getloadavg()[0],
         "call_ns": call_ns(),
         "machine": here(),

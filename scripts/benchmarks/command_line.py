@@ -9,9 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from .plan import Plan
+from .commits import NoSuchCommitError, short
+from .plan import ALONE, ON_ENGINE, Plan
 from .programs import gpu
 from .shapes import SHAPES
 
@@ -25,20 +26,10 @@ _GPU_LEVELS: Final = (64, 256, 512, 1_000)
 #: What `--compare` says of fewer rounds than it takes by itself.
 CHANCE: Final = f"Of fewer than {ROUNDS} rounds a difference of a fifth may be chance."
 
-_ALONE: Final = {
-    "bus": "requests in three dialects on an engine that costs nothing, beside an echo",
-    "curves": "the same over sessions, sizes, histories and projects",
-    "overload": "what a flood of requests does to those that are accepted",
-    "memory": "the worker's size over a million sessions",
-    "startup": "commands and imports",
-    "streams": "64 to 1,000 streams at once, beside a bare publisher",
-    "gateway": "the OpenAI-shaped gateway, beside the bus",
-    "fleet": "state in Redis, and 1 to 8 workers",
-}
-_ON_ENGINE: Final = {
-    "engine": "a real vLLM: over the bus, in this process, over HTTP",
-    "streaming": "the same, streamed",
-}
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"scripts/bench: {message}\n`scripts/bench --help` names every option; a suite follows --only.\n")
 
 
 class Wishes(argparse.Namespace):
@@ -68,7 +59,7 @@ def read(words: Sequence[str]) -> Wishes:
     given = parser.parse_args(words[:split])
     options = tuple(words[split + 1 :])
     wishes = Wishes(compare=given.compare, out=_out(given.out, is_quick=given.quick))
-    wishes.suites = given.only or [*([] if given.gpu else _ALONE), *_ON_ENGINE]
+    wishes.suites = given.only or [*([] if given.gpu else ALONE), *ON_ENGINE]
     of_engine = {"--gpu": given.gpu, "--sessions": given.sessions, "--shape": given.shape, "what follows --": options}
     said = [name for name, value in of_engine.items() if value]
     if given.compare is not None:
@@ -77,12 +68,18 @@ def read(words: Sequence[str]) -> Wishes:
             parser.error(f"--compare prints one figure, and takes --rounds and --quick alone, not {said[0]}")
         if not given.compare:
             parser.error("--compare needs a commit")
-    elif said and not _ON_ENGINE.keys() & set(wishes.suites):
-        parser.error(f"{said[0]} is for the suites {' and '.join(_ON_ENGINE)} alone")
-    elif given.gpu and not _ON_ENGINE.keys() >= set(wishes.suites):
-        parser.error(f"--gpu measures the suites {' and '.join(_ON_ENGINE)} alone")
+        try:
+            short(given.compare)
+        except NoSuchCommitError as error:
+            parser.error(f"--compare: {error}")
+    elif said and not ON_ENGINE.keys() & set(wishes.suites):
+        parser.error(f"{said[0]} is for the suites {' and '.join(ON_ENGINE)} alone")
+    elif given.gpu and not ON_ENGINE.keys() >= set(wishes.suites):
+        parser.error(f"--gpu measures the suites {' and '.join(ON_ENGINE)} alone")
     elif given.gpu and gpu() is None:
         parser.error("--gpu: no GPU answers here (nvidia-smi names none)")
+    if wishes.out is not None and not wishes.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {wishes.out.parent}")
     if wishes.out is not None and (wishes.out.is_dir() or wishes.out.suffix == ".json"):
         parser.error(f"--out: {wishes.out} cannot be the document; beside it stands a file of the same name in .json")
     wishes.plan = Plan(
@@ -103,20 +100,25 @@ def _out(given: Path | None, *, is_quick: bool) -> Path | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    suites = {**_ALONE, **_ON_ENGINE}
-    parser = argparse.ArgumentParser(
+    suites = {**ALONE, **ON_ENGINE}
+    parser = _Parser(
         prog="scripts/bench",
         usage="scripts/bench [OPTION ...] [-- OPTION OF VLLM'S ...]",
-        description="Measures the worker beside its yardsticks, and writes docs/benchmarks.md with plots, suite by\n"
-        "suite. On a machine that does nothing else, all of it takes well over an hour.\n\n"
-        "suites:\n" + "\n".join(f"  {name:<11}{what}" for name, what in suites.items()),
+        description="Measures the worker beside its yardsticks, suite by suite. Each one's figures take the place of\n"
+        "those that docs/benchmarks.md had of it, also if another machine took them: for your own, --out FILE.\n"
+        "Installs what is missing first: vLLM, some gigabytes, and Mosquitto and Redis. Nothing else should run\n"
+        "meanwhile. To measure a model of yours there is `inferbus stress`.\n\n"
+        "suites, and about how many minutes a round of each takes on two cores:\n"
+        + "\n".join(f"  {name:<11}{minutes:>2}  {what}" for name, (what, minutes) in suites.items()),
         epilog="What follows -- goes to vLLM, on every side alike:\n\n"
         "  scripts/bench --gpu -- --gpu-memory-utilization 0.5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--only", action="append", choices=suites, metavar="SUITE", help="measure this suite; repeatable")
+    add(
+        "--only", action="append", choices=suites, metavar="SUITE", help="measure this suite; repeatable (default: all)"
+    )
     add(
         "--quick",
         action="store_true",
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         *("--rounds",),
         type=_whole,
         metavar="N",
-        help=f"repeat everything so often (default {ROUNDS}, quick {_QUICK_ROUNDS})",
+        help=f"take the median of so many rounds (default {ROUNDS}, quick {_QUICK_ROUNDS})",
     )
     add(
         "--out",
@@ -134,15 +136,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the document to write, with its .json and .svg beside it (default docs/benchmarks.md)",
     )
-    add("--sessions", type=_levels, metavar="N,…", help="concurrent sessions of the engine's suites (default 1,8,64)")
-    add("--shape", choices=SHAPES, help="random weights in this shape instead of the demo model")
+    add("--sessions", type=_levels, metavar="N,…", help="concurrent sessions of engine and streaming (default 1,8,64)")
+    add(
+        "--shape",
+        choices=SHAPES,
+        help="engine and streaming on random weights in the shape of a model of so many parameters (1b: a billion) "
+        "instead of the demo model",
+    )
     at = ", ".join(f"{level:,}" for level in _GPU_LEVELS)
-    add("--gpu", action="store_true", help=f"the engine's suites alone: --shape {_GPU_SHAPE}, at {at} sessions")
+    add("--gpu", action="store_true", help=f"engine and streaming alone: --shape {_GPU_SHAPE}, at {at} sessions")
     add(
         *("--compare",),
         metavar="COMMIT",
         help="only print what a request costs the worker beside what it does at a commit, in CPU time on an engine "
-        f"that costs nothing. {CHANCE}",
+        f"that costs nothing; some minutes. {CHANCE}",
     )
     return parser
 

@@ -18,7 +18,9 @@ class NoSuchCommitError(RuntimeError):
     """This checkout does not have the commit: it is shallow, or no checkout at all."""
 
     def __init__(self, commit: str) -> None:
-        super().__init__(f"This checkout does not have the commit {commit}.")
+        super().__init__(
+            f"this checkout does not have the commit {commit}; a shallow one may get it by `git fetch --unshallow`"
+        )
 
 
 def short(commit: str) -> str:

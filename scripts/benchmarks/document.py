@@ -14,19 +14,15 @@ from inferbus_client.units import counted
 
 from .figures import Machine, Section, Verdict
 
-_BEGIN: Final = "<!-- what was tried: written by hand, kept by scripts/bench -->"
-_END: Final = "<!-- end of what was tried -->"
-_BY_HAND: Final = re.compile(re.escape(_BEGIN) + "(.*?)" + re.escape(_END), re.DOTALL)
+#: What is written by hand, each between two marks, and kept.
+_IN_SHORT, _WHY, _TRIED = "in short", "why goals are missed", "what was tried"
 
 _INTRODUCTION: Final = """\
 # Benchmarks
 
-Written by `scripts/bench`; `scripts/bench --help` says how to repeat it. Figures are the median of the rounds, with
-the lowest and the highest round in brackets; ratios are taken round by round, both sides in turns on the same machine.
-A verdict on one round may be chance.
-
-[Reading these figures](#reading-these-figures) says what they come to, and of what is missed why;
-[What was tried](#what-was-tried), what helped and what did not.
+Written by `scripts/bench`, but for what stands between the marks of text written by hand. Figures are the median of the
+rounds, with the lowest and the highest round in brackets; ratios are taken round by round, both sides in turns on the
+same machine. A verdict on one round may be chance.
 """
 SHORT: Final = "A short run (`--quick`): it shows that it works, and says nothing about speed."
 #: What stands among the goals for as long as no section is of a GPU: the goal, its figure, the verdict, when.
@@ -36,7 +32,6 @@ _WITHOUT_GPU: Final = [
     "not measured",
     "",
 ]
-_NOTHING_TRIED: Final = "\n\n## What was tried\n\n"
 _SECTIONS: Final = TypeAdapter(list[Section])
 _ORDER: Final = (
     *("bus", "curves", "streams", "engine", "streaming", "overload", "memory", "startup", "gateway", "fleet"),
@@ -54,8 +49,6 @@ def check(path: Path) -> None:
         DocumentError: it cannot.
     """
     try:
-        if not path.parent.is_dir():
-            raise DocumentError(f"{path} cannot be written: {path.parent} is no folder")
         _before(path)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -75,12 +68,13 @@ def merge(path: Path, new: Iterable[Section]) -> list[Section]:
 
 def write(path: Path, sections: list[Section], plots: Mapping[str, str]) -> None:
     """The document, with pictures by their names, and what they show; what was written by hand stays as it is."""
-    parts = [_INTRODUCTION]
+    parts = [_INTRODUCTION, _by_hand(path, _IN_SHORT)]
     if any(section.verdicts for section in sections):
         parts.append(_goals(sections))
+    parts.append(_by_hand(path, _WHY))
     parts += [f"![{what}]({name})\n" for name, what in plots.items()]
     parts += [_section(section) for section in sections]
-    parts.append(_BEGIN + _by_hand(path) + _END + "\n")
+    parts.append(_by_hand(path, _TRIED))
     _replace(path, "\n".join(parts).encode())
 
 
@@ -99,19 +93,22 @@ def _replace(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def _by_hand(path: Path) -> str:
-    found = _BY_HAND.search(path.read_text()) if path.exists() else None
-    return found[1] if found else _NOTHING_TRIED
+def _by_hand(path: Path, name: str) -> str:
+    begin, end = f"<!-- {name}: written by hand, kept by scripts/bench -->", f"<!-- end of {name} -->"
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(end)}", path.read_text() if path.exists() else "", re.DOTALL)
+    kept = found[1] if found else f"\n\n## {name.capitalize()}\n\n"
+    return f"{begin}{kept}{end}\n"
 
 
 def _goals(sections: list[Section]) -> str:
     verdicts = [(section, verdict) for section in sections for verdict in section.verdicts]
     missed = sum(not verdict.met for _, verdict in verdicts)
-    summary = f"{len(verdicts) - missed} of {len(verdicts)} goals are met, {missed} missed."
+    summary = f"{len(verdicts) - missed} of {len(verdicts)} goals are met, {missed} missed"
     rows = [_verdict_row(section, verdict) for section, verdict in verdicts]
     if not any(section.machine is not None and section.machine.gpu for section in sections):
+        summary += "; one more was not measured"
         rows.append(_WITHOUT_GPU)
-    return f"## Goals\n\n{summary}\n\n" + _table(["goal", "figure", "", "taken"], rows)
+    return f"## Goals\n\n{summary}.\n\n" + _table(["goal", "figure", "", "taken"], rows)
 
 
 def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
@@ -125,7 +122,9 @@ def _verdict_row(section: Section, verdict: Verdict) -> list[str]:
 def _section(section: Section) -> str:
     lines = [f"## {section.title}\n", *(f"- {sentence}" for sentence in section.method)]
     if section.machine is not None:
-        lines.append(f"- Taken {section.taken}, {counted(section.rounds, 'round')}, on {_machine(section.machine)}.")
+        by = f" by `{section.command}`" if section.command else ""
+        on = _machine(section.machine)
+        lines.append(f"- Taken {section.taken}, {counted(section.rounds, 'round')}{by}, on {on}.")
     speed = f"; calling a Python function took {section.call_ns:.0f} ns" if section.call_ns else ""
     lines.append(f"- Load average when it began: {section.load:.1f}{speed}.")
     if section.short:
@@ -136,7 +135,10 @@ def _section(section: Section) -> str:
 def _machine(machine: Machine) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     gpu = f", {machine.gpu}" if machine.gpu else ""
-    return f"{machine.cores} cores ({machine.cpu}), {machine.memory_gib} GiB{gpu}; {versions}; commit {machine.commit}"
+    cores = (
+        f"{machine.cores} cores ({machine.cpu}{f', {machine.cache} of second-level cache' if machine.cache else ''})"
+    )
+    return f"{cores}, {machine.memory_gib} GiB{gpu}; {versions}; commit {machine.commit}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

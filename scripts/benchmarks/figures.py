@@ -76,11 +76,16 @@ class Scaling(BaseModel):
 
 
 class Machine(BaseModel):
-    """Where a figure was taken."""
+    """Where a figure was taken.
+
+    Attributes:
+        cache: of the second level, for each core: by it two hosts that call their processors the same are told apart.
+    """
 
     cpu: str
     cores: int
     memory_gib: int
+    cache: str = ""
     gpu: str | None
     versions: dict[str, str]
     commit: str
@@ -94,6 +99,7 @@ class Section(BaseModel):
         setting: what tells two runs of one suite apart, such as the model; empty where there is but one.
         method: how it was measured, one sentence a line.
         short: whether this was a smoke run, whose figures say nothing.
+        command: what takes it again.
         call_ns: what calling a Python function that does nothing took when it began, in nanoseconds: by this, figures
             of one machine's fast and slow hours can be told apart. 0: it was not measured.
     """
@@ -111,6 +117,7 @@ class Section(BaseModel):
     rounds: int = 0
     short: bool = False
     taken: str = ""
+    command: str = ""
     load: float = 0.0
     call_ns: float = 0.0
     machine: Machine | None = None

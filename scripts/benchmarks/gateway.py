@@ -105,7 +105,11 @@ def _section(engine: str, found: _Found) -> Section:
         method=[
             (
                 "`inferbus gateway` in front of one worker on one Mosquitto, beside JSON streams to the same worker "
-                f"over the bus. {_TOKENS} tokens an answer; all of it, load generators too, on the same cores."
+                f"over the bus. At most {_TOKENS} tokens an answer; all of it, load generators too, on the same cores."
+            ),
+            (
+                f"The simulated engine says what it was told, the first token at once, and each more {_PER_TOKEN} "
+                "later. Whoever has an answer sends the next message at once: they all begin in the same moment."
             ),
             "CPU time is the gateway's own, per request.",
         ],

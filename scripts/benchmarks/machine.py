@@ -37,6 +37,7 @@ def here() -> Machine:
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30),
+        cache=_cache(),
         gpu=gpu(),
         versions=versions,
         commit=answer("git", "-C", str(_ROOT), "describe", "--always", "--dirty") or "unknown",
@@ -55,6 +56,12 @@ def _cpu() -> str:
         if found:
             return found[1]
     return platform.processor() or platform.machine()
+
+
+def _cache() -> str:
+    with suppress(OSError):
+        return Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+    return ""
 
 
 def _system() -> str:
