@@ -242,6 +242,56 @@ class TestGrowing:
         until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 
+    def test_what_comes_while_a_thread_leaves_gets_another(self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was still counted, so no other came, and it took nothing any more."""
+        pool = WorkerPool(rooms.queue, idle=0.05)
+        leaves, go_on, waits = pool._leaves, threading.Event(), threading.Event()
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(60)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        def slowly(number: int) -> bool:
+            if number == 1 and not waits.is_set():
+                rooms.ask("late")
+                until(lambda: not pool._short.is_set())
+                time.sleep(0.05)  # whoever starts threads finds that there are as many as there may be
+                waits.set()
+            return leaves(number)
+
+        monkeypatch.setattr(pool, "_leaves", slowly)
+        rooms.engine.script = script
+        pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 2)
+        rooms.ask("long")
+        until(lambda: pool.active == 1)
+        pool._add()
+        until(waits.is_set)
+        until(lambda: pool.active == 2)
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
+        assert pool.stop(10)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_an_error_of_the_queue_costs_a_thread_and_nothing_else(
+        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread that it ended was counted for ever, and what waited had nobody."""
+        take, failed = rooms.queue.take, threading.Event()
+
+        def broken(patience: float | None = None) -> Job | None:
+            if not failed.is_set():
+                failed.set()
+                raise MemoryError
+            return take(patience)
+
+        monkeypatch.setattr(rooms.queue, "take", broken)
+        pool = WorkerPool(rooms.queue)
+        rooms.ask("s")
+        pool.start(1, rooms.turns.run, rooms.endings.write)
+        until(lambda: rooms.left_behind == NOTHING)
+        assert failed.is_set()
+        assert pool.stop(10)
+
     def test_a_job_that_goes_again_is_counted_where_it_runs(self, rooms: Rooms) -> None:
         """The thread that gave it back once took it off the other's account."""
         pool = WorkerPool(rooms.queue)

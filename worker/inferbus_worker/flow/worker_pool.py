@@ -132,12 +132,18 @@ class WorkerPool:
                 self._seldom.warning("%d worker threads, and no more: %s", self.size, error)
 
     def _work(self, number: int) -> None:
-        while True:
-            job = self._queue.take(self._idle)
-            if job is not None:
-                self._run(job, number)
-            elif self._leaves(number):
-                return
+        try:
+            while True:
+                job = self._queue.take(self._idle)
+                if job is not None:
+                    self._run(job, number)
+                elif self._leaves(number):
+                    return
+        except BaseException:  # of the queue's, since `_run` survives a turn's: what waits gets another thread
+            with self._lock:
+                del self._threads[number]
+            self._short.set()
+            raise
 
     def _leaves(self, number: int) -> bool:
         """Whether this thread may go: nobody needed it, or all go."""
@@ -145,6 +151,8 @@ class WorkerPool:
             leaves = self._is_stopped or len(self._threads) > self._rest
             if leaves:
                 del self._threads[number]
+        if leaves:
+            self._short.set()  # what has come since its patience ended found it counted, and not there
         return leaves
 
     def _run(self, job: Job, number: int) -> None:
