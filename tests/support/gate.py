@@ -99,6 +99,7 @@ class Gate(LoopThread):
             await self._obey_rule(reader, writer, broker_writer)
         finally:
             replies.cancel()
+            writer.close()  # whatever the broker has not taken yet
             await self._close(broker_writer)
 
     async def _obey_rule(
