@@ -131,8 +131,8 @@ def run(port: int, side: Child, requests: int, dialect: Callable[[], Dialect], *
     before = side.cpu_seconds
     outcome = closed_loop.run(port, requests=requests, dialect=dialect(), **load)
     used = side.cpu_seconds - before
-    if outcome.wrong or outcome.refusals:
-        raise ValueError(f"{outcome.wrong + len(outcome.refusals)} answers are not what was asked for")
+    if outcome.failed:
+        raise ValueError(f"{outcome.failed} answers are not what was asked for")
     median, p99 = (percentile(outcome.round_trips, share) * 1e3 for share in (0.5, 0.99))
     return Run(outcome.per_second, median, p99, used / requests * 1e6)
 

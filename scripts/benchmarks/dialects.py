@@ -100,6 +100,7 @@ class _JsonReplies:
                 return False
             case "done":
                 trip.tokens = message["usage"]["completionTokens"]
+                trip.wrong = not trip.tokens
                 return True
             case "error":
                 trip.wrong = True
@@ -147,6 +148,14 @@ class OurClient(_JsonReplies):
             "deadlineMs": 60_000,
         }
         return json.dumps(fields).encode()
+
+    def reply(self, trip: Trip, payload: bytes) -> bool:
+        if not super().reply(trip, payload):
+            return False
+        answer = json.loads(payload)
+        asked = f"{self._name}-{trip.number}", f"message {trip.number}"
+        trip.wrong = trip.wrong or (answer.get("requestId"), answer.get("text")) != asked
+        return True
 
 
 class UntilAccepted:

@@ -17,6 +17,8 @@ from .sides import SIDES, Side, Way
 
 _REQUESTS_PER_SESSION: Final = {1: 200, 8: 100, 64: 40, 256: 20, 512: 8, 1_000: 5}
 _FEWEST: Final = 3
+#: Answers of two ways differ in length by less than this share.
+_OTHER_LENGTH: Final = 0.02
 
 WAYS: Final[Mapping[str, tuple[Way, ...]]] = {
     "engine": WHOLE,
@@ -48,7 +50,16 @@ def rounds(plan: Plan, model: Model, wanted: Collection[Way]) -> Runs:
                 for level in plan.levels:
                     for way in plan.turned([way for way in side.ways if way in wanted], number):
                         runs[way, level].append(_run(plan, side, way, level))
+                        _compare_lengths(runs, way, level)
     return runs
+
+
+def _compare_lengths(runs: Runs, way: Way, level: int) -> None:
+    """Whoever says less has less to do: every way is asked the same, and has to say as much as the first one."""
+    first = next(runs[other, level][0].outcome for other, at in runs if at == level)
+    said, asked = (outcome.tokens / outcome.ended for outcome in (runs[way, level][-1].outcome, first))
+    if abs(said / asked - 1) > _OTHER_LENGTH:
+        raise ValueError(f"an answer is {said:.2f} tokens {way.value}, {asked:.2f} the first way that was measured")
 
 
 def _run(plan: Plan, side: Side, way: Way, level: int) -> Run:
@@ -58,7 +69,7 @@ def _run(plan: Plan, side: Side, way: Way, level: int) -> Run:
     used, front = side.child.cpu_seconds, side.child.own_cpu_seconds
     outcome = side.run(way, level, requests)
     used, front = side.child.cpu_seconds - used, side.child.own_cpu_seconds - front
-    if outcome.wrong:
-        raise ValueError(f"{outcome.wrong} requests failed {way.value}")
+    if outcome.failed:
+        raise ValueError(f"{outcome.failed} requests failed {way.value}")
     plan.say(f"{level} sessions, {way.value}: {outcome.per_second:.1f}/s, {outcome.tokens_per_second:.0f} tokens/s")
     return Run(outcome, used / requests * 1e3, front / requests * 1e3)

@@ -28,7 +28,13 @@ class Spread(BaseModel):
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Round by round, so that what disturbed a whole round cancels out."""
+    """Round by round, so that what disturbed a whole round cancels out.
+
+    Raises:
+        ValueError: there is nothing to divide by.
+    """
+    if not all(denominators):
+        raise ValueError("too little was measured for a ratio: the clock of CPU time goes in steps of 10 ms")
     return Spread.of(above / below for above, below in zip(numerators, denominators, strict=True))
 
 

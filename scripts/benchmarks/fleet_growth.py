@@ -32,7 +32,7 @@ _MOST_REFUSED: Final = 0.01
 class Grown:
     """One run. `workers`, `redis` and `machine` are cores in use: of all workers, of the store, of everybody.
 
-    What was refused, since the store did not answer in time, is among the requests of `per_second`.
+    What was refused, since the store did not answer in time, is not among the requests of `per_second`.
     """
 
     per_second: float
@@ -80,15 +80,15 @@ def _run(plan: Plan, port: int, workers: Sequence[Child], store: Child) -> Grown
     outcome = closed_loop.run(port, sessions=sessions, requests=requests)
     machine = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
     took = time.perf_counter() - began
-    if outcome.wrong > _MOST_REFUSED * requests:
-        raise ValueError(f"{outcome.wrong} answers of {len(workers)} workers are not what was asked for")
+    if outcome.failed > _MOST_REFUSED * requests:
+        raise ValueError(f"{outcome.failed} answers of {len(workers)} workers are not what was asked for")
     return Grown(
         outcome.per_second,
         percentile(outcome.round_trips, 0.5) * 1e3,
         (_cpu(workers) - used) / took,
         (store.cpu_seconds - stored) / took,
         machine,
-        outcome.wrong,
+        outcome.failed,
     )
 
 

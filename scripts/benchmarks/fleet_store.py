@@ -105,8 +105,8 @@ def _run(plan: Plan, served: _Served, kind: Kind) -> Run:
     worker, store = served.worker.cpu_seconds, served.redis_seconds
     outcome = closed_loop.run(served.port, sessions=sessions, requests=requests, dialect=_dialect(kind))
     worker, store = served.worker.cpu_seconds - worker, served.redis_seconds - store
-    if outcome.wrong:
-        raise ValueError(f"{outcome.wrong} answers are not what was asked for")
+    if outcome.failed:
+        raise ValueError(f"{outcome.failed} answers are not what was asked for")
     median = percentile(outcome.round_trips, 0.5) * 1e3
     return Run(outcome.per_second, median, worker / requests * 1e6, store / requests * 1e6)
 
@@ -139,6 +139,6 @@ def _engine_run(plan: Plan, side: Side, level: int) -> EngineRun:
     used, front = side.child.cpu_seconds, side.child.own_cpu_seconds
     outcome = side.run(Way.BUS, level, level * each)
     used, front = side.child.cpu_seconds - used, side.child.own_cpu_seconds - front
-    if outcome.wrong:
-        raise ValueError(f"{outcome.wrong} requests on the real engine failed")
+    if outcome.failed:
+        raise ValueError(f"{outcome.failed} requests on the real engine failed")
     return EngineRun(outcome, used / (level * each) * 1e3, front / (level * each) * 1e3)

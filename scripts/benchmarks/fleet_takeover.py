@@ -28,6 +28,7 @@ class _Heard:
 
     missing: int
     waiting: int
+    failed: int = 0
     runs: dict[str, float] = field(default_factory=dict)
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +43,7 @@ class _Heard:
                 self.accepted.set()
         if reply["type"] in {"done", "error"}:
             self.missing -= 1
+            self.failed += reply["type"] == "error"
             if not self.missing:
                 self.ended.set()
 
@@ -82,6 +84,8 @@ async def _gaps(port: int, killed: Child, number: int) -> list[float]:
     at = time.perf_counter()
     await asyncio.wait_for(heard.ended.wait(), _END_SECONDS)
     connection.close()
+    if heard.failed:
+        raise ValueError(f"{heard.failed} requests failed, of the worker that was killed or of the other")
     if not heard.runs:
         raise ValueError("the worker that was killed had nothing under way")
     return [begun - at for begun in heard.runs.values()]

@@ -58,8 +58,8 @@ def _measured(plan: Plan, engine: str) -> _Found:
                     before = gateway.cpu_seconds
                     requests = plan.scaled(_REQUESTS)
                     outcome = _load(side, port, http, streams, requests)
-                    if outcome.wrong:
-                        raise ValueError(f"{outcome.wrong} answers of the {side} are not what was asked for")
+                    if outcome.failed:
+                        raise ValueError(f"{outcome.failed} answers of the {side} are not what was asked for")
                     cpu_ms = (gateway.cpu_seconds - before) / requests * 1e3
                     run = _Run(outcome.per_second, percentile(outcome.firsts, 0.5) * 1e3, cpu_ms)
                     found[streams, side].append(run)

@@ -78,6 +78,7 @@ class HttpLoad:
             body = {**self._rest, "messages": messages, **salt}
             async with client.post(self._url, json=body) as response:
                 await (_read_events if self._stream else _read_answer)(response, trip)
+            trip.wrong = not trip.tokens  # the last that is said
             self._outcome.add(trip, time.perf_counter())
 
 
@@ -93,7 +94,8 @@ async def _read_events(response: aiohttp.ClientResponse, trip: Trip) -> None:
             continue
         if trip.first is None or b'"choices":[]' in line:
             event = json.loads(line.removeprefix(_DATA))
-            if event["choices"] and event["choices"][0]["delta"].get("content"):
+            choices = event.get("choices")  # an error has none, nor what would come after it
+            if choices and choices[0]["delta"].get("content"):
                 trip.delta()
             if event.get("usage"):
                 trip.tokens = event["usage"]["completion_tokens"]
@@ -102,9 +104,17 @@ async def _read_events(response: aiohttp.ClientResponse, trip: Trip) -> None:
 
 
 def run(port: int, **options: Any) -> Outcome:
-    """Make the load from outside of any event loop; arguments as for `HttpLoad`."""
+    """Make the load from outside of any event loop; arguments as for `HttpLoad`.
+
+    Raises:
+        TimeoutError: not every answer came in time.
+        ValueError: the server failed a request.
+    """
 
     async def load() -> Outcome:
         return await HttpLoad(port, **options).run()
 
-    return asyncio.run(load())
+    try:
+        return asyncio.run(load())
+    except aiohttp.ClientError as error:
+        raise ValueError(f"the server failed a request: {error}") from error

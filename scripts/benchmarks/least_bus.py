@@ -20,7 +20,7 @@ import uvloop
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from starlette.datastructures import State
 
-from inferbus_client.mqtt.sockets import acknowledge_at_once
+from inferbus_client.mqtt.sockets import acknowledge_at_once, send_at_once
 from inferbus_worker.engines.vllm.arguments import parse_options
 from inferbus_worker.engines.vllm.chat import ChatServing
 
@@ -54,6 +54,7 @@ class LeastBus:
     # paho on asyncio's loop, as its documentation has it.
 
     def _opened(self, _client: mqtt.Client, _user: Any, connection: Any) -> None:
+        send_at_once(connection)
         self._loop.add_reader(connection, self._read)
 
     def _closed(self, _client: mqtt.Client, _user: Any, connection: Any) -> None:

@@ -52,6 +52,11 @@ class Outcome:
             self.gaps += trip.gaps
 
     @property
+    def failed(self) -> int:
+        """Answers that are not what was asked for: where nobody floods anything, a refusal is none either."""
+        return self.wrong + len(self.refusals)
+
+    @property
     def ended(self) -> int:
         return len(self.round_trips) + len(self.refusals)
 

@@ -82,8 +82,8 @@ class Child:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of the process and of all that it has started."""
-        return sum(_cpu_seconds(process) for process in self._family())
+        """Of the process and of all that it has started, those that have ended included."""
+        return sum(_cpu_seconds(process, and_ended=True) for process in self._family())
 
     @property
     def own_cpu_seconds(self) -> float:
@@ -117,10 +117,12 @@ class Child:
         return set()
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def _cpu_seconds(process: psutil.Process, *, and_ended: bool = False) -> float:
+    """Its own; `and_ended`: and that of the processes that it has started and that have ended."""
     with suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
-        return float(times.user + times.system)
+        own = times.user + times.system
+        return float(own + times.children_user + times.children_system if and_ended else own)
     return 0.0
 
 
@@ -169,7 +171,7 @@ def worker(port: int, *arguments: str, environment: Mapping[str, str] | None = N
     always = ["--broker", f"mqtt://127.0.0.1:{port}", "--worker-id", f"bench-{port}", "--rate-limit", "off"]
     more = ["--drain-timeout", "1s", "--log-format", "json"]
     # Not the command that is installed, which begins where this commit's packages do.
-    return Child([sys.executable, "-m", "inferbus_worker", "serve", *always, *more, *arguments], environment)
+    return Child([sys.executable, "-P", "-m", "inferbus_worker", "serve", *always, *more, *arguments], environment)
 
 
 def simulated_worker(port: int, *arguments: str) -> Child:

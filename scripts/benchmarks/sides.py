@@ -133,7 +133,7 @@ class LeastBusSide(BusSide):
     def _start(self) -> None:
         model = self._model
         self._port = self._stack.enter_context(broker())
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.least_bus", str(self._port), str(model.path)]
+        command = [sys.executable, "-P", "-W", "ignore", "-m", "benchmarks.least_bus", str(self._port), str(model.path)]
         self.child = self._stack.enter_context(Child([*command, *model.options], model.environment))
         self.child.wait_for("least bus ready", _START_SECONDS)
 
@@ -145,7 +145,7 @@ class InProcessSide(Side):
 
     def _start(self) -> None:
         model = self._model
-        command = [sys.executable, "-m", "benchmarks.in_process", str(model.path), *model.options]
+        command = [sys.executable, "-P", "-m", "benchmarks.in_process", str(model.path), *model.options]
         self.child = Child(command, model.environment, piped=True)
         self._stack.enter_context(self.child)
         self._stack.callback(self._end)
@@ -191,7 +191,7 @@ class HttpSide(Side):
         self._port = free_port()
         quiet = ["--disable-log-stats", "--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
         where = ["--host", "127.0.0.1", "--port", str(self._port), "--served-model-name", self._NAME]
-        program = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
+        program = [sys.executable, "-P", "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
         command = [*program, "--model", str(self._model.path), *where, *quiet, *self._model.options]
         # With it the worker's guard lets none of vLLM's processes outlive us, whatever ends us.
         environment = {**self._model.environment, WORKER_PID: str(os.getpid())}
