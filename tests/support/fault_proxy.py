@@ -80,9 +80,8 @@ class FaultProxy(LoopThread):
             writer.transport.abort()
 
     def _listener(self) -> socket.socket:
-        listener = socket.socket()
+        listener = super()._listener()
         listener.setsockopt(SOL_SOCKET, SO_RCVBUF, _CHUNK)  # else the system takes megabytes in for a slow reader
-        listener.bind((self.host, 0))
         return listener
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -57,7 +57,11 @@ class LoopThread(ABC):
         self._loop.close()
 
     def _listener(self) -> socket.socket:
-        return socket.create_server((self.host, self.port))
+        # By this protocol asyncio knows that small packets are not to be held back (TCP_NODELAY).
+        listener = socket.socket(proto=socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((self.host, self.port))
+        return listener
 
     async def _reach(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection onwards; whoever asks for it closes it."""
