@@ -101,7 +101,7 @@ def test_what_is_under_way_fails_when_the_server_dies_and_the_server_comes_back(
 
 def test_a_crash_loop_backs_off_and_is_said_once_a_minute(make: MAKE, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "inferbus.managed")
-    engine = make("--crash-after", "0.5")
+    engine = make("--crash-after", "2")  # time to be ready first, also on a busy machine
     failures: list[float] = []
     engine.changed = lambda: failures.append(time.monotonic()) if engine.state == "failed" else None
     engine.begin()

@@ -71,9 +71,10 @@ def test_a_killed_broker(own_broker: Mosquitto, report: Callable[..., None], dow
 @pytest.mark.slow
 def test_a_stalled_broker(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Trial 2: answers that cannot leave are bounded in bytes; over that they are dropped and counted."""
-    seconds, bound = size(6, 30), 4 * _MB
-    # One session is kept at most: histories have a bound of their own, and would hide what waits for the broker.
-    options = {**_OPTIONS, "max_sessions": 1, "workers": 64, "simulated_first_token": "2s", "max_outbound_bytes": bound}
+    seconds, bound = size(9, 30), 4 * _MB
+    # One session is kept at most: histories have a bound of their own, and would hide what waits for the broker. All
+    # are sent before the first of them is answered, also on a busy machine: answers would fill what may wait.
+    options = {**_OPTIONS, "max_sessions": 1, "workers": 64, "simulated_first_token": "4s", "max_outbound_bytes": bound}
     with (
         WorkerProcess(own_broker, project="stall", **options) as worker,
         Requester(own_broker, "stall") as requester,
