@@ -271,10 +271,7 @@ class TestGrowing:
         until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_an_error_of_the_queue_costs_a_thread_and_nothing_else(
-        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_error_of_the_queue_ends_no_thread(self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
         """The thread that it ended was counted for ever, and what waited had nobody."""
         take, failed = rooms.queue.take, threading.Event()
 
@@ -284,12 +281,40 @@ class TestGrowing:
                 raise MemoryError
             return take(patience)
 
+        monkeypatch.setattr(worker_pool, "_AGAIN", 0.01)
         monkeypatch.setattr(rooms.queue, "take", broken)
         pool = WorkerPool(rooms.queue)
         rooms.ask("s")
         pool.start(1, rooms.turns.run, rooms.endings.write)
         until(lambda: rooms.left_behind == NOTHING)
         assert failed.is_set()
+        assert pool.stop(10)
+
+    def test_an_error_while_it_grows_is_not_the_end_of_growing(
+        self, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failed, go_on = threading.Event(), threading.Event()
+
+        def broken() -> int:
+            failed.set()
+            raise MemoryError
+
+        def script(_call: ChatCall) -> Iterator[Chunk]:
+            go_on.wait(60)
+            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+        rooms.engine.script = script
+        pool = WorkerPool(rooms.queue)
+        pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 2)
+        monkeypatch.setattr(rooms.queue, "could_start", broken)
+        rooms.ask("one")
+        rooms.ask("two")
+        until(failed.is_set)
+        monkeypatch.undo()
+        rooms.queue.look()
+        until(lambda: pool.active == 2)
+        go_on.set()
+        until(lambda: rooms.left_behind == NOTHING)
         assert pool.stop(10)
 
     def test_a_job_that_goes_again_is_counted_where_it_runs(self, rooms: Rooms) -> None:

@@ -18,6 +18,8 @@ log = logging.getLogger("inferbus.worker_pool")
 _PATIENCE: Final = 0.01
 #: And in how many steps that time passes.
 _STEPS: Final = 5
+#: Seconds after an error of the queue's until a thread asks it again.
+_AGAIN: Final = 1.0
 #: Seconds after which a thread goes that nobody needed.
 _IDLE: Final = 30.0
 
@@ -42,7 +44,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._short = threading.Event()
         self._seldom = Seldom(log)
-        self._is_stopped = False
+        self._stopped = threading.Event()
         self._grower = threading.Thread(target=self._grow, name="worker-pool", daemon=True)
 
     @property
@@ -84,7 +86,7 @@ class WorkerPool:
             Whether all ended within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        self._is_stopped = True
+        self._stopped.set()
         self._short.set()
         self._queue.close()
         with self._lock:
@@ -97,7 +99,7 @@ class WorkerPool:
 
     def _add(self) -> None:
         with self._lock:
-            if self._is_stopped:
+            if self._stopped.is_set():
                 return
             number = next(number for number in range(len(self._threads) + 1) if number not in self._threads)
             thread = threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
@@ -105,50 +107,52 @@ class WorkerPool:
             self._threads[number] = thread
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more
+            except BaseException:  # the system gives no more
                 del self._threads[number]
                 raise
 
     def _grow(self) -> None:
         """Start threads while requests wait for nothing else."""
-        while not self._is_stopped:
+        while not self._stopped.is_set():
             self._short.wait()
             self._short.clear()
-            before = self._busy.copy()
-            # Where the interpreter is short each step takes longer, as do the turns: more threads would only take it
-            # from each other.
-            for _ in range(_STEPS):
-                time.sleep(_PATIENCE / _STEPS)
-            more = min(self._queue.could_start(), self._most() - self.size)
-            # Where one of those that there are has had time for another turn, more threads are no help.
-            if sum(self._busy.get(number) is job for number, job in before.items()) < self.size:
-                if more > 0:
-                    self._short.set()  # to look once more
-                continue
             try:
-                for _ in range(more):
-                    self._add()
-            except RuntimeError as error:  # the system gives no more; the next request that waits asks again
+                self._grow_once()
+            except Exception as error:  # noqa: BLE001 - mostly the system gives no more; who waits next asks again
                 self._seldom.warning("%d worker threads, and no more: %s", self.size, error)
 
+    def _grow_once(self) -> None:
+        before = self._busy.copy()
+        # Where the interpreter is short each step takes longer, as do the turns: more threads would only take it from
+        # each other.
+        for _ in range(_STEPS):
+            time.sleep(_PATIENCE / _STEPS)
+        more = min(self._queue.could_start(), self._most() - self.size)
+        # Where one of those that there are has had time for another turn, more threads are no help.
+        if sum(self._busy.get(number) is job for number, job in before.items()) < self.size:
+            if more > 0:
+                self._short.set()  # to look once more
+            return
+        for _ in range(more):
+            self._add()
+
     def _work(self, number: int) -> None:
-        try:
-            while True:
+        while True:
+            try:
                 job = self._queue.take(self._idle)
-                if job is not None:
-                    self._run(job, number)
-                elif self._leaves(number):
-                    return
-        except BaseException:  # of the queue's, since `_run` survives a turn's: what waits gets another thread
-            with self._lock:
-                del self._threads[number]
-            self._short.set()
-            raise
+            except BaseException as error:  # noqa: BLE001 - a Rust library's panic is no `Exception`
+                self._seldom.warning("a worker thread got no request, and tries again: %r", error)
+                self._stopped.wait(_AGAIN)
+                job = None
+            if job is not None:
+                self._run(job, number)
+            elif self._leaves(number):
+                return
 
     def _leaves(self, number: int) -> bool:
         """Whether this thread may go: nobody needed it, or all go."""
         with self._lock:
-            leaves = self._is_stopped or len(self._threads) > self._rest
+            leaves = self._stopped.is_set() or len(self._threads) > self._rest
             if leaves:
                 del self._threads[number]
         if leaves:
