@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -37,10 +38,11 @@ _WRITTEN: Final = "Nothing was written but what a line `Written:` names above."
 
 
 def _measured(plan: Plan, suites: Collection[str]) -> Iterator[list[Section]]:
-    """Each suite's sections as soon as it is through."""
+    """Each suite's sections as soon as it is through; what is said of the engine's suites is for them alone."""
+    alone = replace(plan, levels=command_line.LEVELS, shape=None, engine_options=())
     for suite in suites:
         if suite in _ALONE:
-            yield _taken(plan, partial(_ALONE[suite], plan), suite)
+            yield _taken(alone, partial(_ALONE[suite], alone), suite)
     on_engine = [suite for suite in suites if suite in engine.WAYS]
     if on_engine:
         yield _taken(plan, lambda: engine.measure(plan, on_engine), *on_engine)

@@ -19,7 +19,7 @@ from .shapes import SHAPES
 _OUT: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 2
-_LEVELS: Final = (1, 8, 64)
+LEVELS: Final = (1, 8, 64)
 _GPU_SHAPE: Final = "1b"
 _GPU_LEVELS: Final = (64, 256, 512, 1_000)
 
@@ -85,7 +85,7 @@ def read(words: Sequence[str]) -> Wishes:
     wishes.plan = Plan(
         rounds=given.rounds or (_QUICK_ROUNDS if given.quick else ROUNDS),
         quick=given.quick,
-        levels=given.sessions or (_GPU_LEVELS if given.gpu else _LEVELS),
+        levels=given.sessions or (_GPU_LEVELS if given.gpu else LEVELS),
         shape=given.shape or (_GPU_SHAPE if given.gpu else None),
         engine_options=options,
     )

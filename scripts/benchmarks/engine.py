@@ -69,7 +69,7 @@ def _run(plan: Plan, side: Side, way: Way, level: int) -> Run:
     used, front = side.child.cpu_seconds, side.child.own_cpu_seconds
     outcome = side.run(way, level, requests)
     used, front = side.child.cpu_seconds - used, side.child.own_cpu_seconds - front
-    if outcome.failed:
-        raise ValueError(f"{outcome.failed} requests failed {way.value}")
+    if failed := outcome.failed + requests - outcome.ended:
+        raise ValueError(f"{failed} requests failed {way.value}")
     plan.say(f"{level} sessions, {way.value}: {outcome.per_second:.1f}/s, {outcome.tokens_per_second:.0f} tokens/s")
     return Run(outcome, used / requests * 1e3, front / requests * 1e3)

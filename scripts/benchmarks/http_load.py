@@ -84,7 +84,7 @@ class HttpLoad:
 
 async def _read_answer(response: aiohttp.ClientResponse, trip: Trip) -> None:
     answer = json.loads(await response.read())
-    trip.tokens = answer["usage"]["completion_tokens"]
+    trip.tokens = (answer.get("usage") or {}).get("completion_tokens", 0)
 
 
 async def _read_events(response: aiohttp.ClientResponse, trip: Trip) -> None:

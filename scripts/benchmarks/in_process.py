@@ -63,6 +63,7 @@ class Load:
             trip = Trip(number, time.perf_counter())
             call = ChatCall(_messages(number), Sampling(0.0, 1.0, self._max_tokens), cache_salt=self._salted(session))
             trip.tokens = self._engine.generate(call).wait(None).usage.completion_tokens
+            trip.wrong = not trip.tokens
             with self._lock:
                 self._outcome.add(trip, time.perf_counter())
 
@@ -85,6 +86,7 @@ class Load:
             else:
                 usage = response.usage
             trip.tokens = usage.completion_tokens
+            trip.wrong = not trip.tokens
             self._outcome.add(trip, time.perf_counter())
 
     def _salted(self, session: int) -> str:

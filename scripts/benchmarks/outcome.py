@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def per_second(self) -> float:
-        return len(self.round_trips) / self.seconds
+        return (len(self.round_trips) - self.wrong) / self.seconds
 
     @property
     def tokens_per_second(self) -> float:
