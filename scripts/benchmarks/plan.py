@@ -11,21 +11,21 @@ from typing import Final, TypeVar
 
 _SHORT: Final = 10
 
-#: The suites by their names, what each measures, and minutes of a round on two cores: those that need nothing else …
+#: The suites by their names, what each measures, and minutes of a round on two cores: those measured one by one …
 ALONE: Final = {
     "bus": ("requests in three dialects on an engine that costs nothing, beside an echo", 2),
     "curves": ("the same over sessions, sizes, histories and projects", 2),
     "overload": ("what a flood of requests does to those that are accepted", 1),
     "memory": ("the worker's size over a million sessions", 5),
     "startup": ("commands and imports", 1),
-    "streams": ("64 to 1,000 streams at once, beside a bare publisher, and 256 on vLLM", 2),
+    "streams": ("64 to 1,000 streams at once, beside a bare publisher, and 256 on vLLM", 7),
     "gateway": ("the OpenAI-shaped gateway, beside the bus, also on vLLM", 3),
-    "fleet": ("state in Redis, and 1 to 8 workers, also on vLLM", 5),
+    "fleet": ("state in Redis, and 1 to 8 workers, also on vLLM", 4),
 }
 #: … and those of one engine, measured together.
 ON_ENGINE: Final = {
     "engine": ("a real vLLM: over the bus, in this process, over HTTP", 6),
-    "streaming": ("the same, streamed", 4),
+    "streaming": ("the same, streamed", 5),
 }
 
 _Item = TypeVar("_Item")
