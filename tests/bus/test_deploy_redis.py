@@ -44,7 +44,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     *shell, script = service()["command"]
     with subprocess.Popen([*shell, here(script, tmp_path, port)], stdout=subprocess.DEVNULL) as server:
         try:
-            until(lambda: is_healthy(tmp_path, port), 20)
+            until(lambda: is_healthy(tmp_path, port))
             yield port
         finally:
             server.terminate()

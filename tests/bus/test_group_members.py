@@ -67,7 +67,7 @@ def test_presence_and_readiness_say_that_the_store_is_away(own_broker: Mosquitto
         WorkerProcess(own_broker, state=store.url, http=str(port)) as worker,
         Listener(own_broker, topics.presence(worker.id)) as listener,
     ):
-        until(lambda: bool(listener.heard), 5)
+        until(lambda: bool(listener.heard))
         assert readyz(port)[0] == 200
 
         def presence() -> Presence:
@@ -75,16 +75,16 @@ def test_presence_and_readiness_say_that_the_store_is_away(own_broker: Mosquitto
 
         os.kill(store.pid, signal.SIGSTOP)
         try:
-            until(lambda: presence().state == "loading", 10)
+            until(lambda: presence().state == "loading")
             assert "does not answer in time" in (presence().reason or "")
             status, said = readyz(port)
             assert status == 503
             assert "does not answer in time" in json.dumps(said)
         finally:
             os.kill(store.pid, signal.SIGCONT)
-        until(lambda: presence().state == "ready", 10)
+        until(lambda: presence().state == "ready")
         assert presence().reason is None
-        until(lambda: readyz(port)[0] == 200, 5)
+        until(lambda: readyz(port)[0] == 200)
 
 
 def test_a_worker_that_waits_for_its_store_says_so_at_once_and_goes_on_when_it_is_there(own_broker: Mosquitto) -> None:

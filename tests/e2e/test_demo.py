@@ -20,7 +20,7 @@ from support.needs import needs_module, needs_program
 from support.processes import assert_gone, descendants, family
 from support.scripts import ROOT, Running
 from support.terminal import end
-from support.waiting import until
+from support.waiting import LOADING, until
 
 DEMO = "scripts/demo"
 #: What a terminal is sent when the line editor is ready for the next line (bracketed paste is on).
@@ -51,7 +51,7 @@ def _with_an_engine(demo: Running) -> list[psutil.Process]:
 def test_two_messages_are_one_conversation_on_real_vllm() -> None:
     needs_module("vllm")
     with Running([DEMO, "--once", "My name is Zorvek", "--once", "What is my name?"]) as demo:
-        status = demo.wait(240)
+        status = demo.wait(LOADING)
         replies = demo.out.splitlines()
         assert status == 0, demo.err
         assert len(replies) == 2
@@ -90,7 +90,7 @@ def test_a_second_backend_answers_beside_the_first(engine: str) -> None:
         needs_module("vllm")
     texts = ["--once", "My name is Zorvek", "--once", "What is my name?"]
     with Running([DEMO, "--engine", engine, "--backend", "mlx", *texts]) as demo:
-        assert demo.wait(240) == 0, demo.err
+        assert demo.wait(LOADING) == 0, demo.err
         replies = demo.out.splitlines()
         assert [reply.partition(":")[0] for reply in replies] == ["demo", "demo-mlx"] * 2
         assert "Zorvek" in replies[3]
@@ -123,7 +123,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing() -> None:
     needs_module("vllm")
     with Running([DEMO, "--once", "hello"]) as demo:
         demo.says("Loading vLLM")
-        started = until(lambda: _with_an_engine(demo), 180)
+        started = until(lambda: _with_an_engine(demo), LOADING)
         demo.press_ctrl_c()
         assert demo.wait(60) == 130
         assert_gone(started)

@@ -36,7 +36,7 @@ from support.mosquitto import Mosquitto, free_port, mosquitto_pub
 from support.needs import needs_module, needs_program
 from support.readme import PAGES, Block, all_blocks, blocks
 from support.scripts import ROOT, Running
-from support.waiting import until
+from support.waiting import LOADING, until
 
 #: How each kind of block is tried: by the test of that name here, or elsewhere.
 TRIED: Final = {
@@ -117,7 +117,7 @@ class Terminal(Running):
         """A worker that it starts is ready, a subscription is made: then the reader goes on to the next terminal."""
         if "inferbus serve" in self.block:
             with Listener(broker, topics.presence("+")) as presence:
-                until(lambda: any('"ready"' in heard.text for heard in presence.heard), 200)
+                until(lambda: any('"ready"' in heard.text for heard in presence.heard), LOADING)
         elif "mosquitto_sub" in self.block:
             until(lambda: _subscriptions(broker) > self._subscriptions_before)
 

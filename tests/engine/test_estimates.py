@@ -15,8 +15,6 @@ from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 from inferbus_worker.engines.vllm.engine import VllmEngine
 from support.model_folders import GROUPED, LATENT, write_model
 
-#: The first of them waits until all are loaded.
-pytestmark = pytest.mark.timeout(600)
 MODELS: Final = ("demo", "grouped", "latent")
 #: On a CPU vLLM keeps a cache in FP8 only with one of these; without, the third way is another type of the weights.
 FP8_NEEDS: Final = {"avx512f", "amx_tile"}

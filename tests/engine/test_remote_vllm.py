@@ -32,7 +32,7 @@ from inferbus_worker.engines.remote.loop import RemoteLoop
 from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 from inferbus_worker.engines.vllm.engine import VllmEngine
 from support.mosquitto import HOST, free_port
-from support.waiting import until
+from support.waiting import LOADING, until
 
 KEY: Final = "sk-for-this-test"
 _SEQUENCES, _QUEUED = 8, 8
@@ -60,7 +60,7 @@ def server(vllm_needed: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        until(lambda: process.poll() is not None or _is_well(url), 240, every=0.5)
+        until(lambda: process.poll() is not None or _is_well(url), LOADING, every=0.5)
         assert process.poll() is None, log.read_text()[-4000:]
         yield url
     finally:

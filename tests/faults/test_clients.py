@@ -463,7 +463,7 @@ def test_a_burst_that_gave_up_leaves_no_slot_behind(
         def ask(number: int) -> bool:
             try:
                 client.ask("x", session=f"burst-{number % sessions}", timeout=0.4, retries=0)
-            except RequestTimeoutError:
+            except (RequestTimeoutError, ConnectionLostError):  # the latter: time was up before it was subscribed
                 return False
             return True
 

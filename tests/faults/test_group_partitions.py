@@ -52,6 +52,7 @@ def cut_off(proxy: FaultProxy) -> Iterator[None]:
         proxy.fault = Fault()
 
 
+@pytest.mark.alone
 def test_a_worker_that_sees_the_broker_and_not_the_store(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_worker_that_sees_the_broker_and_not_the_store(
         report(38, f"{rounds} times without the store: {begun} begun anew, {refused} refused", requester.ledger)
 
 
+@pytest.mark.alone
 def test_a_worker_that_sees_the_store_and_not_the_broker(
     own_broker: Mosquitto, store: RedisServer, report: Callable[..., None]
 ) -> None:

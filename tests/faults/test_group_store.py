@@ -107,6 +107,7 @@ def bus(broker: Mosquitto, url: str) -> Iterator[_Bus]:
         yield _Bus(workers, requester, listener)
 
 
+@pytest.mark.alone
 def test_the_store_stalls(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """For less than a lease, and for longer than one."""
     with RedisServer() as store, bus(own_broker, store.url) as group:
@@ -129,6 +130,7 @@ def test_the_store_stalls(own_broker: Mosquitto, report: Callable[..., None]) ->
         report(21, "all stalls", group.requester.ledger)
 
 
+@pytest.mark.alone
 def test_the_store_is_killed_and_comes_back(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """With what it had on its disk."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as store, bus(own_broker, store.url) as group:
@@ -160,6 +162,7 @@ def test_the_store_is_emptied(own_broker: Mosquitto, report: Callable[..., None]
         report(21, "emptied", group.requester.ledger)
 
 
+@pytest.mark.alone
 def test_the_sentinels_have_the_replica_take_over(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     for way in ("killed", "stalled")[: size(1, 2)]:
         with SentinelFleet() as fleet, bus(own_broker, fleet.url) as group:
@@ -195,6 +198,7 @@ def test_a_failover_without_a_replicas_word(own_broker: Mosquitto, report: Calla
         assert any("a failover now would lose it" in worker.log for worker in group.workers)
 
 
+@pytest.mark.alone
 def test_a_cluster_loses_a_node(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """That of the group, which decides on everything; and one that has histories alone, of which no request hears."""
     for whose in ("group", "histories")[: size(1, 2)]:

@@ -20,7 +20,7 @@ from support.mosquitto import Mosquitto
 from support.needs import needs_module
 from support.replies import Replies
 from support.trials import size
-from support.waiting import until
+from support.waiting import LOADING, until
 
 _LIMITS: Final = {"here": 16, "mlx": 8, "llama": 4}
 _SESSIONS: Final = 64
@@ -48,7 +48,7 @@ def test_one_worker_serves_three_backends(
     worker = start_worker(config=models_file(tmp_path, models, projects), rate_limit="off", max_message_bytes=100_000)
     peaks, shown = dict.fromkeys(models, 0), ""
     with Replies(broker, "three", echo=False) as replies, Listener(broker, topics.stats(worker.id)) as listener:
-        until(lambda: {model.state for model in ask_stats(listener, worker.id).models.values()} == {"ready"}, 200)
+        until(lambda: {model.state for model in ask_stats(listener, worker.id).models.values()} == {"ready"}, LOADING)
         began = time.monotonic()
         sessions = Sessions(replies, list(models), count)
         while sessions.go_on(1):

@@ -25,10 +25,8 @@ from inferbus_worker.engines.vllm.arguments import DEMO_PATH
 from support.mosquitto import free_port
 from support.needs import needs_llama_server, needs_module
 from support.processes import assert_gone, family
-from support.waiting import until
+from support.waiting import LOADING, until
 
-#: Seconds until the first answer: vLLM takes half a minute, on a busy machine a few times that.
-_START_TIMEOUT: Final = 240.0
 _STOP_TIMEOUT: Final = 40.0
 
 
@@ -90,7 +88,7 @@ class BackendServer:
                 start_new_session=True,
             )
         try:
-            until(self._answers, _START_TIMEOUT, every=0.2)
+            until(self._answers, LOADING, every=0.2)
         except BaseException:
             sys.stderr.write(f"--- log of {self._command[0]} ---\n{self.log}\n")
             self.kill()

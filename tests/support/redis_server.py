@@ -8,15 +8,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import redis
 
 from support.mosquitto import HOST, free_port
 from support.needs import needs_program
 from support.waiting import until
-
-_PATIENCE: Final = 20.0
 
 
 class RedisServer:
@@ -67,7 +65,7 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until(self._answers, _PATIENCE)
+        until(self._answers)
 
     def kill(self) -> None:
         """End it at once, as `kill -9` does; what its options keep on disk stays there."""

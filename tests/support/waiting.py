@@ -12,6 +12,9 @@ Result = TypeVar("Result")
 #: hang. A machine that is busy with other things is slow many times over, and nothing is wrong with that.
 PATIENCE: Final = 60.0
 
+#: The same for what has an engine to load: half a minute alone, and many times that beside others that load one.
+LOADING: Final = 500.0
+
 
 def until(predicate: Callable[[], Result], timeout: float = PATIENCE, *, every: float = 0.02) -> Result:
     """The first true result of `predicate`.

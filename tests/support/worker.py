@@ -19,7 +19,7 @@ from support.listener import Listener
 from support.mosquitto import Mosquitto
 from support.processes import assert_gone, family
 from support.scripts import Running
-from support.waiting import PATIENCE, until
+from support.waiting import LOADING, PATIENCE, until
 
 _STOP_TIMEOUT: Final = 40.0
 
@@ -47,7 +47,7 @@ class WorkerProcess:
         model: str | None = None,
         *,
         extra: Sequence[str] = (),
-        ready_timeout: float = 200.0,
+        ready_timeout: float = LOADING,
         program: Sequence[str] = (sys.executable, "-m", "inferbus_worker.demo.lifeline"),
         broker_url: str | None = None,
         **options: object,
