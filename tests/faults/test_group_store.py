@@ -12,7 +12,7 @@ import pytest
 
 from support.listener import Listener
 from support.mosquitto import Mosquitto
-from support.redis_fleets import ClusterFleet, SentinelFleet
+from support.redis_cluster import RedisCluster, RedisSentinels
 from support.redis_server import RedisServer
 from support.requester import Requester
 from support.sharing import keep_under_way, sharing, takeovers, under_way
@@ -29,6 +29,8 @@ _REFUSED_WITHIN: Final = 1.5
 _RECOVERED_WITHIN: Final = 5.0
 #: Seconds, as it comes.
 _LEASE: Final = 10.0
+#: What all keys of the group have in common, so that one node has them.
+_GROUP: Final = "{inferbus}"
 #: Turns of over a second: some of them begin before a fault and end in it.
 _SLOW: Final[dict[str, Any]] = {"simulated_first_token": "100ms", "simulated_per_token": "200ms"}
 
@@ -165,15 +167,15 @@ def test_the_store_is_emptied(own_broker: Mosquitto, report: Callable[..., None]
 @pytest.mark.alone
 def test_the_sentinels_have_the_replica_take_over(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     for way in ("killed", "stalled")[: size(1, 2)]:
-        with SentinelFleet() as fleet, bus(own_broker, fleet.url) as group:
+        with RedisSentinels() as servers, bus(own_broker, servers.url) as group:
             group.load()
             if way == "killed":
-                fleet.master.kill()
+                servers.first.kill()
             else:
-                fleet.master.pause()
+                servers.first.pause()
             recovered = group.recovery()
             if way == "stalled":
-                fleet.master.resume()
+                servers.first.resume()
             group.close_ledger()
             report(21, f"Sentinel, {way}: answers again {recovered:.1f} s after", group.requester.ledger)
             assert recovered <= _RECOVERED_WITHIN
@@ -181,12 +183,12 @@ def test_the_sentinels_have_the_replica_take_over(own_broker: Mosquitto, report:
 
 def test_a_failover_without_a_replicas_word(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """Its loss is printed: what ran is answered all the same, what waited or was just answered may be forgotten."""
-    with SentinelFleet() as fleet, bus(own_broker, fleet.url) as group:
+    with RedisSentinels() as servers, bus(own_broker, servers.url) as group:
         group.load()
-        fleet.replica.pause()
+        servers.replica.pause()
         group.load()
-        fleet.master.kill()
-        fleet.replica.resume()
+        servers.first.kill()
+        servers.replica.resume()
         recovered = group.recovery()
         group.requester.settle_or_quiet(quiet=_LEASE + 5)
         ledger = group.requester.ledger
@@ -202,13 +204,13 @@ def test_a_failover_without_a_replicas_word(own_broker: Mosquitto, report: Calla
 def test_a_cluster_loses_a_node(own_broker: Mosquitto, report: Callable[..., None]) -> None:
     """That of the group, which decides on everything; and one that has histories alone, of which no request hears."""
     for whose in ("group", "histories")[: size(1, 2)]:
-        with ClusterFleet() as fleet, bus(own_broker, fleet.url) as group:
+        with RedisCluster("--appendonly", "yes", replicated=True) as cluster, bus(own_broker, cluster.url) as group:
             sessions = [f"s{number}" for number in range(_OUTSTANDING)]
             first = [group.requester.send(session=session) for session in sessions]
             group.requester.settle()
             group.load()
-            of_group = fleet.node_of("{inferbus}")
-            lost = of_group if whose == "group" else next(node for node in fleet.nodes[:3] if node is not of_group)
+            of_group = cluster.node_of(_GROUP)
+            lost = of_group if whose == "group" else other_than(of_group, cluster)
             lost.kill()
             recovered = group.recovery()
             second = [group.requester.send(session=session) for session in sessions]
@@ -222,3 +224,21 @@ def test_a_cluster_loses_a_node(own_broker: Mosquitto, report: Callable[..., Non
             ]
             assert all(before < after for before, after in tokens)
             assert recovered <= _RECOVERED_WITHIN
+
+
+def test_a_cluster_moves_the_groups_slot(own_broker: Mosquitto, report: Callable[..., None]) -> None:
+    """As its operator does who adds a node: for a while some keys are at the one and some at the other."""
+    slowly = size(3, 30)
+    with RedisCluster() as cluster, bus(own_broker, cluster.url) as group:
+        keep_under_way(group.requester, _OUTSTANDING)
+        until(lambda: group.requester.ledger.replies >= _OUTSTANDING)
+        cluster.move(_GROUP, other_than(cluster.node_of(_GROUP), cluster), slowly=slowly)
+        recovered = group.recovery()
+        group.requester.stop_sending()
+        group.close_ledger(refuses=False)  # they may have gone between one request and the next
+        figure = f"Cluster, the slot of group moves within {slowly} s: answers again {recovered:.1f} s after"
+        report(21, figure, group.requester.ledger)
+
+
+def other_than(node: RedisServer, cluster: RedisCluster) -> RedisServer:
+    return next(other for other in cluster.nodes if other is not node)

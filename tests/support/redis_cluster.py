@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,34 +14,38 @@ from support.mosquitto import HOST, free_port
 from support.redis_server import RedisServer
 from support.waiting import until
 
+_MASTERS: Final = 3
 _SLOTS: Final = 16_384
 _NODE_TIMEOUT: Final = 1000  # ms until a node that is silent counts as gone
-_PATIENCE: Final = 60.0
 #: What the Sentinels of the tests call their servers.
 SERVICE: Final = "main"
 
 
 class RedisCluster:
-    """Three masters, which share the slots evenly. Each is a server of its own, to be stalled or killed."""
+    """Three masters, which share the slots evenly. Each is a server of its own, to be stalled or killed.
 
-    def __init__(self, *options: str) -> None:
-        self._ports = [(free_port(), free_port()) for _ in range(3)]
-        self._options = options
-        self.nodes: list[RedisServer] = []
+    Args:
+        options: more options of each server.
+        replicated: whether each has a replica, which takes its place when it is gone.
+
+    Attributes:
+        nodes: the masters.
+    """
+
+    def __init__(self, *options: str, replicated: bool = False) -> None:
+        self.nodes = [_Node(*options) for _ in range(_MASTERS)]
+        self._replicas = [_Node(*options) for _ in range(_MASTERS if replicated else 0)]
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        with self._stack:
-            for port, bus_port in self._ports:
-                options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT)]
-                options += ["--cluster-port", str(bus_port), *self._options]
-                self.nodes.append(self._stack.enter_context(RedisServer(*options, port=port)))
+        with ExitStack() as running:
+            for node in (*self.nodes, *self._replicas):
+                running.enter_context(node)
             self._share_out()
-            self._stack = self._stack.pop_all()
+            self._running = running.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        self._running.close()
 
     @property
     def url(self) -> str:
@@ -54,49 +59,83 @@ class RedisCluster:
         """A key that is on that server."""
         return next(key for key in (f"key{number}" for number in range(1000)) if self.node_of(key) is node)
 
-    def move(self, key: str, to: RedisServer) -> None:
-        """Give the key's slot to another. There is nothing in it yet but what expires."""
-        slot = key_slot(key.encode())
-        for node in self.nodes:
-            with node.client() as client:
-                until(lambda: client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 0, _PATIENCE)
-        with to.client() as client:
-            name = client.execute_command("CLUSTER", "MYID")
-        for node in self.nodes:
-            with node.client() as client:
-                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+    def move(self, key: str, to: RedisServer, *, slowly: float = 0) -> None:
+        """Give the key's slot, and what is in it, to another master, as `redis-cli --cluster reshard` does.
+
+        Args:
+            key: any of the slot, which is where it was at first.
+            to: who has it from now on.
+            slowly: seconds for which its keys go a few at a time, unless all have gone before.
+        """
+        slot, source = key_slot(key.encode()), self.node_of(key)
+        name = _cluster(to, "MYID")
+        _cluster(to, "SETSLOT", slot, "IMPORTING", _cluster(source, "MYID"))
+        _cluster(source, "SETSLOT", slot, "MIGRATING", name)
+        end = time.monotonic() + slowly
+        with source.client() as client:
+            while keys := _cluster(source, "GETKEYSINSLOT", slot, 3 if time.monotonic() < end else 100):
+                client.migrate(HOST, to.port, keys, 0, 5000, replace=True)
+                time.sleep(min(0.1, max(0.0, end - time.monotonic())))
+        # Who has it now is told first: else nobody would for a moment.
+        for node in (to, source, *(each for each in self.nodes if each not in {to, source})):
+            _cluster(node, "SETSLOT", slot, "NODE", name)
 
     def _share_out(self) -> None:
+        first, nodes = self.nodes[0], (*self.nodes, *self._replicas)
+        for number, node in enumerate(nodes):
+            _cluster(node, "SET-CONFIG-EPOCH", number + 1)
+            _cluster(node, "MEET", HOST, first.port, first.bus_port)
         for number, node in enumerate(self.nodes):
-            with node.client() as client:
-                # The slot's first whole number that `node_of` gives to this node, and the next one's.
-                first, end = (-(-one * _SLOTS // len(self.nodes)) for one in (number, number + 1))
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
-                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-                client.execute_command("CLUSTER", "MEET", HOST, *self._ports[0])
-        for node in self.nodes:
-            until(lambda: self._is_whole(node), _PATIENCE)  # noqa: B023
+            # The slot's first whole number that `node_of` gives to this node, and the next one's.
+            low, end = (-(-one * _SLOTS // len(self.nodes)) for one in (number, number + 1))
+            _cluster(node, "ADDSLOTSRANGE", low, end - 1)
+        for node in nodes:
+            until(lambda: self._is_whole(node))  # noqa: B023
+        for master, replica in zip(self.nodes, self._replicas, strict=False):
+            _cluster(replica, "REPLICATE", _cluster(master, "MYID"))
+        for node in nodes:
+            until(lambda: self._is_attended(node))  # noqa: B023
 
     def _is_whole(self, node: RedisServer) -> bool:
-        with node.client() as client:
-            said = client.execute_command("CLUSTER", "INFO")
-        return "cluster_state:ok" in str(said) and "cluster_known_nodes:3" in str(said)
+        said = str(_cluster(node, "INFO"))
+        return "cluster_state:ok" in said and f"cluster_known_nodes:{len(self.nodes) + len(self._replicas)}" in said
+
+    def _is_attended(self, node: RedisServer) -> bool:
+        """A replica is up to date, and a master has one: what the others know is enough for a vote then."""
+        said = _replication(node)
+        return bool(said["connected_slaves"]) == bool(self._replicas) or said.get("master_link_status") == "up"
+
+
+class _Node(RedisServer):
+    def __init__(self, *options: str) -> None:
+        self.bus_port = free_port()
+        options = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", str(_NODE_TIMEOUT), *options)
+        super().__init__("--cluster-enabled", "yes", *options)
+
+
+def _cluster(node: RedisServer, *words: Any) -> Any:
+    with node.client() as client:
+        return client.execute_command("CLUSTER", *words)
+
+
+def _replication(node: RedisServer) -> Any:
+    with node.client() as client:
+        return client.info("replication")
 
 
 class RedisSentinels:
     """A server, its replica, and three Sentinels that make the replica the new one where the first does not answer."""
 
-    def __init__(self, *options: str) -> None:
-        self._options = (*options, "--repl-diskless-sync-delay", "0")
+    def __init__(self) -> None:
         self._sentinel_ports = [free_port() for _ in range(3)]
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.first = stack.enter_context(RedisServer(*self._options))
-            self.replica = stack.enter_context(RedisServer(*self._options, "--replicaof", HOST, str(self.first.port)))
-            until(self._is_followed, _PATIENCE)
+            self.first = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
+            self.replica = stack.enter_context(RedisServer("--replicaof", HOST, str(self.first.port)))
+            until(lambda: "'online'" in str(_replication(self.first).get("slave0")))
             self.sentinels = [stack.enter_context(_Sentinel(port, self.first.port)) for port in self._sentinel_ports]
-            until(self._know_each_other, _PATIENCE)
+            until(self._know_each_other)
             self._stack = stack.pop_all()
         return self
 
@@ -106,11 +145,6 @@ class RedisSentinels:
     @property
     def url(self) -> str:
         return f"redis+sentinel://{','.join(f'{HOST}:{port}' for port in self._sentinel_ports)}/{SERVICE}"
-
-    def _is_followed(self) -> bool:
-        with self.first.client() as client:
-            said: Any = client.info("replication")
-        return "'online'" in str(said.get("slave0"))
 
     def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:

@@ -140,6 +140,7 @@ TRIALS: Final = (
             f"{_GROUP_KILLS}test_one_of_three_is_killed_at_random_points",
             f"{_GROUP_KILLS}test_a_rolling_restart_of_all_three",
             "tests/faults/test_group_chat.py",
+            "tests/faults/test_group_gateway.py",
         ),
     ),
     Trial(
