@@ -17,6 +17,8 @@ from support.waiting import until
 _MASTERS: Final = 3
 _SLOTS: Final = 16_384
 _NODE_TIMEOUT: Final = 1000  # ms until a node that is silent counts as gone
+#: A replica need not wait for others to come.
+_AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")
 #: What the Sentinels of the tests call their servers.
 SERVICE: Final = "main"
 
@@ -81,24 +83,24 @@ class RedisCluster:
             _cluster(node, "SETSLOT", slot, "NODE", name)
 
     def _share_out(self) -> None:
-        first, nodes = self.nodes[0], (*self.nodes, *self._replicas)
+        nodes = (*self.nodes, *self._replicas)
         for number, node in enumerate(nodes):
             _cluster(node, "SET-CONFIG-EPOCH", number + 1)
-            _cluster(node, "MEET", HOST, first.port, first.bus_port)
         for number, node in enumerate(self.nodes):
             # The slot's first whole number that `node_of` gives to this node, and the next one's.
             low, end = (-(-one * _SLOTS // len(self.nodes)) for one in (number, number + 1))
             _cluster(node, "ADDSLOTSRANGE", low, end - 1)
-        for node in nodes:
-            until(lambda: self._is_whole(node))  # noqa: B023
+        until(lambda: sum(map(self._has_met_all, nodes)) == len(nodes))  # `all` would ask no further than the first
         for master, replica in zip(self.nodes, self._replicas, strict=False):
             _cluster(replica, "REPLICATE", _cluster(master, "MYID"))
-        for node in nodes:
-            until(lambda: self._is_attended(node))  # noqa: B023
+        until(lambda: all(map(self._is_attended, nodes)))
 
-    def _is_whole(self, node: RedisServer) -> bool:
-        said = str(_cluster(node, "INFO"))
-        return "cluster_state:ok" in said and f"cluster_known_nodes:{len(self.nodes) + len(self._replicas)}" in said
+    def _has_met_all(self, node: RedisServer) -> bool:
+        first, known = self.nodes[0], _cluster(node, "NODES").decode().splitlines()
+        if not any(f":{first.port}@" in other for other in known):
+            _cluster(node, "MEET", HOST, first.port, first.bus_port)  # again where it was not answered in time
+        met = [other for other in known if "handshake" not in other]
+        return len(met) == len(self.nodes) + len(self._replicas) and "cluster_state:ok" in str(_cluster(node, "INFO"))
 
     def _is_attended(self, node: RedisServer) -> bool:
         """A replica is up to date, and a master has one: what the others know is enough for a vote then."""
@@ -110,7 +112,7 @@ class _Node(RedisServer):
     def __init__(self, *options: str) -> None:
         self.bus_port = free_port()
         options = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", str(_NODE_TIMEOUT), *options)
-        super().__init__("--cluster-enabled", "yes", *options)
+        super().__init__("--cluster-enabled", "yes", *_AT_ONCE, *options)
 
 
 def _cluster(node: RedisServer, *words: Any) -> Any:
@@ -131,7 +133,7 @@ class RedisSentinels:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.first = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
+            self.first = stack.enter_context(RedisServer(*_AT_ONCE))
             self.replica = stack.enter_context(RedisServer("--replicaof", HOST, str(self.first.port)))
             until(lambda: "'online'" in str(_replication(self.first).get("slave0")))
             self.sentinels = [stack.enter_context(_Sentinel(port, self.first.port)) for port in self._sentinel_ports]
