@@ -187,7 +187,7 @@ TRIALS: Final = (
     ),
     Trial(
         21,
-        "a group's store stalls, is killed, fails over, or loses a node",
+        "a group's store stalls, is killed, fails over, loses a node, or moves its slots",
         "refused within 1 s, nothing that was accepted is lost, recovers within 5 s, no live lease is reaped",
         ("tests/faults/test_group_store.py", "tests/unit/worker/test_redis_leases.py"),
     ),
