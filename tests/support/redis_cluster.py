@@ -103,7 +103,7 @@ class RedisCluster:
         return len(met) == len(self.nodes) + len(self._replicas) and "cluster_state:ok" in str(_cluster(node, "INFO"))
 
     def _is_attended(self, node: RedisServer) -> bool:
-        """A replica is up to date, and a master has one: what the others know is enough for a vote then."""
+        """Whether a master has its replica, where it is to have one, or a replica all that its master has."""
         said = _replication(node)
         return bool(said["connected_slaves"]) == bool(self._replicas) or said.get("master_link_status") == "up"
 

@@ -16,7 +16,7 @@ from inferbus_worker.flow import worker_pool
 from inferbus_worker.flow.job import Job
 from inferbus_worker.flow.worker_pool import WorkerPool
 from inferbus_worker.state.memory.sessions import MemorySessions
-from support.rooms import NOTHING, Chunk, Rooms
+from support.rooms import NOTHING, Chunk, Rooms, Script
 from support.waiting import until
 
 
@@ -121,15 +121,20 @@ def test_its_threads_have_names(rooms: Rooms) -> None:
     assert {"worker-0", "worker-1"} <= names
 
 
+def answers_after(go_on: threading.Event) -> Script:
+    """A script of the engine's by which every turn lasts until then."""
+
+    def script(_call: ChatCall) -> Iterator[Chunk]:
+        go_on.wait(60)
+        yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
+
+    return script
+
+
 class TestGrowing:
     def test_more_come_while_requests_wait_for_nothing_else_and_go_again(self, rooms: Rooms) -> None:
         go_on = threading.Event()
-
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
-        rooms.engine.script = script
+        rooms.engine.script = answers_after(go_on)
         pool = WorkerPool(rooms.queue, idle=0.05)
         pool.start(2, rooms.turns.run, rooms.endings.write, most=lambda: 6)
         for number in range(9):
@@ -171,12 +176,7 @@ class TestGrowing:
 
     def test_no_more_come_than_there_are_places(self) -> None:
         go_on = threading.Event()
-
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
-        rooms = Rooms(script=script, concurrency=3)
+        rooms = Rooms(script=answers_after(go_on), concurrency=3)
         rooms.slot.concurrency = 3
         rooms.slot.became_ready()
         pool = WorkerPool(rooms.queue)
@@ -194,12 +194,7 @@ class TestGrowing:
         most = 1
         pool = WorkerPool(rooms.queue, idle=0.05)
         go_on = threading.Event()
-
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
-        rooms.engine.script = script
+        rooms.engine.script = answers_after(go_on)
         pool.start(4, rooms.turns.run, rooms.endings.write, most=lambda: most)
         assert pool.size == 1
         most = 6
@@ -224,12 +219,7 @@ class TestGrowing:
             started(self)
 
         go_on = threading.Event()
-
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
-        rooms.engine.script = script
+        rooms.engine.script = answers_after(go_on)
         monkeypatch.setattr(threading.Thread, "start", refused)
         for number in range(4):
             rooms.ask(f"s{number}")
@@ -247,10 +237,6 @@ class TestGrowing:
         pool = WorkerPool(rooms.queue, idle=0.05)
         leaves, go_on, waits = pool._leaves, threading.Event(), threading.Event()
 
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
         def slowly(number: int) -> bool:
             if number == 1 and not waits.is_set():
                 rooms.ask("late")
@@ -260,7 +246,7 @@ class TestGrowing:
             return leaves(number)
 
         monkeypatch.setattr(pool, "_leaves", slowly)
-        rooms.engine.script = script
+        rooms.engine.script = answers_after(go_on)
         pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 2)
         rooms.ask("long")
         until(lambda: pool.active == 1)
@@ -299,11 +285,7 @@ class TestGrowing:
             failed.set()
             raise MemoryError
 
-        def script(_call: ChatCall) -> Iterator[Chunk]:
-            go_on.wait(60)
-            yield Chunk("x", finish_reason="stop", usage=Usage(1, 1))
-
-        rooms.engine.script = script
+        rooms.engine.script = answers_after(go_on)
         pool = WorkerPool(rooms.queue)
         pool.start(1, rooms.turns.run, rooms.endings.write, most=lambda: 2)
         monkeypatch.setattr(rooms.queue, "could_start", broken)
